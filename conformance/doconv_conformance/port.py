@@ -35,8 +35,8 @@ class Port:
     name = "unnamed"
     version = "0"
     device = "cpu"
-    supports: dict[str, Any] = {}  # noqa: RUF012  # a subclass replaces it
-    numerics: dict[str, Any] = {}  # noqa: RUF012
+    supports: dict[str, Any] = {}
+    numerics: dict[str, Any] = {}
 
     def compose(self, geometry: ConvGeometry, inputs: Tensors) -> Tensors:
         """`W`, `D_delta` -> `weight`: the composed kernel, in the parameters' dtype."""
@@ -80,9 +80,11 @@ def serve(port: Port) -> None:
             try:
                 geometry = ConvGeometry.from_json(request["geometry"])
                 outputs = getattr(port, request["operation"])(geometry, load_file(request["inputs"]))
-                save_file({name: np.ascontiguousarray(value) for name, value in outputs.items()}, Path(request["outputs"]))
+                save_file(
+                    {name: np.ascontiguousarray(value) for name, value in outputs.items()}, Path(request["outputs"])
+                )
             except Unsupported as reason:
                 answer |= {"status": "unsupported", "reason": str(reason)}
-            except Exception as error:  # noqa: BLE001  # a port's failure is an answer, never the end of the run
+            except Exception as error:  # a port's failure is an answer, never the end of the run
                 answer |= {"status": "error", "reason": f"{type(error).__name__}: {error}"}
         answers.write(json.dumps(answer) + "\n")
