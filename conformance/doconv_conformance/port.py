@@ -9,7 +9,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -35,8 +35,8 @@ class Port:
     name = "unnamed"
     version = "0"
     device = "cpu"
-    supports: dict[str, Any] = {}
-    numerics: dict[str, Any] = {}
+    supports: ClassVar[dict[str, Any]] = {}
+    numerics: ClassVar[dict[str, Any]] = {}
 
     def compose(self, geometry: ConvGeometry, inputs: Tensors) -> Tensors:
         """`W`, `D_delta` -> `weight`: the composed kernel, in the parameters' dtype."""
