@@ -82,12 +82,12 @@ def _terms(case: Case, y_shape: tuple[int, ...]) -> Iterator[tuple[tuple[int, ..
     other = y_shape[2:] if g.transposed else case.input_size
     reach = []  # for every position of the smaller side and every tap: the position they meet on the other side
     for position, tap in product(np.ndindex(*sizes), product(*(range(size) for size in g.kernel_size))):
-        met = [
+        positions = [
             _inside(g.stride[a] * position[a] + g.dilation[a] * tap[a] - g.padding[a][0], other[a], g.padding_mode)
             for a in range(len(tap))
         ]
-        inside = tuple(where for where in met if where is not None)
-        if len(inside) == len(met):
+        inside = tuple(where for where in positions if where is not None)
+        if len(inside) == len(positions):
             reach.append((position, tap, inside))
     for n, group, local_in, local_out in product(*map(range, (case.batch, g.groups, in_group, out_group))):
         i, o = group * in_group + local_in, group * out_group + local_out

@@ -131,7 +131,7 @@ class _Model:
                 grad_D, D_scale, positions + shared + 2, case.param_dtype, norms=(size["x"], size["grad_y"])
             )
         if case.bias:
-            outputs["grad_bias"] = self._expected(grad_bias, bias_scale, positions, case.param_dtype, kernel_cast=False)
+            outputs["grad_bias"] = self._expected(grad_bias, bias_scale, positions, case.param_dtype)
         return outputs
 
     def _expected(
@@ -151,28 +151,32 @@ class _Model:
             scale: the same sum over absolute values.
             chain: `n` of `gamma`.
             dtype: of the result.
-            kernel_cast: in low precision, whether a factor (composed kernel or its gradient) is rounded on the way.
+            kernel_cast: whether a factor (composed kernel or its gradient) is rounded to the types on the way.
             norms: the absolute values of the two factors of the convolution, for algorithms with a bound by norms only.
         """
-        u = self.numerics.unit_roundoff(self.case.dtype if norms or kernel_cast else dtype)
+        types = {dtype, self.case.dtype, self.case.param_dtype} if kernel_cast else {dtype}
+        u = max(self.numerics.unit_roundoff(name) for name in types)
         growth = gamma(chain, u)
-        if self.case.dtype in LOW_PRECISION and kernel_cast:
-            cast = UNIT_ROUNDOFF[self.case.dtype]
-            growth = (1 + growth) * (1 + cast) - 1
+        if kernel_cast:
+            for name in types:
+                growth = (1 + growth) * (1 + self._cast(name)) - 1
         if self.numerics.algorithm == "tf32" and norms and self.case.dtype == "float32":
             growth = (1 + growth) * (1 + TF32_ROUNDOFF) ** 2 - 1
         bound = growth * scale
         if norms and self.numerics.algorithm in ("winograd", "fft"):
             product = float(np.linalg.norm(norms[0]) * np.linalg.norm(norms[1]))
-            axes = self.geometry.spatial_rank
             if self.numerics.algorithm == "winograd":
-                bound = bound + growth * WINOGRAD_GROWTH**axes * product
+                bound = bound + growth * WINOGRAD_GROWTH**self.geometry.spatial_rank * product
             else:
                 bound = bound + gamma(chain + 6 * math.log2(max(value.size, 2)), u) * product
-        if dtype in LOW_PRECISION:
-            bound = bound + UNIT_ROUNDOFF[dtype] * (np.abs(value) + bound)
+        bound = bound + self._cast(dtype) * (np.abs(value) + bound)
         unit = UNIT_ROUNDOFF[self.case.dtype if kernel_cast else dtype]
         return Expected(value, bound, unit * scale, DTYPES[dtype])
+
+    def _cast(self, dtype: str) -> float:
+        """What rounding a sum to `dtype` adds; nothing where it was formed in that type already."""
+        u = UNIT_ROUNDOFF[dtype]
+        return u if u > self.numerics.unit_roundoff(dtype) else 0.0
 
 
 def _initialised(case: Case) -> dict[str, Expected]:
