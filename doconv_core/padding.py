@@ -40,7 +40,7 @@ def transposed_padding(low: int, high: int, kernel: int, dilation: int = 1) -> t
 
 
 def transposed_padding_flax(padding: str, kernel: int, stride: int = 1, dilation: int = 1) -> tuple[Pair, int]:
-    """ "SAME" and "VALID" of `jax.lax.conv_transpose` on one axis, as canonical `((low, high), output_padding)`.
+    """What "SAME" and "VALID" are to `jax.lax.conv_transpose` on one axis, as canonical `((low, high), output_padding)`.
 
     Raises:
         ValueError: `padding` is neither.
@@ -60,7 +60,7 @@ def transposed_padding_flax(padding: str, kernel: int, stride: int = 1, dilation
 def transposed_padding_keras(
     padding: str, kernel: int, stride: int = 1, dilation: int = 1, output_padding: int | None = None
 ) -> tuple[Pair, int]:
-    """ "same" and "valid" of Keras's transposed convolutions on one axis, as canonical `((low, high), output_padding)`.
+    """What "same" and "valid" are to Keras's transposed convolutions on one axis, as canonical `((low, high), output_padding)`.
 
     Without `output_padding` the output has `size * stride` elements under "same" and `size * stride + max(span - stride, 0)`
     under "valid", where `span = dilation * (kernel - 1) + 1`. This is Keras's documented meaning, the one its TensorFlow and

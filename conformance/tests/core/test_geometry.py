@@ -1,0 +1,84 @@
+"""What `ConvGeometry` accepts, refuses by name, and works out."""
+
+import pytest
+
+from doconv_core import ConvGeometry
+
+GOOD = {"in_channels": 4, "out_channels": 6, "kernel_size": (3, 2)}
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "text"),
+    [
+        ({"in_channels": 0}, ValueError, "in_channels must be at least 1. Received: in_channels=0, out_channels=6"),
+        ({"out_channels": 2.0}, TypeError, "out_channels must be an integer, not float. Received: .*out_channels=2.0"),
+        ({"in_channels": True}, TypeError, "in_channels must be an integer, not bool"),
+        ({"groups": 3}, ValueError, "in_channels must be divisible by groups. Received: .*groups=3"),
+        ({"groups": 4}, ValueError, "out_channels must be divisible by groups. Received: .*groups=4"),
+        ({"groups": 0}, ValueError, "groups must be at least 1. Received: .*groups=0"),
+        ({"kernel_size": (3, 0)}, ValueError, r"kernel_size must be at least 1. Received: .*kernel_size=\(3, 0\)"),
+        (
+            {"kernel_size": 3},
+            TypeError,
+            "kernel_size must be a sequence of integers, one an axis. Received: .*kernel_size=3",
+        ),
+        ({"kernel_size": (3, 3, 3, 3)}, ValueError, "kernel_size must have 1, 2 or 3 axes"),
+        (
+            {"stride": (1, 2, 3)},
+            ValueError,
+            r"stride must be one integer, or 2: one an axis. Received: .*stride=\(1, 2, 3\)",
+        ),
+        ({"stride": 0}, ValueError, "stride must be at least 1. Received: .*stride=0"),
+        ({"dilation": (1, -1)}, ValueError, "dilation must be at least 1"),
+        ({"padding": (1, 2, 3)}, ValueError, "padding must be one integer, or 2 integers or"),
+        ({"padding": ((1, 2), (1, 2, 3))}, ValueError, "padding of an axis must be an integer or a"),
+        ({"padding": -1}, ValueError, "padding must not be negative. Received: .*padding=-1"),
+        ({"padding": "same"}, TypeError, "padding must be explicit here.*Received: .*padding='same'"),
+        (
+            {"padding_mode": "zero"},
+            ValueError,
+            "padding_mode must be one of zeros, reflect.*Received: .*padding_mode='zero'",
+        ),
+        ({"d_mul": 5}, ValueError, "d_mul must be at least 6, the number of taps.*Received: .*d_mul=5"),
+        ({"d_mul": 0}, ValueError, "d_mul must be positive. Received: .*d_mul=0"),
+        ({"d_mul": 9.0}, TypeError, "d_mul must be an integer, not float"),
+        ({"transposed": 1}, TypeError, "transposed must be True or False"),
+        (
+            {"transposed": True, "padding_mode": "reflect"},
+            ValueError,
+            "a transposed convolution has padding_mode='zeros' only",
+        ),
+        ({"output_padding": 1}, ValueError, "output_padding belongs to a transposed convolution"),
+    ],
+)
+def test_bad_options_are_named(change: dict, error: type[Exception], text: str) -> None:
+    with pytest.raises(error, match=text):
+        ConvGeometry(**GOOD | change)
+
+
+@pytest.mark.parametrize(
+    ("options", "size", "text"),
+    [
+        ({}, (5,), r"the input must have 2 spatial axes. Received: input_size=\(5,\)"),
+        ({}, (2, 5), "the output of axis 0 would have size 0"),
+        ({"padding": 3, "padding_mode": "reflect"}, (3, 5), "reflect padding of axis 0 can be at most 2"),
+        ({"padding": 4, "padding_mode": "circular"}, (3, 5), "circular padding of axis 0 can be at most 3"),
+        ({"transposed": True, "padding": 4}, (2, 5), "the output of axis 0 would have size -4"),
+    ],
+)
+def test_inputs_that_do_not_fit_are_named(options: dict, size: tuple, text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        ConvGeometry(**GOOD | options).output_size(size)
+
+
+def test_json_round_trip_and_unknown_options() -> None:
+    geometry = ConvGeometry(**GOOD, stride=2, padding=((0, 1), (2, 3)), groups=2, d_mul=7)
+    assert ConvGeometry.from_json(geometry.to_json()) == geometry
+    with pytest.raises(ValueError, match=r"unknown geometry options \['pading'\]"):
+        ConvGeometry.from_json(geometry.to_json() | {"pading": 1})
+    with pytest.raises(ValueError, match=r"missing geometry options \['kernel_size'\]"):
+        ConvGeometry.from_json({"in_channels": 1, "out_channels": 1})
+
+
+def test_describe_leaves_defaults_away() -> None:
+    assert ConvGeometry(**GOOD).describe() == "in_channels=4, out_channels=6, kernel_size=(3, 2), groups=1, d_mul=6"
