@@ -1,0 +1,23 @@
+"""DO-Conv for PyTorch: layers that replace `torch.nn`'s convolutions, and two verbs for whole models."""
+
+try:
+    import torch  # noqa: F401
+except ImportError as error:
+    raise ImportError("doconv_torch needs PyTorch: pip install 'doconv-core[torch]'") from error
+
+from doconv_torch._compose import compose
+from doconv_torch._layers import DOConv1d, DOConv2d, DOConv3d, DOConvTranspose1d, DOConvTranspose2d, DOConvTranspose3d
+from doconv_torch._models import fold, inspect_model, overparameterize
+
+__all__ = [
+    "DOConv1d",
+    "DOConv2d",
+    "DOConv3d",
+    "DOConvTranspose1d",
+    "DOConvTranspose2d",
+    "DOConvTranspose3d",
+    "compose",
+    "fold",
+    "inspect_model",
+    "overparameterize",
+]

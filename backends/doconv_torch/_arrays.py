@@ -1,0 +1,23 @@
+"""Tensors to NumPy and back, value for value. bfloat16, which PyTorch does not give to NumPy, passes as its bits."""
+
+from __future__ import annotations
+
+import ml_dtypes
+import numpy as np
+import torch
+
+
+def to_numpy(tensor: torch.Tensor) -> np.ndarray:
+    """A copy of the values on the CPU; bfloat16 becomes `ml_dtypes.bfloat16`."""
+    tensor = tensor.detach().cpu().contiguous()
+    if tensor.dtype == torch.bfloat16:
+        return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16).copy()
+    return tensor.numpy().copy()
+
+
+def to_tensor(array: np.ndarray, device: torch.device | str = "cpu") -> torch.Tensor:
+    """The inverse of `to_numpy`."""
+    array = np.array(array, order="C")
+    if array.dtype == ml_dtypes.bfloat16:
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16).to(device)
+    return torch.from_numpy(array).to(device)
