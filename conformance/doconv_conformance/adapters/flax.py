@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import cache
 from typing import Any
 
 import flax
@@ -51,6 +52,7 @@ class FlaxPort(Port):
         }
 
     def compose(self, geometry: ConvGeometry, inputs: Tensors) -> Tensors:
+        refuse(geometry)
         params, layout = load(geometry, inputs), Layout("flax", geometry)
         return {
             "weight": layout.kernel_to_canonical(np.asarray(doconv_flax.compose(params["kernel"], params.get("D"))))
@@ -60,12 +62,11 @@ class FlaxPort(Port):
         return {"y": self._run(geometry, load(geometry, inputs), inputs["x"], plain=False)}
 
     def backward(self, geometry: ConvGeometry, inputs: Tensors) -> Tensors:
-        layout = Layout("flax", geometry)
-        params, x = load(geometry, inputs), jnp.asarray(layout.activation_from_canonical(inputs["x"]))
-        call = self._call(geometry, params, x.dtype, plain=False)
-        _, vjp = jax.vjp(call, params, x)
-        grad_y = jnp.asarray(layout.activation_from_canonical(inputs["grad_y"]))
-        gradients, grad_x = jax.tree.map(np.asarray, vjp(grad_y))
+        refuse(geometry)
+        layout, params = Layout("flax", geometry), load(geometry, inputs)
+        x, grad_y = (jnp.asarray(layout.activation_from_canonical(inputs[name])) for name in ("x", "grad_y"))
+        backward = self._backward(geometry, x.dtype, params["kernel"].dtype, "bias" in params)
+        gradients, grad_x = jax.tree.map(np.asarray, backward(params, x, grad_y))
         outputs = {
             "grad_x": layout.activation_to_canonical(grad_x),
             "grad_W": layout.w_to_canonical(gradients["kernel"]),
@@ -78,60 +79,65 @@ class FlaxPort(Port):
 
     def fold(self, geometry: ConvGeometry, inputs: Tensors) -> Tensors:
         refuse(geometry)
-        params = load(geometry, inputs)
+        params, layout = load(geometry, inputs), Layout("flax", geometry)
         if self.api == "linen":
             folded = doconv_flax.linen.fold(params)
         else:
-            plain = doconv_flax.nnx.fold(self._nnx(geometry, params, inputs["x"].dtype))
-            folded = {
-                name: value[...]
-                for name, value in (("kernel", plain.kernel), ("bias", plain.bias))
-                if value is not None
-            }
-        layout = Layout("flax", geometry)
+            layer = self._layer(geometry, inputs["x"].dtype, params["kernel"].dtype, "bias" in params, False)
+            for name, value in params.items():
+                getattr(layer, name)[...] = value
+            plain = doconv_flax.nnx.fold(layer)
+            named = {"kernel": plain.kernel, "bias": plain.bias}
+            folded = {name: value[...] for name, value in named.items() if value is not None}
         outputs = {"weight": layout.kernel_to_canonical(np.asarray(folded["kernel"]))}
         outputs["y"] = self._run(geometry, folded, inputs["x"], plain=True)
         return outputs | ({"bias": np.asarray(folded["bias"])} if "bias" in folded else {})
 
     def initialise(self, geometry: ConvGeometry, inputs: Tensors) -> Tensors:
-        raise Unsupported("initialise")
+        refuse(geometry)
+        layout = Layout("flax", geometry)
+        plain = jnp.asarray(layout.kernel_from_canonical(inputs["weight"]))
+        W, D = doconv_flax.start_from(plain, geometry.in_channels, d_mul=geometry.d_mul, key=jax.random.key(0))
+        outputs = {"W": layout.w_to_canonical(np.asarray(W))}
+        outputs["weight"] = layout.kernel_to_canonical(np.asarray(doconv_flax.compose(W, D)))
+        return outputs | ({} if D is None else {"D_delta": layout.d_to_canonical(np.asarray(D))})
 
     def _run(self, geometry: ConvGeometry, params: dict, x: np.ndarray, *, plain: bool) -> np.ndarray:
+        refuse(geometry)
         layout = Layout("flax", geometry)
         x = jnp.asarray(layout.activation_from_canonical(x))
-        return layout.activation_to_canonical(np.asarray(self._call(geometry, params, x.dtype, plain=plain)(params, x)))
+        call = self._call(geometry, x.dtype, params["kernel"].dtype, "bias" in params, plain)
+        return layout.activation_to_canonical(np.asarray(call(params, x)))
 
-    def _call(self, geometry: ConvGeometry, params: dict, dtype: Any, *, plain: bool) -> Any:
-        refuse(geometry)
+    @cache  # noqa: B019  # one port a process; a function is compiled once for all numbers of a geometry
+    def _call(self, geometry: ConvGeometry, dtype: Any, param_dtype: Any, bias: bool, plain: bool) -> Any:
+        """The layer as a function of its parameters and the input."""
+        layer = self._layer(geometry, dtype, param_dtype, bias, plain)
         if self.api == "linen":
-            cls = (nn.ConvTranspose if plain else doconv_flax.linen.DOConvTranspose) if geometry.transposed else (
-                nn.Conv if plain else doconv_flax.linen.DOConv)  # fmt: skip
-            extra = {} if plain else {"d_mul": geometry.d_mul}
-            kernel = params["kernel"]
-            layer = cls(geometry.out_channels, geometry.kernel_size, param_dtype=kernel.dtype, dtype=dtype,
-                        use_bias="bias" in params, **options(geometry), **extra)  # fmt: skip
-            return jax.jit(lambda p, x: layer.apply({"params": p}, pad(x, geometry)))
-        module = self._nnx(geometry, params, dtype, plain=plain)
-        graph, state = nnx.split(module)
+            return jax.jit(lambda params, x: layer.apply({"params": params}, pad(x, geometry)))
+        graph, state = nnx.split(layer)
 
-        def call(p: dict, x: jax.Array) -> jax.Array:
-            replaced = nnx.merge(graph, state)
-            for name, value in p.items():
-                getattr(replaced, name)[...] = value
-            return replaced(pad(x, geometry))
+        def call(params: dict, x: jax.Array) -> jax.Array:
+            given = jax.tree_util.tree_map_with_path(lambda path, _: params[path[0].key], state)
+            return nnx.merge(graph, given)(pad(x, geometry))
 
         return jax.jit(call)
 
-    def _nnx(self, geometry: ConvGeometry, params: dict, dtype: Any, *, plain: bool = False) -> Any:
-        refuse(geometry)
-        cls = (nnx.ConvTranspose if plain else doconv_flax.nnx.DOConvTranspose) if geometry.transposed else (
-            nnx.Conv if plain else doconv_flax.nnx.DOConv)  # fmt: skip
-        extra = {} if plain else {"d_mul": geometry.d_mul}
-        layer = cls(geometry.in_channels, geometry.out_channels, geometry.kernel_size, param_dtype=params["kernel"].dtype,
-                    dtype=dtype, use_bias="bias" in params, rngs=nnx.Rngs(0), **options(geometry), **extra)  # fmt: skip
-        for name, value in params.items():
-            getattr(layer, name)[...] = value
-        return layer
+    @cache  # noqa: B019
+    def _backward(self, geometry: ConvGeometry, dtype: Any, param_dtype: Any, bias: bool) -> Any:
+        call = self._call(geometry, dtype, param_dtype, bias, False)
+        return jax.jit(lambda params, x, grad_y: jax.vjp(call, params, x)[1](grad_y))
+
+    def _layer(self, geometry: ConvGeometry, dtype: Any, param_dtype: Any, bias: bool, plain: bool) -> Any:
+        plain_source, do_source = (nn, doconv_flax.linen) if self.api == "linen" else (nnx, doconv_flax.nnx)
+        name = "ConvTranspose" if geometry.transposed else "Conv"
+        cls = getattr(plain_source, name) if plain else getattr(do_source, f"DO{name}")
+        extra: dict[str, Any] = {} if plain else {"d_mul": geometry.d_mul}
+        channels: tuple[int, ...] = (geometry.out_channels,)
+        if self.api == "nnx":
+            channels, extra = (geometry.in_channels, geometry.out_channels), extra | {"rngs": nnx.Rngs(0)}
+        types = {"dtype": dtype, "param_dtype": param_dtype}
+        return cls(*channels, geometry.kernel_size, use_bias=bias, **types, **options(geometry), **extra)
 
 
 def refuse(geometry: ConvGeometry) -> None:

@@ -1,0 +1,30 @@
+"""DO-Conv for Keras 3, on its TensorFlow, JAX and PyTorch backends and, for inference, NumPy."""
+
+try:
+    import keras  # noqa: F401
+except ImportError as error:
+    raise ImportError("doconv_keras needs Keras: pip install 'doconv-core[keras]'") from error
+
+from doconv_keras._layers import (
+    DOConv1D,
+    DOConv1DTranspose,
+    DOConv2D,
+    DOConv2DTranspose,
+    DOConv3D,
+    DOConv3DTranspose,
+    DODepthwiseConv1D,
+    DODepthwiseConv2D,
+    fold_layer,
+)
+
+__all__ = [
+    "DOConv1D",
+    "DOConv1DTranspose",
+    "DOConv2D",
+    "DOConv2DTranspose",
+    "DOConv3D",
+    "DOConv3DTranspose",
+    "DODepthwiseConv1D",
+    "DODepthwiseConv2D",
+    "fold_layer",
+]
