@@ -131,7 +131,7 @@ class DOConvMixin:
     def start_from(self, kernel: Any, seed: int | None = None) -> None:
         """Start anew from a plain kernel, of the composed kernel's shape: `W[..., :K] = kernel`, `D` zeros.
 
-        Columns of `W` that the identity does not reach (`S` no multiple of `K`) are drawn uniformly as `doconv_core.start` does.
+        Columns of `W` that the identity does not reach (`S` no multiple of `K`) are drawn as `doconv_core.start` does.
 
         Raises:
             ValueError: the layer is not built, or `kernel` is of another shape.

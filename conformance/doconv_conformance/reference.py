@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -35,15 +35,21 @@ class Numerics:
 
     Attributes:
         algorithm: "direct" (every output is one sum of products), "tf32", "winograd" or "fft".
-        accumulator: the type in which sums are formed, for each type of the activations.
+        accumulator: the type in which sums of products are formed, for each type of the activations.
+        reduction: the type in which plain sums (the gradient of the bias) are formed, where that is another one.
     """
 
     algorithm: str = "direct"
     accumulator: Mapping[str, str] = field(default_factory=dict)
+    reduction: Mapping[str, str] = field(default_factory=dict)
 
     def unit_roundoff(self, dtype: str) -> float:
         """Of the accumulator for activations of `dtype`."""
         return UNIT_ROUNDOFF[self.accumulator.get(dtype, "float32" if dtype in LOW_PRECISION else dtype)]
+
+    def of_reductions(self) -> Numerics:
+        """The same arithmetic for plain sums."""
+        return replace(self, accumulator={**self.accumulator, **self.reduction})
 
 
 @dataclass(frozen=True)
@@ -131,7 +137,8 @@ class _Model:
                 grad_D, D_scale, positions + shared + 2, case.param_dtype, norms=(size["x"], size["grad_y"])
             )
         if case.bias:
-            outputs["grad_bias"] = self._expected(grad_bias, bias_scale, positions, case.param_dtype)
+            model = _Model(case, self.numerics.of_reductions())
+            outputs["grad_bias"] = model._expected(grad_bias, bias_scale, positions, case.param_dtype)
         return outputs
 
     def _expected(

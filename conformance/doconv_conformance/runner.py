@@ -205,7 +205,7 @@ def run_cases(
 def numerics_of(hello: Mapping[str, Any]) -> Numerics:
     """What a port declares of its arithmetic."""
     declared = hello.get("numerics", {})
-    return Numerics(declared.get("algorithm", "direct"), declared.get("accumulator", {}))
+    return Numerics(declared.get("algorithm", "direct"), declared.get("accumulator", {}), declared.get("reduction", {}))
 
 
 def declared_unsupported(hello: Mapping[str, Any], case: Case, operation: str) -> str:

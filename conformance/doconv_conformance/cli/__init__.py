@@ -1,0 +1,20 @@
+"""The command `doconv`. Nothing heavy is imported before a command runs, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import typer
+
+from doconv_conformance.cli.compare import compare
+
+app = typer.Typer(help="DO-Conv: compare backends, check ports.", no_args_is_help=True, add_completion=False)
+app.command()(compare)
+
+
+@app.callback()
+def _root() -> None:
+    """DO-Conv: compare backends, check ports."""
+
+
+def main() -> None:
+    """Entry point of `doconv`."""
+    app()

@@ -1,0 +1,26 @@
+"""The suite on this backend, in its own process, over the protocol."""
+
+import pytest
+
+from doconv_conformance.cases import select
+from doconv_conformance.runner import Run, python_backend, run_cases
+
+
+@pytest.fixture(scope="module")
+def run() -> Run:
+    return run_cases(python_backend("torch", "doconv_conformance.adapters.torch"), select())
+
+
+def test_every_case_agrees_with_the_core(run: Run) -> None:
+    wrong = [
+        f"{row.case} {row.operation}: {row.verdict} {row.reason}{row.contradicts}"
+        for row in run.results
+        if not row.agrees
+    ]
+    assert not wrong, "\n".join(wrong[:20])
+
+
+def test_nothing_is_inaccurate_and_every_operation_ran(run: Run) -> None:
+    assert not [row for row in run.results if row.verdict == "inaccurate"]
+    ran = {row.operation for row in run.results if row.verdict in ("exact", "within_bound")}
+    assert ran == {"compose", "forward", "backward", "fold", "initialise"}
