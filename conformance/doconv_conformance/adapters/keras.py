@@ -41,7 +41,12 @@ class KerasPort(Port):
             "transposed": True,
             "groups": True,
             "padding_modes": list(PADDING_MODES),
-            "dtypes": {"float64": ["float64"], "float32": ["float32"], "bfloat16": ["float32"], "float16": ["float32"]},
+            "dtypes": {
+                "float64": ["float64"],
+                "float32": ["float32"],
+                "bfloat16": ["float32", "bfloat16"],
+                "float16": ["float32", "float16"],
+            },
             "unsupported": [{"when": when, "reason": reason} for when, reason in LIMITS],
         }
         self.numerics = {

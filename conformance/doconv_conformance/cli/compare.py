@@ -17,9 +17,7 @@ SEVERITY = ("mismatch", "crashed", "timeout", "inaccurate", "within_bound", "exa
 
 
 def compare(
-    backend: Annotated[
-        str | None, typer.Option(help="Backends, separated by commas; every installed one if left away.")
-    ] = None,
+    backend: Annotated[str | None, typer.Option(help="Backends, separated by commas; default: all installed.")] = None,
     stage: Annotated[str | None, typer.Option(help="One stage of the suite only.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write the report to this file.")] = None,
 ) -> None:
