@@ -18,9 +18,6 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INT
 def compare(session: nox.Session) -> None:
     """The main job: every framework against the reference and against the others."""
     session.install(*CONSTRAINTS, "-e", ".[all]")
-    find = (
-        "import sklearn.datasets, pathlib; print(pathlib.Path(sklearn.datasets.__file__).parent / 'images/china.jpg')"
-    )
     session.run("doconv", "compare", *session.posargs)
 
 

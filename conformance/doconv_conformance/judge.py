@@ -110,6 +110,15 @@ def summarise(results: Iterable[Result]) -> dict[str, Any]:
     return counts | {"agree": ran and all(row.agrees for row in results)}
 
 
+def disagreements(results: Iterable[Result]) -> list[str]:
+    """A line for each row that does not agree: what was run, and what is wrong."""
+    return [
+        f"{row.backend} {row.case} {row.operation}: {row.verdict} {row.reason or row.contradicts}"
+        for row in results
+        if not row.agrees
+    ]
+
+
 def row(backend: str, case: Case, operation: str, **judgement: Any) -> Result:
     """A `Result` for a case."""
     return Result(backend, case.id, operation, case.stage(operation), case.dtype, case.param_dtype, **judgement)

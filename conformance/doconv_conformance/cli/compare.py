@@ -28,7 +28,7 @@ def compare(
     from rich.console import Console
 
     from doconv_conformance.cases import select
-    from doconv_conformance.judge import summarise, to_json
+    from doconv_conformance.judge import disagreements, summarise, to_json
     from doconv_conformance.runner import pairwise
 
     try:
@@ -50,11 +50,9 @@ def compare(
         console.print(
             f"{run.backend.name}: {run.hello.get('version', 'did not start')}; {total:.1f} s, {start:.1f} s of it to start"
         )
-    wrong = [result for result in results if not result.agrees]
-    for result in wrong[:10]:
-        console.print(
-            f"{result.backend} {result.case} {result.operation}: {result.reason or result.contradicts}", markup=False
-        )
+    wrong = disagreements(results)
+    for line in wrong[:10]:
+        console.print(line, markup=False)
     if len(wrong) > 10:
         console.print(f"... and {len(wrong) - 10} more")
     summary = summarise(results)

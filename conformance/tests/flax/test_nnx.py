@@ -1,16 +1,13 @@
 """The suite on the nnx layers."""
 
 from doconv_conformance.cases import select
+from doconv_conformance.judge import disagreements
 from doconv_conformance.runner import python_backend, run_cases
 
 
 def test_every_case_agrees_with_the_core() -> None:
     pairs = [(case, operation) for case, operation in select() if case.dtype in ("float32", "bfloat16")]
     run = run_cases(python_backend("flax-nnx", "doconv_conformance.adapters.flax", "nnx"), pairs)
-    wrong = [
-        f"{row.case} {row.operation}: {row.verdict} {row.reason}{row.contradicts}"
-        for row in run.results
-        if not row.agrees
-    ]
+    wrong = disagreements(run.results)
     assert not wrong, "\n".join(wrong[:20])
     assert sum(row.verdict in ("exact", "within_bound") for row in run.results) > 100

@@ -3,6 +3,7 @@
 import pytest
 
 from doconv_conformance.cases import select
+from doconv_conformance.judge import disagreements
 from doconv_conformance.runner import Run, python_backend, run_cases
 
 
@@ -12,11 +13,7 @@ def run() -> Run:
 
 
 def test_every_case_agrees_with_the_core(run: Run) -> None:
-    wrong = [
-        f"{row.case} {row.operation}: {row.verdict} {row.reason}{row.contradicts}"
-        for row in run.results
-        if not row.agrees
-    ]
+    wrong = disagreements(run.results)
     assert not wrong, "\n".join(wrong[:20])
 
 
