@@ -5,7 +5,7 @@ from __future__ import annotations
 import nox
 
 nox.options.sessions = ["tests"]
-nox.options.default_venv_backend = "virtualenv|venv"
+nox.options.default_venv_backend = "venv"
 nox.options.reuse_existing_virtualenvs = True
 
 CONSTRAINTS = ("-c", "constraints.txt")
@@ -16,9 +16,11 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INT
 
 @nox.session
 def compare(session: nox.Session) -> None:
-    """The main job: every framework against the reference and against the others."""
-    session.install(*CONSTRAINTS, "-e", ".[all]")
-    session.run("doconv", "compare", *session.posargs)
+    """The main job, with a photograph that scikit-learn carries: `doconv compare --image china.jpg`."""
+    session.install(*CONSTRAINTS, "-e", ".[all]", "scikit-learn")
+    find = "import sklearn.datasets as d, pathlib; print(pathlib.Path(d.__file__).parent / 'images' / 'china.jpg')"
+    photograph = session.run("python", "-c", find, silent=True).strip()
+    session.run("doconv", "compare", "--image", photograph, *session.posargs)
 
 
 @nox.session

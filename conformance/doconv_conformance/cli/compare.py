@@ -9,7 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from doconv_conformance.judge import Result
-    from doconv_conformance.runner import Run
+    from doconv_conformance.runner import Backend, Run
 
 BACKENDS = ("torch", "keras", "flax")
 # Worst first: the verdict that a line of the table shows.
@@ -19,6 +19,12 @@ SEVERITY = ("mismatch", "crashed", "timeout", "inaccurate", "within_bound", "exa
 def compare(
     backend: Annotated[str | None, typer.Option(help="Backends, separated by commas; default: all installed.")] = None,
     stage: Annotated[str | None, typer.Option(help="One stage of the suite only.")] = None,
+    image: Annotated[
+        Path | None, typer.Option(help="Send this picture through a network on every backend, too.")
+    ] = None,
+    figure: Annotated[Path, typer.Option(help="Where the figure of --image goes (.png, .svg or .pdf).")] = Path(
+        "compare.png"
+    ),
     json: Annotated[Path | None, typer.Option(help="Write the report to this file.")] = None,
 ) -> None:
     """Compare backends with the reference and with each other.
@@ -34,16 +40,17 @@ def compare(
     try:
         names = _names(backend)
         pairs = select(stage)
+        picture = _picture(image, figure) if image else None
+        if json and not json.parent.is_dir():
+            raise ValueError(f"the folder of {json} does not exist")
     except ValueError as error:
         typer.echo(f"doconv compare: {error}", err=True)
         raise typer.Exit(2) from None
-    if json and not json.parent.is_dir():
-        typer.echo(f"doconv compare: the folder of {json} does not exist", err=True)
-        raise typer.Exit(2)
-
     runs = _run_all(names, pairs)
     results = [result for run in runs for result in run.results] + pairwise(runs, pairs)
-    console = Console()
+    if picture is not None:
+        results += _run_picture(picture, names, figure)
+    console = Console(width=None if Console().is_terminal else 120)
     console.print(_table(results))
     for run in runs:
         start, total = run.seconds.get("start", 0.0), run.seconds.get("total", 0.0)
@@ -84,24 +91,57 @@ def _run_all(names: list[str], pairs: Any) -> list[Run]:
 
     from rich.progress import MofNCompleteColumn, Progress, TextColumn
 
-    from doconv_conformance.runner import python_backend, run_cases
+    from doconv_conformance.runner import run_cases
 
     with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), TextColumn(""), transient=True) as progress:
         progress.disable = not progress.console.is_terminal
 
         def run(name: str) -> Run:
             task = progress.add_task(name, total=len(pairs))
-            target = python_backend(name, f"doconv_conformance.adapters.{name}")
-            return run_cases(target, pairs, progress=lambda: progress.advance(task))
+            return run_cases(_backend(name), pairs, progress=lambda: progress.advance(task))
 
         with ThreadPoolExecutor(len(names)) as pool:
             return list(pool.map(run, names))
 
 
+def _picture(image: Path, figure: Path) -> Any:
+    from importlib.util import find_spec
+
+    from doconv_conformance.picture import load_picture
+
+    if not (find_spec("matplotlib") and find_spec("PIL")):
+        raise ValueError("--image needs matplotlib and pillow: pip install 'doconv-core[report]'")
+    if figure.suffix not in (".png", ".svg", ".pdf") or not figure.parent.is_dir():
+        raise ValueError(f"--figure must end in .png, .svg or .pdf, in a folder that exists. Received: {figure}")
+    return load_picture(image)
+
+
+def _run_picture(picture: Any, names: list[str], figure: Path) -> list[Result]:
+    from rich.progress import Progress
+
+    from doconv_conformance.figure import write_figure
+    from doconv_conformance.picture import LAYERS, run_picture
+
+    with Progress(transient=True) as progress:
+        progress.disable = not progress.console.is_terminal
+        task = progress.add_task("picture", total=2 * len(LAYERS) * len(names))
+        run = run_picture(picture, [_backend(name) for name in names], progress=lambda: progress.advance(task))
+    if run.maps:
+        write_figure(run, figure)
+        typer.echo(f"figure: {figure}")
+    return run.results
+
+
+def _backend(name: str) -> Backend:
+    from doconv_conformance.runner import python_backend
+
+    return python_backend(name, f"doconv_conformance.adapters.{name}")
+
+
 def _table(results: list[Result]) -> Any:
     from rich.table import Table
 
-    table = Table("backend", "operation", "cases", "verdict", "worst share of bound", "r", "seconds")
+    table = Table("backend", "operation", "cases", "verdict", "share of bound", "r", "seconds")
     groups: dict[tuple[str, str], list[Result]] = {}
     for result in results:
         groups.setdefault((result.backend, result.operation), []).append(result)

@@ -1,0 +1,58 @@
+"""The figure of `doconv compare --image`: the picture, feature maps, and the differences in units of roundoff."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from doconv_conformance.picture import PictureRun
+
+SHOWN = 3
+
+
+def write_figure(run: PictureRun, path: Path) -> None:
+    """Write the figure as PNG, SVG or PDF, whichever `path` ends with.
+
+    On top the picture; then a row for each backend: feature maps of the unfolded network, and the largest difference from the
+    reference over all maps at each pixel, unfolded and folded, on one scale of units of roundoff `u * a`.
+
+    Raises:
+        ValueError: no backend computed the network.
+    """
+    if not run.maps:
+        raise ValueError("no backend computed the network, there is nothing to draw")
+    from matplotlib.figure import Figure
+
+    names = list(dict.fromkeys(maps.backend for maps in run.maps))
+    figure = Figure(figsize=(14, 2.4 * len(names) + 2.6), layout="constrained")
+    axes = figure.subplots(len(names) + 1, SHOWN + 2, squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    axes[0, 0].imshow(run.picture[0].transpose(1, 2, 0))
+    axes[0, 0].set_title("the picture", fontsize=10)
+    axes[0, 1].text(
+        0, 0.5,
+        "A DO-Conv 3x3, a DO-GConv 3x5 with strides 2 and 3,\na DO-DConv 5x5 with multiplier 2 and a 1x1, ReLU between;\n"
+        "random W and D_delta, float32. Below, a row for each backend:\nfeature maps of the unfolded network, and the largest "
+        "difference\nfrom the float64 reference over all maps, unfolded and folded.",
+        transform=axes[0, 1].transAxes, va="center", fontsize=10,
+    )  # fmt: skip
+    largest = max(float(np.abs(maps.difference).max()) for maps in run.maps)
+    image: Any = None
+    for row, name in enumerate(names, start=1):
+        for maps in (maps for maps in run.maps if maps.backend == name):
+            column = SHOWN + int(maps.folded)
+            seen = np.abs(maps.difference[0]).max(axis=0)
+            image = axes[row, column].imshow(seen, cmap="viridis", vmin=0, vmax=largest, interpolation="nearest")
+            state = "folded" if maps.folded else "unfolded"
+            axes[row, column].set_title(f"difference, {state}: at most {seen.max():.2f}", fontsize=9)
+            for channel in range(SHOWN) if not maps.folded else ():
+                axes[row, channel].imshow(maps.features[0, channel], cmap="gray")
+                axes[row, channel].set_title(f"{name}, map {channel}", fontsize=9)
+    figure.colorbar(image, ax=axes[1:, SHOWN:], label="units of roundoff u · a", shrink=0.8)
+    temporary = path.with_name(f".{os.getpid()}-{path.name}")
+    figure.savefig(temporary, dpi=110)
+    temporary.replace(path)
