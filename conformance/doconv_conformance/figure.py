@@ -38,7 +38,7 @@ def write_figure(run: PictureRun, path: Path) -> None:
         "A DO-Conv 3x3, a DO-GConv 3x5 with strides 2 and 3,\na DO-DConv 5x5 with multiplier 2 and a 1x1, ReLU between;\n"
         "random W and D_delta, float32. Below, a row for each backend:\nfeature maps of the unfolded network, and the largest "
         "difference\nfrom the float64 reference over all maps, unfolded and folded.",
-        transform=axes[0, 1].transAxes, va="center", fontsize=10,
+        transform=axes[0, 1].transAxes, va="center", fontsize=10, in_layout=False,
     )  # fmt: skip
     largest = max(float(np.abs(maps.difference).max()) for maps in run.maps)
     image: Any = None
@@ -48,7 +48,7 @@ def write_figure(run: PictureRun, path: Path) -> None:
             seen = np.abs(maps.difference[0]).max(axis=0)
             image = axes[row, column].imshow(seen, cmap="viridis", vmin=0, vmax=largest, interpolation="nearest")
             state = "folded" if maps.folded else "unfolded"
-            axes[row, column].set_title(f"difference, {state}: at most {seen.max():.2f}", fontsize=9)
+            axes[row, column].set_title(f"{state}: at most {seen.max():.1f}", fontsize=9)
             for channel in range(SHOWN) if not maps.folded else ():
                 axes[row, channel].imshow(maps.features[0, channel], cmap="gray")
                 axes[row, channel].set_title(f"{name}, map {channel}", fontsize=9)

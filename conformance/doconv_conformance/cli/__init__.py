@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import typer
 
+from doconv_conformance.cli.check import check
 from doconv_conformance.cli.compare import compare
 
 app = typer.Typer(help="DO-Conv: compare backends, check ports.", no_args_is_help=True, add_completion=False)
 app.command()(compare)
+app.command()(check)
 
 
 @app.callback()
