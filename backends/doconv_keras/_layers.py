@@ -17,6 +17,7 @@ from keras import ops
 
 from doconv_core import ConvGeometry, Layout, composition
 from doconv_core.geometry import depth_multiplier
+from doconv_keras._compose import compose
 
 PACKAGE = "doconv_keras"
 
@@ -73,35 +74,12 @@ class DOConvMixin:
             raise AttributeError("You must build the layer before accessing `kernel`.")
         if self.D is None:
             return self._kernel
-        return ops.cast(
-            self._composed(ops.convert_to_tensor(self._kernel), ops.convert_to_tensor(self.D)), self.compute_dtype
-        )
+        W, D = ops.convert_to_tensor(self._kernel), ops.convert_to_tensor(self.D)
+        return ops.cast(compose(W, D, transposed=self._transposed), self.compute_dtype)
 
     @kernel.setter
     def kernel(self, variable: Any) -> None:
         self._kernel = variable
-
-    def _composed(self, W: Any, D: Any) -> Any:
-        """The composed kernel in the parameters' dtype: one product for each input channel."""
-        dtype = keras.backend.standardize_dtype(W.dtype)
-        if dtype in ("bfloat16", "float16"):
-            return ops.cast(self._composed(ops.cast(W, "float32"), ops.cast(D, "float32")), dtype)
-        taps, multiplier, (first, second) = self._taps, self.d_mul, W.shape[-2:]
-        W = ops.reshape(W, (multiplier, first, second))
-        tiles = multiplier // taps
-        plain = W if multiplier == taps else ops.sum(
-            ops.reshape(W[: tiles * taps], (tiles, taps, first, second)), axis=0)  # fmt: skip
-        in_channels = D.shape[-1]
-        by_channel = ops.transpose(ops.reshape(D, (taps, multiplier, in_channels)), (2, 0, 1))
-        if self._transposed:  # W is (S, C_out, C_in)
-            residual = ops.transpose(ops.matmul(by_channel, ops.transpose(W, (2, 0, 1))), (1, 2, 0))
-        else:
-            groups = in_channels // first
-            grouped = ops.transpose(ops.reshape(W, (multiplier, first, groups, second // groups)), (2, 1, 0, 3))
-            product = ops.matmul(by_channel, ops.reshape(grouped, (in_channels, multiplier, second // groups)))
-            product = ops.reshape(product, (groups, first, taps, second // groups))
-            residual = ops.reshape(ops.transpose(product, (2, 1, 0, 3)), (taps, first, second))
-        return ops.reshape(plain + residual, (*self.kernel_size, first, second))
 
     @property
     def _transposed(self) -> bool:
