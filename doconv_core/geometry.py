@@ -2,7 +2,7 @@
 
 `ConvGeometry` is what the core, the conformance suite and the checkpoints mean by "a convolution". It is canonical: every
 per-axis option is written out, padding is one explicit `(low, high)` pair an axis. What a framework calls "same" or "causal"
-becomes such pairs in `doconv_core.padding`.
+becomes such pairs in `ConvGeometry.from_layer`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from functools import cached_property
 from typing import Any, SupportsIndex
 
 import numpy as np
+
+from doconv_core.padding import resolve
 
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
@@ -117,6 +119,59 @@ class ConvGeometry:
         if not self.transposed and min(min(pair) for pair in self.padding) < 0:
             raise ValueError(f"padding must not be negative. Received: {received}")
         store("d_mul", depth_multiplier(self.kernel_size, self.d_mul, received=received))
+
+    @classmethod
+    def from_layer(
+        cls,
+        framework: str,
+        *,
+        padding: str | Pairs,
+        input_size: Sequence[int],
+        kernel_size: Sequence[int],
+        stride: Sizes = 1,
+        dilation: Sizes = 1,
+        transposed: bool = False,
+        output_padding: Sizes | None = None,
+        **options: Any,
+    ) -> ConvGeometry:
+        """The geometry of a framework's layer, its `padding` ("same", "causal", ...) resolved into explicit pairs.
+
+        Size 6, kernel 3, stride 2 and "same" are the pair (0, 1) in TensorFlow, Keras and Flax. PyTorch has no "same" with a
+        stride; its models say padding=1, the pair (1, 1).
+
+        Args:
+            framework: "torch", "keras" or "flax".
+            padding: what the layer is given, see `doconv_core.padding.resolve`.
+            input_size: spatial size of the input.
+            kernel_size: as in `ConvGeometry`.
+            stride: as in `ConvGeometry`.
+            dilation: as in `ConvGeometry`.
+            transposed: as in `ConvGeometry`.
+            output_padding: of a transposed layer of PyTorch or Keras.
+            options: everything else that `ConvGeometry` takes.
+
+        Raises:
+            TypeError, ValueError: as `ConvGeometry`; or the framework's layer has no such padding.
+        """
+        rank = len(kernel_size)
+        received = (
+            f"kernel_size={tuple(kernel_size)}, stride={stride!r}, dilation={dilation!r}, input_size={input_size!r}"
+        )
+        input_size, strides, dilations = (
+            _per_axis(name, value, rank, received, 1)
+            for name, value in (("input_size", input_size), ("stride", stride), ("dilation", dilation))
+        )
+        extra = None if output_padding is None else _per_axis("output_padding", output_padding, rank, received, 0)
+        resolved = resolve(
+            framework, padding, input_size, kernel_size, strides, dilations, transposed=transposed, output_padding=extra
+        )
+        return cls(
+            kernel_size=tuple(kernel_size),
+            stride=strides,
+            dilation=dilations,
+            transposed=transposed,
+            **options | resolved,
+        )
 
     @property
     def spatial_rank(self) -> int:
@@ -250,7 +305,7 @@ def _per_axis(name: str, value: object, rank: int, received: str, least: int | N
 
 def _padding_pairs(value: object, rank: int, received: str) -> tuple[tuple[int, int], ...]:
     if isinstance(value, str):
-        raise TypeError(f"padding must be explicit here; doconv_core.padding resolves names. Received: {received}")
+        raise TypeError(f"padding must be explicit here; ConvGeometry.from_layer resolves names. Received: {received}")
     values = value if isinstance(value, Sequence) else (value,) * rank
     if len(values) != rank:
         raise ValueError(f"padding must be one integer, or {rank} integers or (low, high) pairs. Received: {received}")

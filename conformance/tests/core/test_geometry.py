@@ -82,3 +82,24 @@ def test_json_round_trip_and_unknown_options() -> None:
 
 def test_describe_leaves_defaults_away() -> None:
     assert ConvGeometry(**GOOD).describe() == "in_channels=4, out_channels=6, kernel_size=(3, 2), groups=1, d_mul=6"
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"framework": "mxnet"}, "framework must be torch, keras or flax. Received: framework='mxnet', padding='same'"),
+        ({"input_size": (6,)}, r"input_size must be one integer, or 2: one an axis. Received: .*input_size=\(6,\)"),
+        ({"padding": "full"}, r"padding must be one of same, valid, causal .*Received: .*padding='full'"),
+    ],
+)
+def test_layers_that_no_framework_has_are_named(options: dict, text: str) -> None:
+    same = {"framework": "keras", "padding": "same", "input_size": (6, 7)}
+    with pytest.raises(ValueError, match=text):
+        ConvGeometry.from_layer(**GOOD | same | options)
+
+
+def test_same_padding_of_a_strided_layer_is_larger_at_the_high_end() -> None:
+    geometry = ConvGeometry.from_layer(
+        "flax", padding="SAME", input_size=(6, 7), **GOOD | {"kernel_size": (3, 4)}, stride=2
+    )
+    assert geometry.padding == ((0, 1), (1, 2))
