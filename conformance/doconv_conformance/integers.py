@@ -20,7 +20,7 @@ def expected(case: Case, operation: str) -> dict[str, np.ndarray]:
     g = case.geometry
     w, d = _integers(case, "W"), _integers(case, "D_delta")
     kernel = dict.fromkeys(np.ndindex(*g.kernel_shape), 0)
-    pairs = list(_products(case))
+    pairs = list(composition_products(case))
     for kernel_key, d_key, w_key, identity in pairs:
         kernel[kernel_key] += (identity + d.get(d_key, 0)) * w[w_key]
     if operation == "compose":
@@ -33,7 +33,7 @@ def expected(case: Case, operation: str) -> dict[str, np.ndarray]:
     y = {key: bias.get((key[1],), 0) for key in np.ndindex(*y_shape)}
     grad_x = dict.fromkeys(x, 0)
     grad_kernel = dict.fromkeys(kernel, 0)
-    for y_key, x_key, kernel_key in _terms(case, y_shape):
+    for y_key, x_key, kernel_key in convolution_products(case, y_shape):
         y[y_key] += kernel[kernel_key] * x[x_key]
         grad_x[x_key] += kernel[kernel_key] * grad_y[y_key]
         grad_kernel[kernel_key] += x[x_key] * grad_y[y_key]
@@ -59,7 +59,7 @@ def expected(case: Case, operation: str) -> dict[str, np.ndarray]:
     return gradients
 
 
-def _products(case: Case) -> Iterator[tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], int]]:
+def composition_products(case: Case) -> Iterator[tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], int]]:
     """Every product of the composition: keys of the composed kernel, of `D` and of `W`, and the entry of `E`."""
     g = case.geometry
     taps = list(product(*(range(size) for size in g.kernel_size)))
@@ -74,7 +74,9 @@ def _products(case: Case) -> Iterator[tuple[tuple[int, ...], tuple[int, ...], tu
                 yield (*channels, *tap), (i, k, s), (*channels, s), identity
 
 
-def _terms(case: Case, y_shape: tuple[int, ...]) -> Iterator[tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]:
+def convolution_products(
+    case: Case, y_shape: tuple[int, ...]
+) -> Iterator[tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]:
     """Every product of the convolution: keys of the output, of the input and of the composed kernel."""
     g = case.geometry
     in_group, out_group = g.in_channels // g.groups, g.out_channels // g.groups

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from doconv_conformance.cases import Case
-from doconv_conformance.reference import Expected
+from doconv_conformance.reference import Expected, Numerics
 
 VERDICTS = ("exact", "within_bound", "inaccurate", "mismatch", "unsupported", "crashed", "timeout")
 AGREEING = ("exact", "within_bound", "inaccurate", "unsupported")
@@ -53,6 +53,11 @@ class Result:
     def agrees(self) -> bool:
         """Whether this row leaves `agree` standing."""
         return self.verdict in AGREEING and not self.contradicts
+
+
+def judged_exactly(case: Case, operation: str, numerics: Numerics) -> bool:
+    """Whether every value must be equal: exact cases on algorithms that only add products, and starts from a kernel."""
+    return operation == "initialise" or (case.exact and numerics.algorithm in ("direct", "tf32"))
 
 
 def judge(expected: Mapping[str, Expected], outputs: Mapping[str, np.ndarray], *, exact: bool) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from doconv_conformance.cases import Case
-from doconv_conformance.judge import Result, judge, row
+from doconv_conformance.judge import Result, judge, judged_exactly, row
 from doconv_conformance.port import PROTOCOL
 from doconv_conformance.process import PortCrash, PortProcess, PortTimeout
 from doconv_conformance.reference import ALGORITHMS, Expected, Numerics, expected
@@ -239,7 +239,7 @@ def _run_case(
 ) -> tuple[Result, dict[str, np.ndarray]]:
     name, outputs = session.backend.name, dict[str, np.ndarray]()
     want = expected(case, operation, numerics)
-    exact = (case.exact and (numerics.algorithm in ("direct", "tf32"))) or operation == "initialise"
+    exact = judged_exactly(case, operation, numerics)
     began = time.monotonic()
     try:
         status, reason, outputs = session.run(
