@@ -117,7 +117,7 @@ class DOConvMixin:
         if not self.built:
             raise ValueError(f"build the layer first. Received: {self.name}")
         layout = self.layout()
-        canonical = layout.kernel_to_canonical(keras.ops.convert_to_numpy(kernel))
+        canonical = layout.kernel_to_canonical(ops.convert_to_numpy(ops.convert_to_tensor(kernel)))
         W, D = composition.start_from_kernel(canonical, layout.geometry, np.random.default_rng(seed))
         self._kernel.assign(layout.w_from_canonical(W))
         if D is not None:
