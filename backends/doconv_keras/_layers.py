@@ -17,6 +17,7 @@ from keras import ops
 
 from doconv_core import ConvGeometry, Layout, composition
 from doconv_core.geometry import depth_multiplier
+from doconv_keras._arrays import to_numpy
 from doconv_keras._compose import compose
 
 PACKAGE = "doconv_keras"
@@ -117,7 +118,7 @@ class DOConvMixin:
         if not self.built:
             raise ValueError(f"build the layer first. Received: {self.name}")
         layout = self.layout()
-        canonical = layout.kernel_to_canonical(ops.convert_to_numpy(ops.convert_to_tensor(kernel)))
+        canonical = layout.kernel_to_canonical(to_numpy(kernel))
         W, D = composition.start_from_kernel(canonical, layout.geometry, np.random.default_rng(seed))
         self._kernel.assign(layout.w_from_canonical(W))
         if D is not None:
@@ -225,10 +226,10 @@ def fold_layer(layer: Any) -> keras.layers.Layer:
     unknown = [None] * layer.rank
     last = layer.data_format == "channels_last"
     plain.build((None, *unknown, channels) if last else (None, channels, *unknown))
-    W = layout.w_to_canonical(ops.convert_to_numpy(layer.W))
-    D = None if layer.D is None else layout.d_to_canonical(ops.convert_to_numpy(layer.D))
+    W = layout.w_to_canonical(to_numpy(layer.W))
+    D = None if layer.D is None else layout.d_to_canonical(to_numpy(layer.D))
     weight = layout.kernel_from_canonical(composition.compose(W, D, layout.geometry))
     plain.kernel.assign(weight)
     if layer.use_bias:
-        plain.bias.assign(ops.convert_to_numpy(layer.bias))
+        plain.bias.assign(to_numpy(layer.bias))
     return plain

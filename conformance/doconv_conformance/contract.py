@@ -51,14 +51,18 @@ def impulse_tensors() -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
     size = compose(np.abs(W), np.abs(D_delta), SMALL, dtype=np.float64)
     composition = gamma(SMALL.d_mul + 2, UNIT_ROUNDOFF["float32"]) * size
     bound = composition + UNIT_ROUNDOFF["bfloat16"] * (np.abs(kernel) + composition)
-    seen = [np.flip(tensor.swapaxes(0, 1), (2, 3)) for tensor in (kernel, bound)]
-    return {"x": x, "W": W, "D_delta": np.ascontiguousarray(D_delta)}, *seen
+    return {"x": x, "W": W, "D_delta": np.ascontiguousarray(D_delta)}, _seen(kernel), _seen(bound)
 
 
 def naive_impulse_response() -> np.ndarray:
     """The answer of a layer that casts first and composes in bfloat16, where `1 + 0.001` is 1: it must be out of bounds."""
-    tensors, kernel, _ = impulse_tensors()
+    tensors, _, _ = impulse_tensors()
     D = (tensors["D_delta"] + np.eye(SMALL.taps)).astype(ml_dtypes.bfloat16).astype(np.float64)
     W = tensors["W"].astype(ml_dtypes.bfloat16).astype(np.float64)
     naive = np.einsum("iks,ois->oik", D, W).astype(ml_dtypes.bfloat16).astype(np.float64)
-    return np.flip(naive.reshape(SMALL.kernel_shape).swapaxes(0, 1), (2, 3)).reshape(kernel.shape)
+    return _seen(naive.reshape(SMALL.kernel_shape))
+
+
+def _seen(kernel: np.ndarray) -> np.ndarray:
+    """How a kernel appears in the output: sample and channel exchanged, the taps in reverse."""
+    return np.flip(kernel.swapaxes(0, 1), (2, 3))
