@@ -11,6 +11,8 @@ A porter reads this file first. Every function computes in float64, whatever flo
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 from numpy.typing import DTypeLike
 
@@ -19,6 +21,7 @@ from doconv_core.convolution import convolve
 from doconv_core.geometry import ConvGeometry
 
 DIALECTS = ("doconv", "original-torch", "original-tf")
+BLOCK = 2**16  # elements of W that are composed at a time
 
 
 def compose(
@@ -46,11 +49,45 @@ def compose(
         ValueError: a shape that is not the geometry's, an unknown dialect, `D_delta` given or missing against `has_d`.
     """
     W, D_delta = _check_parameters(W, D_delta, geometry)
-    weight = sum_tiles(W.astype(np.float64), geometry)
-    if D_delta is not None:
-        rows = dialect_rows(dialect, geometry)
-        weight += np.einsum("abks,abs->abk", D_delta.astype(np.float64)[rows], W.astype(np.float64), optimize=True)
-    return weight.reshape(geometry.kernel_shape).astype(dtype or W.dtype)
+    _check_dialect(dialect, geometry)
+    weight = np.empty((*W.shape[:2], geometry.taps), dtype or W.dtype)
+    if D_delta is None:
+        weight[...] = W
+        return weight.reshape(geometry.kernel_shape)
+    # One small product for each row of D. Blocks keep the float64 copies in the processor's cache, and change no product.
+    w, d = _by_row(W, geometry, dialect), _rows_of(D_delta, geometry, dialect)
+    composed = _by_row(weight, geometry, dialect)
+    kernels, multiplier = w.shape[2:]
+    inner = min(w.shape[1], max(1, BLOCK // (kernels * multiplier)))
+    outer = max(1, BLOCK // (inner * kernels * multiplier))
+    for first, second in product(range(0, len(w), outer), range(0, w.shape[1], inner)):
+        block = slice(first, first + outer), slice(second, second + inner)
+        wide = w[block].astype(np.float64)
+        composed[block] = sum_tiles(wide, geometry) + wide @ d[block].astype(np.float64).mT
+    return weight.reshape(geometry.kernel_shape)
+
+
+def _by_row(kernels: np.ndarray, geometry: ConvGeometry, dialect: str) -> np.ndarray:
+    """`W` or `W'` as a view `(A, B, C_out/G, columns)`: the kernels that row `(a, b)` of `_rows_of` composes.
+
+    Transposed kernels stand by input channel already; the others by output channel `(G, C_out/G)` and local input channel.
+    The authors' PyTorch file reads the same numbers as `(C_out/G, C_in)`.
+    """
+    if geometry.transposed:
+        return kernels[np.newaxis]
+    shared = geometry.out_channels // geometry.groups
+    if dialect == "original-torch":
+        return kernels.reshape(1, shared, geometry.in_channels, -1).swapaxes(1, 2)
+    return kernels.reshape(geometry.groups, shared, -1, kernels.shape[-1]).swapaxes(1, 2)
+
+
+def _rows_of(D_delta: np.ndarray, geometry: ConvGeometry, dialect: str) -> np.ndarray:
+    """`D_delta` as a view `(A, B, K, S)` that goes with `_by_row`; `dialect_rows` says the same in numbers."""
+    if geometry.transposed or dialect == "original-torch":
+        return D_delta[np.newaxis]
+    if dialect == "original-tf":
+        return D_delta.reshape(-1, geometry.groups, *D_delta.shape[1:]).swapaxes(0, 1)
+    return D_delta.reshape(geometry.groups, -1, *D_delta.shape[1:])
 
 
 def compose_vjp(
@@ -220,18 +257,22 @@ def dialect_rows(dialect: str, geometry: ConvGeometry) -> np.ndarray:
     Raises:
         ValueError: an unknown dialect, or an original one for a transposed convolution, which the authors did not publish.
     """
-    if dialect not in DIALECTS:
-        raise ValueError(f"dialect must be one of {', '.join(DIALECTS)}. Received: {dialect!r}")
+    _check_dialect(dialect, geometry)
     if dialect == "doconv":
         return geometry.rows
-    if geometry.transposed:
-        raise ValueError(
-            f"the original files have no transposed convolution. Received: {dialect!r}, {geometry.describe()}"
-        )
     o, c = np.indices(geometry.w_shape[:2])
     if dialect == "original-torch":
         return o % geometry.groups * (geometry.in_channels // geometry.groups) + c
     return c * geometry.groups + o // (geometry.out_channels // geometry.groups)
+
+
+def _check_dialect(dialect: str, geometry: ConvGeometry) -> None:
+    if dialect not in DIALECTS:
+        raise ValueError(f"dialect must be one of {', '.join(DIALECTS)}. Received: {dialect!r}")
+    if dialect != "doconv" and geometry.transposed:
+        raise ValueError(
+            f"the original files have no transposed convolution. Received: {dialect!r}, {geometry.describe()}"
+        )
 
 
 def _check_parameters(
