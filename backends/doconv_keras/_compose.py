@@ -2,7 +2,8 @@
 
     W' = W E^T + D_delta o W        (Cao et al., arXiv 2006.12030; residual form, see `doconv_core.composition`)
 
-One product for each input channel; the identity is never built. The number of groups follows from the shapes.
+One product for each input channel; the identity is never built. The number of groups follows from the shapes. The product is
+the operator's, not `keras.ops.matmul`, which gives float32 for float64 on Keras's torch and numpy backends.
 """
 
 from __future__ import annotations
@@ -37,11 +38,11 @@ def compose(W: Any, D: Any, *, transposed: bool = False) -> Any:
         ops.reshape(W[: tiles * taps], (tiles, taps, first, second)), axis=0)  # fmt: skip
     by_channel = ops.transpose(ops.reshape(D, (taps, multiplier, in_channels)), (2, 0, 1))
     if transposed:  # W is (S, C_out, C_in)
-        residual = ops.transpose(ops.matmul(by_channel, ops.transpose(W, (2, 0, 1))), (1, 2, 0))
+        residual = ops.transpose(by_channel @ ops.transpose(W, (2, 0, 1)), (1, 2, 0))
     else:
         groups = in_channels // first
         grouped = ops.transpose(ops.reshape(W, (multiplier, first, groups, second // groups)), (2, 1, 0, 3))
-        product = ops.matmul(by_channel, ops.reshape(grouped, (in_channels, multiplier, second // groups)))
+        product = by_channel @ ops.reshape(grouped, (in_channels, multiplier, second // groups))
         product = ops.reshape(product, (groups, first, taps, second // groups))
         residual = ops.reshape(ops.transpose(product, (2, 1, 0, 3)), (taps, first, second))
     return ops.reshape(plain + residual, (*kernel_size, first, second))
