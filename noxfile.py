@@ -12,6 +12,8 @@ CONSTRAINTS = ("-c", "constraints.txt")
 FRAMEWORKS = ("torch", "keras", "flax")
 # Frameworks fight over threads and memory in one process, so each has its own pytest.
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
+# A file's tests share what is slow to make, so a file stays with one worker.
+WORKERS = ("-n", "auto", "--maxprocesses", "4", "--dist", "loadfile")
 
 
 @nox.session
@@ -37,7 +39,9 @@ def tests(session: nox.Session) -> None:
 @nox.parametrize("framework", FRAMEWORKS, ids=FRAMEWORKS)
 def tests_framework(session: nox.Session, framework: str) -> None:
     """One backend with only its own extra installed."""
-    session.install(*CONSTRAINTS, "-e", f".[{framework}]", "pytest", "hypothesis", "scikit-learn", "optax")
+    session.install(
+        *CONSTRAINTS, "-e", f".[{framework}]", "pytest", "pytest-xdist", "hypothesis", "scikit-learn", "optax"
+    )
     pytest(session, framework)
 
 
@@ -48,6 +52,22 @@ def lint(session: nox.Session) -> None:
     check(session)
 
 
+@nox.session
+def thorough(session: nox.Session) -> None:
+    """The tests with thousands of random configurations a backend in place of hundreds."""
+    session.env["HYPOTHESIS_PROFILE"] = "thorough"
+    session.install(*CONSTRAINTS, "-e", ".[dev]")
+    for framework in FRAMEWORKS:
+        pytest(session, framework)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The site, in `site/`; a broken link is an error."""
+    session.install(*CONSTRAINTS, "mkdocs-material")
+    session.run("mkdocs", "build", "--strict", *session.posargs)
+
+
 def check(session: nox.Session) -> None:
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
@@ -55,4 +75,5 @@ def check(session: nox.Session) -> None:
 
 
 def pytest(session: nox.Session, *folders: str) -> None:
-    session.run("pytest", *(f"conformance/tests/{folder}" for folder in folders), *session.posargs, env=ONE_THREAD)
+    paths = (f"conformance/tests/{folder}" for folder in folders)
+    session.run("pytest", *WORKERS, *paths, *session.posargs, env=ONE_THREAD)
