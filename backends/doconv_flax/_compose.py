@@ -12,6 +12,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from doconv_core.geometry import depth_multiplier
 
@@ -74,34 +75,46 @@ def d_shape(w: tuple[int, ...], kernel_size: tuple[int, ...], in_channels: int) 
 
 
 def start_from(
-    kernel: jax.Array, in_channels: int, *, d_mul: int | None = None, key: jax.Array | None = None
+    kernel: jax.Array,
+    in_channels: int,
+    *,
+    d_mul: int | None = None,
+    key: jax.Array | None = None,
+    spatial: int | None = None,
 ) -> tuple[jax.Array, jax.Array | None]:
     """`(W, D)` of a layer that starts as the plain convolution with `kernel`: composed, they equal it bit for bit.
 
     Args:
-        kernel: `(*kernel_size, C_in/G, C_out)`.
+        kernel: `(*kernel_size, C_in/G, C_out)`, or several layers stacked, `(*stacked, *kernel_size, C_in/G, C_out)`.
         in_channels: `C_in`.
         d_mul: `None` means the number of taps.
         key: draws the columns of `W` that the identity does not reach (`S` no multiple of `K`), LeCun normal as Flax's own
             default; without it they are zeros, and no gradient ever reaches them.
+        spatial: the number of spatial axes; `None` means that no layers are stacked.
 
     Returns:
-        `W` `(*kernel_size, C_in/G, C_out)` or `(S, C_in/G, C_out)`, and `D` `(*kernel_size, S, C_in)` of zeros, or None for a
-        kernel of one tap.
+        `W` `(*stacked, *kernel_size, C_in/G, C_out)` or `(*stacked, S, C_in/G, C_out)`, and `D`
+        `(*stacked, *kernel_size, S, C_in)` of zeros, or None for a kernel of one tap. NumPy arrays for a NumPy array.
 
     Raises:
         TypeError, ValueError: `d_mul` is not an integer, or below the number of taps.
     """
-    kernel_size, taps = kernel.shape[:-2], math.prod(kernel.shape[:-2])
-    shape = w_shape(kernel.shape, kernel_size, d_mul)
+    xp = np if isinstance(kernel, np.ndarray) else jnp
+    stacked = kernel.ndim - 2 - (kernel.ndim - 2 if spatial is None else spatial)
+    stack, kernel_size, channels = kernel.shape[:stacked], kernel.shape[stacked:-2], kernel.shape[-2:]
+    taps = math.prod(kernel_size)
+    shape = w_shape(kernel.shape[stacked:], kernel_size, d_mul)
     if taps == 1:
         return kernel, None
-    D = jnp.zeros(d_shape(shape, kernel_size, in_channels), kernel.dtype)
-    if shape == kernel.shape:
+    D = xp.zeros((*stack, *d_shape(shape, kernel_size, in_channels)), kernel.dtype)
+    if shape == kernel.shape[stacked:]:
         return kernel, D
-    W = jnp.zeros(shape, kernel.dtype).at[:taps].set(kernel.reshape(taps, *shape[1:]))
-    surplus = shape[0] % taps
-    if surplus and key is not None:
-        drawn = jax.random.normal(key, (surplus, *shape[1:]), kernel.dtype) * (shape[0] * shape[1]) ** -0.5
-        W = W.at[-surplus:].set(drawn.astype(kernel.dtype))
-    return W, D
+    whole = (*stack, *shape)
+    if shape[0] % taps and key is not None:
+        draw = jax.nn.initializers.lecun_normal(batch_axis=tuple(range(stacked)))
+        W = xp.asarray(draw(key, whole, jnp.float32)).astype(kernel.dtype)
+    else:
+        W = xp.zeros(whole, kernel.dtype)
+    tiles = shape[0] - shape[0] % taps
+    rest = xp.zeros((*stack, tiles - taps, *channels), kernel.dtype)
+    return xp.concatenate([kernel.reshape(*stack, taps, *channels), rest, W[..., tiles:, :, :]], -3), D

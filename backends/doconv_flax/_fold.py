@@ -1,0 +1,99 @@
+"""Folding of one kernel: in a trace by `compose`, outside by `doconv_core` in float64, as every backend folds."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+from doconv_core import ConvGeometry, Layout
+from doconv_core import compose as compose_core
+from doconv_flax._compose import compose
+from doconv_flax._names import plain_names
+
+
+def stacked_axes(kernel: tuple[int, ...], D: tuple[int, ...]) -> int:
+    """How many leading axes stack layers (`nn.scan`, `nn.vmap`, `nnx.vmap`), from the shapes of a kernel and its `D`.
+
+    `D` is `(*stacked, *kernel_size, S, C_in)`. Where `S != K` the kernel is `(*stacked, S, C_in/G, C_out)`, so its rank says
+    it. Where `S == K` it has the spatial axes of `D`, and those of the kernel are the last ones whose product is `S`. (Axes
+    of one element could be counted either way, with the same result.)
+
+    Raises:
+        ValueError: the shapes do not belong together.
+    """
+    multiplier = D[-2] if len(D) > 2 else 0
+    if kernel[:-2] == D[:-2]:
+        counts = [count for count in range(len(D) - 2) if math.prod(D[count:-2]) == multiplier]
+        if counts:
+            return counts[-1]
+    elif len(kernel) >= 3:
+        count = len(kernel) - 3
+        if kernel[count] == multiplier >= math.prod(D[count:-2]) and kernel[:count] == D[:count]:
+            return count
+    raise ValueError(
+        "kernel and D do not belong together; axes that stack layers must come first. "
+        f"Received: shapes {tuple(kernel)} and {tuple(D)}"
+    )
+
+
+def fold_kernel(kernel: Any, D: Any, *, transpose_kernel: bool = False) -> Any:
+    """The composed kernel `(*stacked, *kernel_size, C_in/G, C_out)`.
+
+    Args:
+        kernel: `(*stacked, *kernel_size, C_in/G, C_out)` where `S == K`, else `(*stacked, S, C_in/G, C_out)`.
+        D: `(*stacked, *kernel_size, S, C_in)`.
+        transpose_kernel: whether the input channels are the last axis of `kernel`.
+
+    Returns:
+        A NumPy array for NumPy arrays, else a JAX array where `kernel` is; the dtype is that of `kernel`.
+
+    Raises:
+        ValueError: the shapes do not belong together.
+    """
+    stacked = stacked_axes(kernel.shape, D.shape)
+    channels = kernel.shape[-1 if transpose_kernel else -2]
+    if D.shape[-1] % channels or (transpose_kernel and D.shape[-1] != channels):
+        raise ValueError(
+            "kernel and D do not belong together: their input channels differ (a transposed layer with transpose_kernel must "
+            f"be folded as one). Received: shapes {tuple(kernel.shape)} and {tuple(D.shape)}, {transpose_kernel=}"
+        )
+    plain = (*D.shape[:-2], *kernel.shape[-2:])
+    flat = [leaf.reshape(-1, *leaf.shape[stacked:]) for leaf in (kernel, D)]
+    if not all(_here(leaf) for leaf in (kernel, D)):
+        return jax.vmap(partial(compose, transpose_kernel=transpose_kernel))(*flat).reshape(plain)
+    layers = zip(*map(np.asarray, flat), strict=True)
+    folded = np.stack([_fold_arrays(*layer, transpose_kernel=transpose_kernel) for layer in layers]).reshape(plain)
+    return folded if isinstance(kernel, np.ndarray) else jax.device_put(folded, _sharding(kernel, plain, stacked))
+
+
+def _here(leaf: Any) -> bool:
+    """Whether the numbers are known, and all in this process."""
+    return not isinstance(leaf, jax.core.Tracer) and getattr(leaf, "is_fully_addressable", True)
+
+
+def _sharding(kernel: jax.Array, plain: tuple[int, ...], stacked: int) -> Any:
+    sharding = kernel.sharding
+    if isinstance(sharding, NamedSharding) and kernel.ndim != len(plain):
+        names = plain_names(sharding.spec, kernel.ndim, len(plain) - stacked - 2)
+        return NamedSharding(sharding.mesh, PartitionSpec(*names))
+    return sharding
+
+
+def _fold_arrays(kernel: np.ndarray, D: np.ndarray, *, transpose_kernel: bool) -> np.ndarray:
+    kernel_size, in_channels = D.shape[:-2], D.shape[-1]
+    first, second = kernel.shape[-2:]
+    options: dict[str, Any] = (
+        {"transposed": True, "out_channels": first} if transpose_kernel else {"out_channels": second}
+    )
+    groups = 1 if transpose_kernel else in_channels // first
+    geometry = ConvGeometry(
+        in_channels=in_channels, kernel_size=kernel_size, groups=groups, d_mul=D.shape[-2], **options
+    )
+    layout = Layout("flax", geometry, transpose_kernel=transpose_kernel)
+    weight = compose_core(layout.w_to_canonical(kernel), layout.d_to_canonical(D), geometry)
+    return layout.kernel_from_canonical(weight)

@@ -1,0 +1,197 @@
+"""Over-parameterize and fold an existing `flax.nnx` model, in place."""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import Any, TypeVar
+
+import jax
+from flax import nnx
+
+from doconv_core.geometry import depth_multiplier
+from doconv_flax._compose import start_from
+from doconv_flax._fold import fold_kernel
+from doconv_flax._names import plain_names, w_names
+from doconv_flax._nnx_layers import DOConv, DOConvTranspose, add_d
+from doconv_flax._select import Where, select
+
+M = TypeVar("M", bound=nnx.Module)
+log = logging.getLogger("doconv")
+DO_CLASS: dict[type, type] = {nnx.Conv: DOConv, nnx.ConvTranspose: DOConvTranspose}
+PLAIN_CLASS = {ours: plain for plain, ours in DO_CLASS.items()}
+
+
+def overparameterize(
+    model: M, *, d_mul: int | None = None, where: Where | None = None, key: jax.Array | None = None
+) -> M:
+    """Turn a model's convolutions into DO-Conv layers, in place; its outputs stay the same, bit for bit.
+
+    Each layer keeps its identity and its Variables: shared layers stay shared, tied kernels tied (with one `D`). Only
+    `nnx.Conv` and `nnx.ConvTranspose` themselves are converted. Kernels of one tap stay plain. What was touched and what was
+    not is logged at level INFO by the logger "doconv" and shown by `inspect_model`. Build the optimizer afterwards, and load
+    the checkpoint of the plain model before.
+
+    Args:
+        model: a module, or a single layer. Layers stacked by `nnx.vmap` are converted with their leading axes.
+        d_mul: for every layer; `None` means each kernel's number of taps.
+        where: which convolutions: a predicate of path ("blocks.0.conv") and layer, or a glob pattern of paths, or several.
+        key: draws the columns of `W` that the identity does not reach (`d_mul` no multiple of the taps); they do not change
+            the function. `None` means `jax.random.key(0)`.
+
+    Returns:
+        `model`.
+
+    Raises:
+        TypeError: `model` is not an nnx module, or a selected convolution is of a subclass.
+        ValueError: there is no convolution, none that `where` selects, none left to convert, `d_mul` is too small, a kernel
+            is tied to something that is not converted with it, or the model holds an optimizer. Nothing has been changed
+            then.
+    """
+    found = _convolutions(model)
+    selected = select(found, where)
+    foreign = [f"{path}: {type(layer).__name__}" for path, layer in selected.items() if _is_foreign(layer)]
+    if foreign:
+        raise TypeError(
+            "subclasses of nnx.Conv and nnx.ConvTranspose are not converted, as their own `__call__` would be lost: leave them "
+            f"out by `where`. Received: {', '.join(foreign)}"
+        )
+    chosen = {
+        path: depth_multiplier(
+            layer.kernel_size, d_mul, received=f"{path}: kernel_size={layer.kernel_size}, d_mul={d_mul!r}"
+        )
+        for path, layer in selected.items()
+        if type(layer) in DO_CLASS and math.prod(layer.kernel_size) > 1
+    }
+    if not chosen:
+        states = "; ".join(f"{path}: {_state(layer)}" for path, layer in selected.items())
+        raise ValueError(f"nothing is left to over-parameterize. Received: {states}")
+    _check_ties(model, {path: found[path] for path in chosen})
+    key = jax.random.key(0) if key is None else key
+    done: dict[int, Any] = {}
+    for index, (path, multiplier) in enumerate(chosen.items()):
+        layer = found[path]
+        kernel = layer.kernel
+        if id(kernel) in done:
+            layer.D = done[id(kernel)]
+        else:
+            spatial, ndim = len(layer.kernel_size), kernel.ndim
+            W, D = start_from(
+                kernel[...], layer.in_features, d_mul=multiplier, key=jax.random.fold_in(key, index), spatial=spatial
+            )
+            if W.ndim != ndim or W.shape != kernel.shape:
+                _replace(kernel, W, w_names, ndim, spatial)
+            add_d(layer, D)
+            done[id(kernel)] = layer.D
+        _become(layer, DO_CLASS[type(layer)])
+    for path, layer in found.items():
+        log.info("%s: %s", path, _state(layer))
+    return model
+
+
+def fold(model: M) -> M:
+    """Fold every DO-Conv layer of a model into its plain convolution, in place.
+
+    The layers become `nnx.Conv` and `nnx.ConvTranspose` with the composed kernel: nothing of doconv is needed to run or load
+    the model. Composed by `doconv_core` in float64 and rounded once, as every backend folds; in a trace by `compose`. A model
+    without DO-Conv layers is returned as it is.
+
+    Args:
+        model: a module, or a single layer.
+
+    Returns:
+        `model`.
+
+    Raises:
+        TypeError: `model` is not an nnx module, or a layer is of a subclass of `DOConv` or `DOConvTranspose`.
+    """
+    layers = {path: layer for path, layer in _convolutions(model).items() if isinstance(layer, tuple(PLAIN_CLASS))}
+    foreign = [f"{path}: {type(layer).__name__}" for path, layer in layers.items() if type(layer) not in PLAIN_CLASS]
+    if foreign:
+        raise TypeError(
+            f"subclasses of DOConv and DOConvTranspose have no plain class to become. Received: {', '.join(foreign)}"
+        )
+    folded: set[int] = set()
+    for path, layer in layers.items():
+        kernel = layer.kernel
+        if layer.D is not None and id(kernel) not in folded:
+            transpose_kernel = getattr(layer, "transpose_kernel", False)
+            weight = fold_kernel(kernel[...], layer.D[...], transpose_kernel=transpose_kernel)
+            _replace(kernel, weight, plain_names, kernel.ndim, len(layer.kernel_size))
+            folded.add(id(kernel))
+        del layer.D
+        _become(layer, PLAIN_CLASS[type(layer)])
+        log.info("%s: folded", path)
+    return model
+
+
+def inspect_model(model: nnx.Module) -> dict[str, str]:
+    """Every convolution of a model: its path, and in words whether it is over-parameterized, and if not why."""
+    return {path: _state(layer) for path, layer in _convolutions(model).items()}
+
+
+def _convolutions(model: nnx.Module) -> dict[str, Any]:
+    """Every convolution once, by its path; a single layer has the path "" ."""
+    if not isinstance(model, nnx.Module):
+        raise TypeError(f"model must be a flax.nnx.Module. Received: {type(model).__name__}")
+    return {
+        ".".join(map(str, path)): node
+        for path, node in nnx.iter_graph(model)
+        if isinstance(node, nnx.Conv | nnx.ConvTranspose)
+    }
+
+
+def _check_ties(model: nnx.Module, chosen: dict[str, Any]) -> None:
+    """Raise unless every kernel is held by chosen layers alone, all of one kind, and by no optimizer."""
+    roles: dict[int, dict[str, tuple]] = {}
+    for path, layer in chosen.items():
+        transpose_kernel = getattr(layer, "transpose_kernel", False)
+        role = (layer.kernel_shape, layer.in_features, getattr(layer, "feature_group_count", 1), transpose_kernel)
+        roles.setdefault(id(layer.kernel), {})[f"{path}.kernel".lstrip(".")] = role
+    for path, node in nnx.iter_graph(model):
+        if isinstance(node, nnx.Optimizer):
+            raise ValueError(
+                "convert the model before its optimizer is built: its state would be stale. "
+                f"Received: an optimizer at {'.'.join(map(str, path))!r}"
+            )
+        members = vars(node) if isinstance(node, nnx.Pytree) else _members(node)
+        for name, value in members.items():
+            if id(value) in roles and isinstance(value, nnx.Variable):
+                holder = ".".join(map(str, (*path, name)))
+                if holder not in roles[id(value)]:
+                    roles[id(value)][holder] = ()
+    for tied in roles.values():
+        if len(set(tied.values())) > 1:
+            raise ValueError(
+                "a kernel is shared with something that is not converted with it, or is used in another way there: fold would "
+                f"give them different kernels. Leave it out by `where`. Received: {', '.join(tied)}"
+            )
+
+
+def _members(node: Any) -> dict[Any, Any]:
+    return dict(enumerate(node)) if isinstance(node, list | tuple) else node if isinstance(node, dict) else {}
+
+
+def _is_foreign(layer: Any) -> bool:
+    return type(layer) not in DO_CLASS and not isinstance(layer, tuple(PLAIN_CLASS))
+
+
+def _replace(kernel: nnx.Variable, value: jax.Array, rename: Any, ndim: int, spatial: int) -> None:
+    """Another array in the same Variable, so that ties stay; its names follow where its axes change."""
+    names = kernel.get_metadata().get("out_sharding")
+    if value.ndim != ndim and isinstance(names, tuple):
+        kernel.set_metadata(out_sharding=rename(names, ndim, spatial))
+    kernel.set_value(value)
+
+
+def _become(layer: Any, cls: type) -> None:
+    object.__setattr__(layer, "__class__", cls)  # nnx would take `__class__` for an attribute of the graph
+
+
+def _state(layer: Any) -> str:
+    kernel, name = "x".join(map(str, layer.kernel_size)), type(layer).__name__
+    if isinstance(layer, tuple(PLAIN_CLASS)):
+        return f"{name} {kernel}, d_mul={layer.d_mul}"
+    one_tap = ": a kernel of one tap has no D" if math.prod(layer.kernel_size) == 1 else ""
+    foreign = ": a subclass" if _is_foreign(layer) else ""
+    return f"plain {name} {kernel}{foreign or one_tap}"
