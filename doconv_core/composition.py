@@ -21,7 +21,8 @@ from doconv_core.convolution import convolve
 from doconv_core.geometry import ConvGeometry
 
 DIALECTS = ("doconv", "original-torch", "original-tf")
-BLOCK = 2**16  # elements of W that are composed at a time
+BLOCK = 2**16  # elements of W that are composed at a time, and of them
+KERNELS = 512  # kernels of one row of D
 
 
 def compose(
@@ -57,13 +58,14 @@ def compose(
     # One small product for each row of D. Blocks keep the float64 copies in the processor's cache, and change no product.
     w, d = _by_row(W, geometry, dialect), _rows_of(D_delta, geometry, dialect)
     composed = _by_row(weight, geometry, dialect)
-    kernels, multiplier = w.shape[2:]
-    inner = min(w.shape[1], max(1, BLOCK // (kernels * multiplier)))
-    outer = max(1, BLOCK // (inner * kernels * multiplier))
-    for first, second in product(range(0, len(w), outer), range(0, w.shape[1], inner)):
-        block = slice(first, first + outer), slice(second, second + inner)
+    kernels = min(w.shape[2], KERNELS)
+    inner = min(w.shape[1], max(1, BLOCK // (kernels * geometry.d_mul)))
+    outer = max(1, BLOCK // (inner * kernels * geometry.d_mul))
+    steps = (outer, inner, kernels)
+    for corner in product(*(range(0, size, step) for size, step in zip(w.shape[:3], steps, strict=True))):
+        block = tuple(slice(first, first + step) for first, step in zip(corner, steps, strict=True))
         wide = w[block].astype(np.float64)
-        composed[block] = sum_tiles(wide, geometry) + wide @ d[block].astype(np.float64).mT
+        composed[block] = sum_tiles(wide, geometry) + wide @ d[block[:2]].astype(np.float64).mT
     return weight.reshape(geometry.kernel_shape)
 
 

@@ -1,0 +1,187 @@
+"""What a checkpoint holds, layer by layer: kinds of layers, roles of their tensors, and each framework's names for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from doconv_core.geometry import ConvGeometry
+from doconv_core.layouts import FRAMEWORKS, Layout
+
+# What a tensor is to a layer, canonically, and its name in each framework. `W` and `weight` of a convolution never meet.
+NAMES: dict[str, dict[str, tuple[str, ...]]] = {
+    "conv": {
+        "W": ("W", "W", "kernel", "kernel"),
+        "D_delta": ("D_delta", "D", "D", "D"),
+        "weight": ("weight", "weight", "kernel", "kernel"),
+        "bias": ("bias", "bias", "bias", "bias"),
+    },
+    "linear": {
+        "weight": ("weight", "weight", "kernel", "kernel"),
+        "bias": ("bias", "bias", "bias", "bias"),
+    },
+    "embedding": {"weight": ("weight", "weight", "embeddings", "embedding")},
+    "batch_norm": {
+        "weight": ("weight", "weight", "gamma", "scale"),
+        "bias": ("bias", "bias", "beta", "bias"),
+        "running_mean": ("running_mean", "running_mean", "moving_mean", "mean"),
+        "running_var": ("running_var", "running_var", "moving_variance", "var"),
+        "num_batches_tracked": ("num_batches_tracked",) * 4,
+    },
+    "norm": {
+        "weight": ("weight", "weight", "gamma", "scale"),
+        "bias": ("bias", "bias", "beta", "bias"),
+    },
+}
+OPTIONAL = ("num_batches_tracked",)  # PyTorch's alone
+# Options of a convolution that say what its numbers mean; padding is left out, as a layer before it may do the padding.
+COMPARED = ("in_channels", "out_channels", "kernel_size", "stride", "dilation", "groups", "transposed", "d_mul")
+
+
+@dataclass(frozen=True)
+class LayerInfo:
+    """One layer of a checkpoint.
+
+    Attributes:
+        kind: a key of `NAMES`: "conv" (transposed ones too), "linear", "embedding", "batch_norm" or "norm" (layer norm, group
+            norm and their like: a scale and a shift a channel).
+        tensors: the name in the file of each role.
+        geometry: what is known of a convolution, as in `ConvGeometry.to_json`; padding, for example, may be missing.
+        epsilon: of a normalisation, where known.
+        depthwise: the Keras layer is a `DepthwiseConv`.
+        transpose_kernel: Flax's option of that name.
+        dialect: of `D`'s rows, see `doconv_core.dialect_rows`.
+        guessed: options in `geometry` that the file does not say and that only stand for the right shapes.
+    """
+
+    kind: str
+    tensors: dict[str, str]
+    geometry: dict[str, Any] = field(default_factory=dict)
+    epsilon: float | None = None
+    depthwise: bool = False
+    transpose_kernel: bool = False
+    dialect: str = "doconv"
+    guessed: tuple[str, ...] = ()
+
+    @property
+    def conv(self) -> ConvGeometry:
+        """The convolution, as far as known.
+
+        Raises:
+            ValueError: sizes are missing or do not belong together.
+        """
+        return ConvGeometry.from_json(self.geometry)
+
+    @property
+    def has_d(self) -> bool:
+        return "D_delta" in self.tensors
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The canonical shapes that the geometry asks for; empty for the other kinds."""
+        if self.kind != "conv":
+            return {}
+        conv = self.conv
+        wanted = {
+            "W": conv.w_shape, "D_delta": conv.d_shape, "weight": conv.kernel_shape, "bias": (conv.out_channels,),
+        }  # fmt: skip
+        return {role: wanted[role] for role in self.tensors if role in wanted}
+
+    def from_canonical(self, role: str, array: np.ndarray, layout: str) -> np.ndarray:
+        """A canonical tensor as `layout` stores it, a view where that is possible."""
+        if layout in ("canonical", "torch") or role == "bias":
+            return array
+        if self.kind == "linear":
+            return array.T
+        if self.kind != "conv":
+            return array
+        kernel = self._layout(layout)
+        function = {
+            "W": kernel.w_from_canonical, "D_delta": kernel.d_from_canonical, "weight": kernel.kernel_from_canonical,
+        }  # fmt: skip
+        return function[role](array)
+
+    def to_canonical(self, role: str, array: np.ndarray, layout: str) -> np.ndarray:
+        """The inverse of `from_canonical`."""
+        if layout in ("canonical", "torch") or role == "bias":
+            return array
+        if self.kind == "linear":
+            return array.T
+        if self.kind != "conv":
+            return array
+        kernel = self._layout(layout)
+        function = {
+            "W": kernel.w_to_canonical, "D_delta": kernel.d_to_canonical, "weight": kernel.kernel_to_canonical,
+        }  # fmt: skip
+        return function[role](array)
+
+    def named(self, path: str, layout: str) -> LayerInfo:
+        """The same layer, its tensors named as `layout` names them below `path`."""
+        return replace(self, tensors=self.names(self.tensors, path, layout))
+
+    def names(self, roles: Iterable[str], path: str, layout: str) -> dict[str, str]:
+        """What `layout` calls the tensors of `roles` below `path`."""
+        column = FRAMEWORKS.index(layout)
+        return {role: join(path, NAMES[self.kind][role][column]) for role in roles}
+
+    def folded(self) -> LayerInfo:
+        """The plain convolution of a DO-Conv layer; the name of `weight` is to be given by `named`."""
+        tensors = {"weight": ""} | {role: name for role, name in self.tensors.items() if role == "bias"}
+        geometry = {option: value for option, value in self.geometry.items() if option != "d_mul"}
+        return replace(self, tensors=tensors, geometry=geometry, dialect="doconv")
+
+    def to_json(self) -> dict[str, Any]:
+        """For the metadata of a file: `kind`, and what is not at its default."""
+        known: dict[str, Any] = {"kind": self.kind}
+        if self.geometry:
+            known["geometry"] = self.geometry
+        if self.epsilon is not None:
+            known["epsilon"] = self.epsilon
+        for option in ("depthwise", "transpose_kernel"):
+            if getattr(self, option):
+                known[option] = True
+        if self.guessed:
+            known["guessed"] = list(self.guessed)
+        return known
+
+    def _layout(self, framework: str) -> Layout:
+        depthwise = self.depthwise and framework == "keras"
+        return Layout(framework, self.conv, depthwise=depthwise, transpose_kernel=self.transpose_kernel)
+
+
+def layer_from_json(path: str, values: Mapping[str, Any], names: Mapping[str, Any], layout: str) -> LayerInfo:
+    """The inverse of `LayerInfo.to_json`; its tensors are those of `names` that `layout` gives a layer of its kind.
+
+    Raises:
+        ValueError: the kind is unknown, or the values are no geometry.
+    """
+    kind = values.get("kind")
+    if kind not in NAMES:
+        raise ValueError(f"{path or 'the layer'} is of an unknown kind. Received: {kind!r}")
+    info = LayerInfo(
+        kind,
+        {},
+        dict(values.get("geometry", {})),
+        values.get("epsilon"),
+        bool(values.get("depthwise")),
+        bool(values.get("transpose_kernel")),
+        guessed=tuple(values.get("guessed", ())),
+    )
+    column = FRAMEWORKS.index(layout)
+    found = {role: join(path, row[column]) for role, row in NAMES[kind].items() if join(path, row[column]) in names}
+    if kind == "conv":  # `W` and `weight` have one name in Keras and Flax
+        found.pop("weight" if "d_mul" in info.geometry else "W", None)
+    return replace(info, tensors=found)
+
+
+def join(path: str, name: str) -> str:
+    """`conv1` and `weight` as `conv1.weight`; a single layer has the path ""."""
+    return f"{path}.{name}" if path else name
+
+
+def split(name: str) -> tuple[str, str]:
+    """The inverse of `join`."""
+    path, _, leaf = name.rpartition(".")
+    return path, leaf

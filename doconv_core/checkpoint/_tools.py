@@ -1,0 +1,228 @@
+"""Files to files, tensor by tensor: fold, and convert to another layout."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+
+from doconv_core.checkpoint._checkpoint import KEY, Checkpoint, describe
+from doconv_core.checkpoint._files import CheckpointError, TensorWriter
+from doconv_core.checkpoint._layers import LayerInfo
+from doconv_core.composition import KERNELS
+from doconv_core.layouts import FRAMEWORKS
+
+PIECE = 2**22  # elements of W that are composed between two writes
+Target = str | os.PathLike[str]
+Progress = Callable[[int, int], None]
+
+
+def silent(done: int, total: int) -> None:
+    """The progress of a tool that nobody watches."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a tool did.
+
+    Attributes:
+        folded: paths of the layers that were folded.
+        refolded: of those that could only be folded and were over-parameterized afresh.
+        passed: how many other tensors were passed on.
+        notes: what was assumed of the input.
+        bytes: the size of the output.
+    """
+
+    folded: tuple[str, ...]
+    refolded: tuple[str, ...]
+    passed: int
+    notes: tuple[str, ...]
+    bytes: int
+
+
+def fold_file(checkpoint: Checkpoint, path: Target, *, progress: Progress = silent) -> Written:
+    """Write a checkpoint with every DO-Conv layer folded into its plain convolution; all else byte for byte, metadata kept.
+
+    The output has the input's layout: of a PyTorch state dict it is the state dict of the plain model. A layer is read,
+    composed in float64, rounded once and written before the next is looked at.
+
+    Args:
+        checkpoint: the input.
+        path: the output, replaced once it is complete.
+        progress: called after each write with the bytes written and their total.
+
+    Raises:
+        CheckpointError: a value that is not finite, or two tensors of one name.
+        OSError: as `TensorWriter`.
+    """
+    layers, plan = dict(checkpoint.layers), _Plan(checkpoint)
+    folded = tuple(path for path, info in layers.items() if "W" in info.tensors)
+    for layer in folded:
+        info = layers[layer] = layers[layer].folded().named(layer, checkpoint.layout)
+        source = checkpoint.layers[layer]
+        for role in ("W", "D_delta", "diagonal"):
+            plan.drop(source.tensors.get(role))
+        shape = info.from_canonical("weight", _dummy(source.conv.kernel_shape), checkpoint.layout).shape
+        plan.add(info.tensors["weight"], checkpoint.source.code(source.tensors["W"]), shape, layer)
+    metadata = dict(checkpoint.source.metadata)
+    if KEY in metadata or checkpoint.layout != "torch":
+        metadata[KEY] = describe(layers, checkpoint.layout, checkpoint.aliases)
+    total = plan.write(path, metadata, lambda name: _folded_pieces(checkpoint, plan.made[name], layers), progress)
+    passed = len(plan.tensors) - len(plan.made)
+    return Written(folded, (), passed, tuple(checkpoint.notes), total)
+
+
+def convert_file(checkpoint: Checkpoint, path: Target, layout: str, *, progress: Progress = silent) -> Written:
+    """Write a checkpoint in another layout: "canonical", "torch", "keras" or "flax". Tensors of no layer are passed on.
+
+    Nothing is folded, but a layer of the authors' PyTorch file whose pairing with `D` has no counterpart here is folded and
+    over-parameterized afresh (`Checkpoint.read`). A kernel of one tap becomes a plain convolution.
+
+    Args:
+        checkpoint: the input.
+        path: the output, replaced once it is complete.
+        layout: of the output.
+        progress: called after each write with the bytes written and their total.
+
+    Raises:
+        CheckpointError: two tensors of one name, or a layer that the layout cannot hold.
+        ValueError: an unknown layout.
+        OSError: as `TensorWriter`.
+    """
+    if layout not in FRAMEWORKS:
+        raise ValueError(f"layout must be one of {', '.join(FRAMEWORKS)}. Received: {layout!r}")
+    layers, plan = dict[str, LayerInfo](), _Plan(checkpoint)
+    roles: dict[str, str] = {}
+    for layer, source in checkpoint.layers.items():
+        info = source
+        if "W" in source.tensors and not source.conv.has_d:
+            info = source.folded()
+        kept = {role: "" for role in info.tensors if role != "diagonal"}
+        info = layers[layer] = replace(info, tensors=kept, dialect="doconv").named(layer, layout)
+        for name in source.tensors.values():
+            plan.drop(name)
+        for role, name in info.tensors.items():
+            stored = source.tensors[role] if role in source.tensors else source.tensors["W"]
+            shape = info.shapes().get(role) or checkpoint.source.shapes[stored]
+            if info.kind == "linear" and role == "weight":
+                shape = info.to_canonical(role, _dummy(shape), checkpoint.layout).shape
+            plan.add(
+                name, checkpoint.source.code(stored), info.from_canonical(role, _dummy(shape), layout).shape, layer
+            )
+            roles[name] = role
+    metadata = {key: value for key, value in checkpoint.source.metadata.items() if key not in (KEY, "format")}
+    metadata[KEY] = describe(layers, layout, checkpoint.aliases)
+    if layout == "torch":
+        metadata["format"] = "pt"
+    read = lru_cache(maxsize=1)(checkpoint.read)  # the tensors of a layer follow each other
+
+    def make(name: str) -> Iterator[tuple[int, np.ndarray]]:
+        layer = plan.made[name]
+        yield 0, layers[layer].from_canonical(roles[name], read(layer)[roles[name]], layout)
+
+    total = plan.write(path, metadata, make, progress)
+    notes = list(checkpoint.notes)
+    if checkpoint.layout == "torch" and KEY not in checkpoint.source.metadata and layout in ("keras", "flax"):
+        notes.append("plain convolutions count as not transposed and matrices as linear layers, unless named")
+    refolded = tuple(layer for layer in checkpoint.layers if not checkpoint.is_exact(layer))
+    return Written((), refolded, len(plan.tensors) - len(plan.made), tuple(notes), total)
+
+
+class _Plan:
+    """The tensors of the output: those of the input but for what is dropped, and those that are made."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.checkpoint, source = checkpoint, checkpoint.source
+        self.copied = {name.removeprefix(checkpoint.prefix): name for name in source.shapes}
+        self.tensors = {out: (source.code(name), source.shapes[name]) for out, name in self.copied.items()}
+        self.made: dict[str, str] = {}
+
+    def drop(self, name: str | None) -> None:
+        if name is not None:
+            out = name.removeprefix(self.checkpoint.prefix)
+            if self.copied.pop(out, None) and out not in self.made:
+                del self.tensors[out]
+
+    def add(self, name: str, code: str, shape: tuple[int, ...], layer: str) -> None:
+        if name in self.made or (name in self.copied and self.copied[name] in self.checkpoint.others):
+            raise CheckpointError(
+                f"{self.checkpoint.label}: {layer} would be written as {name}, a name that is taken. Received: {name} twice"
+            )
+        self.tensors[name], self.made[name] = (code, shape), layer
+
+    def write(
+        self,
+        path: Target,
+        metadata: Mapping[str, str],
+        make: Callable[[str], Iterator[tuple[int, np.ndarray]]],
+        progress: Progress,
+    ) -> int:
+        """Write the file, `make` giving the parts of the tensors that are not copied, and return its size."""
+        done, source = 0, self.checkpoint.source
+        with TensorWriter(path, self.tensors, metadata) as writer:
+            for name in writer.order:
+                parts = make(name) if name in self.made else _with_offsets(source.chunks(self.copied[name]))
+                for offset, part in parts:
+                    writer.write(name, part, offset)
+                    done += part.nbytes
+                    progress(done, writer.size)
+                if name in self.made:
+                    for used in self.checkpoint.layers[self.made[name]].tensors.values():
+                        source.release(used)
+        return writer.size
+
+
+def _with_offsets(chunks: Iterable[memoryview]) -> Iterator[tuple[int, memoryview]]:
+    offset = 0
+    for chunk in chunks:
+        yield offset, chunk
+        offset += chunk.nbytes
+
+
+def _folded_pieces(
+    checkpoint: Checkpoint, path: str, layers: Mapping[str, LayerInfo]
+) -> Iterator[tuple[int, np.ndarray]]:
+    """A layer's folded kernel in the layout of the file, in parts with their byte offsets.
+
+    A layer larger than `PIECE` comes in parts of its first axis where the layout allows: whole groups, whole input channels of
+    a transposed layer, or blocks of kernels as `compose` makes them itself, so that the values are the same.
+    """
+    source = checkpoint.layers[path]
+    conv = source.conv
+    if (
+        not source.has_d
+        or conv.w_shape[0] * conv.w_shape[1] * conv.d_mul <= PIECE
+        or not (checkpoint.layout in ("canonical", "torch") and source.dialect == "doconv")
+    ):
+        yield 0, layers[path].from_canonical("weight", checkpoint.fold(path), checkpoint.layout)
+        return
+    W, D = (checkpoint.source.array(source.tensors[role]) for role in ("W", "D_delta"))
+    first, second = conv.w_shape[:2]
+    unit = 1 if conv.transposed else KERNELS if conv.groups == 1 else first // conv.groups
+    step = max(1, PIECE // (unit * second * conv.d_mul)) * unit
+    for start in range(0, first, step):
+        part = slice(start, min(start + step, first))
+        count = part.stop - start
+        if conv.transposed:
+            rows = part
+            piece = replace(conv, in_channels=count, out_channels=second, groups=1)
+        elif conv.groups == 1:
+            rows = slice(None)
+            piece = replace(conv, out_channels=count)
+        else:
+            groups = count // unit
+            rows = slice(start // unit * second, start // unit * second + groups * second)
+            piece = replace(conv, in_channels=groups * second, out_channels=count, groups=groups)
+        checkpoint.check_finite(source.tensors["W"], W[part])
+        checkpoint.check_finite(source.tensors["D_delta"], D[rows])
+        kernel = checkpoint.compose(path, W[part], D[rows], piece)
+        yield start * second * conv.taps * kernel.itemsize, kernel
+        checkpoint.source.release(source.tensors["W"])
+
+
+def _dummy(shape: tuple[int, ...]) -> np.ndarray:
+    """An array of a shape that holds no memory, to see what shape a layout gives it."""
+    return np.broadcast_to(np.zeros((), np.float32), shape)
