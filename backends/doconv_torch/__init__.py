@@ -6,13 +6,22 @@ except ImportError as error:
     raise ImportError("doconv_torch needs PyTorch: pip install 'doconv-core[torch]'") from error
 
 from doconv_torch._compose import compose
-from doconv_torch._layers import DOConv1d, DOConv2d, DOConv3d, DOConvTranspose1d, DOConvTranspose2d, DOConvTranspose3d
+from doconv_torch._layers import (
+    DOConv1d,
+    DOConv2d,
+    DOConv3d,
+    DOConvMixin,
+    DOConvTranspose1d,
+    DOConvTranspose2d,
+    DOConvTranspose3d,
+)
 from doconv_torch._models import fold, inspect_model, overparameterize
 
 __all__ = [
     "DOConv1d",
     "DOConv2d",
     "DOConv3d",
+    "DOConvMixin",
     "DOConvTranspose1d",
     "DOConvTranspose2d",
     "DOConvTranspose3d",

@@ -6,8 +6,8 @@ authors' files. A kernel of one tap has no `D`: the layer is the plain convoluti
 
 from __future__ import annotations
 
+import logging
 import math
-from functools import cache
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -16,13 +16,27 @@ from torch.nn.common_types import _size_1_t, _size_2_t, _size_3_t
 from torch.nn.modules.conv import _ConvNd
 
 from doconv_core import composition
-from doconv_core.geometry import ConvGeometry, depth_multiplier
+from doconv_core.geometry import ConvGeometry
 from doconv_torch._arrays import to_numpy, to_tensor
 from doconv_torch._compose import compose
 
+PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
+log = logging.getLogger("doconv")
+
 
 class DOConvMixin(_ConvNd):
-    """What turns a class of PyTorch convolutions into its over-parameterized form.
+    """What turns a class of PyTorch's convolutions into its over-parameterized form: `isinstance` of it tells a DO layer.
+
+        W'[o, c, k] = sum_s (E + D)[i, k, s] * W[o, c, s]        (Cao et al., arXiv 2006.12030, section 3)
+
+    `E` is the identity, `i` the input channel that output channel `o` reads through its local channel `c`. In a transposed
+    convolution, an extension of the paper's layer, `W'[i, o, k] = sum_s (E + D)[i, k, s] * W[i, o, s]`.
+
+    Each layer takes the arguments of the class it replaces and, by keyword only, `d_mul`: the depth multiplier `S`, at least
+    the number of taps `K`; `None` means `K`. A kernel of one tap is not over-parameterized, whatever `d_mul` says. Input and
+    output are those of the replaced class; the parameters may be of any of its floating point dtypes.
+
+    A user's class derived from a DO layer is folded into `plain_class`; one that overrides `forward` has to name its own.
 
     Attributes:
         W: Parameter, `(C_out, C_in/G, S)`; transposed `(C_in, C_out/G, S)`.
@@ -30,24 +44,21 @@ class DOConvMixin(_ConvNd):
         d_mul: `S`.
         weight: the composed kernel, computed at each access. Assigning a tensor to it starts the layer anew from that
             kernel; changing it in place changes a temporary and is lost.
+        plain_class: the class that the layer is folded into.
+
+    Raises:
+        TypeError: `d_mul` or a size is not an integer.
+        ValueError: `d_mul` is below the number of taps, a size is not positive; and whatever the replaced class raises.
     """
 
     W: nn.Parameter
     D: nn.Parameter | None
     d_mul: int
     plain_class: ClassVar[type[_ConvNd]]
-    __jit_unused_properties__: ClassVar = ["weight", "geometry"]
 
     @property
     def weight(self) -> Tensor:  # type: ignore[override]  # a Parameter in the plain layer
-        W, D = self.W, self.D
-        device = W.device.type
-        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-            with torch.autocast(device, enabled=False):
-                flat = compose(W, D, self.groups, transposed=self.transposed)
-        else:
-            flat = compose(W, D, self.groups, transposed=self.transposed)
-        return flat.reshape(*flat.shape[:2], *self.kernel_size)
+        return _kernel(self.W, self.D, self.groups, self.transposed, self.kernel_size)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "weight" and "W" in self._parameters:
@@ -57,20 +68,10 @@ class DOConvMixin(_ConvNd):
 
     @property
     def geometry(self) -> ConvGeometry:
-        """Sizes and options in canonical form; a string padding counts as none."""
-        padding = [0] * len(self.kernel_size) if isinstance(self.padding, str) else self.padding
-        return ConvGeometry(
-            in_channels=self.in_channels,
-            out_channels=self.out_channels,
-            kernel_size=tuple(self.kernel_size),
-            stride=tuple(self.stride),
-            padding=tuple((size, size) for size in padding),  # type: ignore[arg-type]
-            dilation=tuple(self.dilation),
-            groups=self.groups,
-            transposed=self.transposed,
-            output_padding=tuple(self.output_padding),
-            padding_mode=self.padding_mode,
-            d_mul=self.d_mul,
+        """Sizes and options in canonical form, paddings by name resolved."""
+        options = options_of(self, self.d_mul)
+        return ConvGeometry.from_layer(
+            "torch", padding=self.padding, input_size=self.kernel_size, padding_mode=self.padding_mode, **options
         )
 
     @torch.no_grad()
@@ -79,22 +80,28 @@ class DOConvMixin(_ConvNd):
 
         Columns of `W` that the identity does not reach (`S` no multiple of `K`) are drawn as `reset_parameters` would.
 
+        Args:
+            weight: of the composed kernel's shape, any dtype and device.
+
         Raises:
-            ValueError: `weight` is not of the composed kernel's shape.
+            TypeError: `weight` is not a tensor.
+            ValueError: it has another shape.
         """
-        geometry = self.geometry
-        if tuple(weight.shape) != geometry.kernel_shape:
-            raise ValueError(
-                f"weight must have shape {geometry.kernel_shape}. Received: {tuple(weight.shape)}, {geometry.describe()}"
-            )
-        taps, surplus = geometry.taps, self.d_mul % geometry.taps
-        self.W[..., :taps] = weight.reshape(*weight.shape[:2], taps)
-        self.W[..., taps : self.d_mul - surplus] = 0
-        if surplus:
-            bound = (self.W.shape[1] * self.d_mul) ** -0.5
-            self.W[..., -surplus:].uniform_(-bound, bound)
-        if self.D is not None:
-            self.D.zero_()
+        if not isinstance(weight, Tensor):
+            raise TypeError(f"weight must be a tensor. Received: {type(weight).__name__}")
+        if text := self._misfit(weight):
+            raise ValueError(text)
+        W, D = started(weight, self.in_channels, self.d_mul)
+        self.W.copy_(W)
+        if self.D is not None and D is not None:
+            self.D.copy_(D)
+
+    def _misfit(self, weight: Tensor) -> str:
+        geometry = ConvGeometry(**options_of(self, self.d_mul))
+        if tuple(weight.shape) == geometry.kernel_shape:
+            return ""
+        shape = tuple(weight.shape)
+        return f"weight must have shape {geometry.kernel_shape}. Received: {shape}, {geometry.describe()}"
 
     def reset_parameters(self) -> None:
         """As the plain layer with `S` taps: the same distribution, and at `S == K` the same numbers from the same seed."""
@@ -105,204 +112,203 @@ class DOConvMixin(_ConvNd):
         if self.D is not None:
             nn.init.zeros_(self.D)
         if self.bias is not None:
-            bound = (self.W.shape[1] * self.W.shape[2]) ** -0.5
-            nn.init.uniform_(self.bias, -bound, bound)
+            nn.init.uniform_(self.bias, -_bound(self.W), _bound(self.W))
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], strict: bool,
+        missing_keys: list[str], unexpected_keys: list[str], error_msgs: list[str],
+    ) -> None:  # fmt: skip
+        """The kernel of a plain checkpoint starts the layer anew: loaded before or after `overparameterize`, it is the same."""
+        if f"{prefix}weight" in state_dict and f"{prefix}W" not in state_dict:
+            weight = state_dict.pop(f"{prefix}weight")
+            if text := self._misfit(weight):
+                error_msgs.append(prefix + text)
+                return
+            state_dict[f"{prefix}W"], D = started(weight, self.in_channels, self.d_mul)
+            if D is not None:
+                state_dict[f"{prefix}D"] = D
+            log.info("%s: started from the plain kernel of the checkpoint", prefix.rstrip("."))
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, d_mul={self.d_mul}"
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Classes made by `do_class` have no name to be imported by: pickle the class they were made from."""
-        if do_class(self.plain_class) is type(self) and self.plain_class not in EXPLICIT:
+        if type(self) is _made.get(self.plain_class):
             return _blank, (self.plain_class,), self.__getstate__()
         return super().__reduce_ex__(protocol)
 
+    def __prepare_scriptable__(self) -> None:
+        """What `torch.jit.script` asks first: its compiler knows neither composition nor autocast."""
+        raise TypeError(f"torch.jit.script can't compile a DO layer: fold the model before. Received: {self}")
 
-def attach(conv: _ConvNd, d_mul: int) -> None:
-    """Replace the plain `weight` of a convolution whose class is its DO form already; the function does not change."""
-    weight = conv._parameters.pop("weight")
+
+@torch.fx.wrap
+def _kernel(W: Tensor, D: Tensor | None, groups: int, transposed: bool, kernel_size: tuple[int, ...]) -> Tensor:
+    """The composed kernel, never in autocast's type. `torch.fx` keeps it as one call, on the parameters."""
+    device = W.device.type
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        with torch.autocast(device, enabled=False):
+            flat = compose(W, D, groups, transposed=transposed)
+    else:
+        flat = compose(W, D, groups, transposed=transposed)
+    return flat.reshape(*flat.shape[:2], *kernel_size)
+
+
+def started(weight: Tensor, in_channels: int, d_mul: int) -> tuple[Tensor, Tensor | None]:
+    """`W` and `D` of a layer that starts as the plain convolution with kernel `weight`, see `DOConvMixin.start_from`."""
+    taps = math.prod(weight.shape[2:])
+    W = weight.new_zeros(*weight.shape[:2], d_mul)
+    W[..., :taps] = weight.flatten(2)
+    if surplus := d_mul % taps:
+        W[..., -surplus:].uniform_(-_bound(W), _bound(W))
+    return W, weight.new_zeros(in_channels, taps, d_mul) if taps > 1 else None
+
+
+def _bound(W: Tensor) -> float:
+    """`1/sqrt(fan_in)`: that of PyTorch's initialisation for a kernel of `S` taps."""
+    return (W.shape[1] * W.shape[2]) ** -0.5
+
+
+@torch.no_grad()
+def attach(conv: DOConvMixin, d_mul: int) -> None:
+    """Give a convolution whose class is its DO form already the parameters of it; its function does not change.
+
+    `W` is a new Parameter: an earlier graph may still hold the old one in its old shape.
+    """
+    weight = conv._parameters["weight"]
     assert weight is not None
-    options: dict[str, Any] = {"device": weight.device, "dtype": weight.dtype}
-    taps = math.prod(conv.kernel_size)
+    W, D = started(weight, conv.in_channels, d_mul)
+    trains = weight.requires_grad
+    adopt(conv, d_mul, nn.Parameter(W, trains), None if D is None else nn.Parameter(D, trains))
+
+
+def adopt(conv: DOConvMixin, d_mul: int, W: nn.Parameter, D: nn.Parameter | None) -> None:
+    """`W` and `D` in place of the plain `weight`."""
     conv.d_mul = d_mul
-    conv.register_parameter("W", nn.Parameter(torch.empty(*weight.shape[:2], d_mul, **options), weight.requires_grad))
-    D = nn.Parameter(torch.empty(conv.in_channels, taps, d_mul, **options), weight.requires_grad) if taps > 1 else None
-    conv.register_parameter("D", D)
-    # The order of the plain layer's parameters, which optimizers rely on: kernel before bias.
-    if "bias" in conv._parameters:
-        conv._parameters["bias"] = conv._parameters.pop("bias")
-    assert isinstance(conv, DOConvMixin)
-    conv.start_from(weight.detach())
+    exchange(conv, ("weight",), {"W": W, "D": D})
 
 
-def _construct(conv: _ConvNd, d_mul: int | None) -> None:
-    """The end of a layer's constructor, after the plain one."""
-    multiplier = depth_multiplier(conv.kernel_size, d_mul, received=_received(conv, d_mul))
-    attach(conv, multiplier)
-    assert isinstance(conv, DOConvMixin)
-    conv.geometry  # noqa: B018  # every check that PyTorch's constructor leaves out
-    if multiplier != math.prod(conv.kernel_size):
+def exchange(conv: _ConvNd, old: tuple[str, ...], new: dict[str, nn.Parameter | None]) -> None:
+    """Put parameters in the place of others; the order is that of the plain layer, which optimizers rely on."""
+    parameters = list(conv._parameters.items())
+    conv._parameters.clear()
+    for name, parameter in parameters:
+        if name == old[0]:
+            conv._parameters.update(new)
+        elif name not in old:
+            conv._parameters[name] = parameter
+
+
+def options_of(conv: _ConvNd, d_mul: int | None) -> dict[str, Any]:
+    """The options of `ConvGeometry`, but for the padding, on which neither composition nor its checks depend."""
+    rank = len(conv.kernel_size)
+    one_an_axis = {
+        name: value * rank if len(value) == 1 else value  # PyTorch takes one for all
+        for name, value in (
+            ("stride", conv.stride),
+            ("dilation", conv.dilation),
+            ("output_padding", conv.output_padding),
+        )
+    }
+    return one_an_axis | {
+        "in_channels": conv.in_channels, "out_channels": conv.out_channels, "kernel_size": conv.kernel_size,
+        "groups": conv.groups, "transposed": conv.transposed, "d_mul": d_mul,
+    }  # fmt: skip
+
+
+@torch.no_grad()
+def folded(conv: DOConvMixin) -> nn.Parameter:
+    """The plain `weight` of a layer.
+
+    Composed by `doconv_core` in float64 and rounded once, so that every backend and the command line fold to the same values.
+    """
+    W, D = conv.W, conv.D
+    if W.is_meta:
+        return nn.Parameter(W.new_empty(*W.shape[:2], *conv.kernel_size), W.requires_grad)
+    weight = composition.compose(
+        to_numpy(W), None if D is None else to_numpy(D), ConvGeometry(**options_of(conv, conv.d_mul))
+    )
+    return nn.Parameter(to_tensor(weight, W.device), W.requires_grad)
+
+
+def detach(conv: DOConvMixin, weight: nn.Parameter) -> None:
+    """Turn a layer, in place, into the plain convolution with kernel `weight`."""
+    exchange(conv, ("W", "D"), {"weight": weight})
+    del conv.d_mul
+    conv.__class__ = conv.plain_class  # type: ignore[assignment]
+
+
+def _construct(conv: DOConvMixin, d_mul: int | None) -> None:
+    """The end of a layer's constructor, after the plain one; checks what that leaves to the first call."""
+    geometry = ConvGeometry(**options_of(conv, d_mul))
+    attach(conv, geometry.d_mul)
+    if geometry.d_mul != geometry.taps:
         conv.reset_parameters()
 
 
-def _received(conv: _ConvNd, d_mul: int | None) -> str:
-    return (
-        f"in_channels={conv.in_channels}, out_channels={conv.out_channels}, kernel_size={conv.kernel_size}, "
-        f"groups={conv.groups}, d_mul={d_mul!r}"
-    )
-
-
-class DOConv1d(DOConvMixin, nn.Conv1d):  # type: ignore[misc]  # `weight` is composed
-    """Over-parameterized `torch.nn.Conv1d`: the same arguments, and `d_mul` by keyword only.
-
-    Args:
-        d_mul: the depth multiplier `S`, at least the number of taps `K`; `None` means `K`. A kernel of one tap is not
-            over-parameterized, whatever `d_mul` says.
-
-    Shapes: input and output as `torch.nn.Conv1d`; `W` `(C_out, C_in/G, S)`, `D` `(C_in, K, S)`, `weight` the composed kernel
-    `W' = W E^T + D o W` (Cao et al., arXiv 2006.12030, section 3).
-
-    Raises:
-        TypeError: `d_mul` is not an integer.
-        ValueError: `d_mul` is below the number of taps, a size is not positive; and whatever `torch.nn.Conv1d` raises.
-    """
+class DOConv1d(DOConvMixin, nn.Conv1d):
+    """Over-parameterized `torch.nn.Conv1d`: its arguments, and `d_mul`. Shapes, dtypes, errors: `DOConvMixin`."""
 
     plain_class = nn.Conv1d
 
     def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: _size_1_t,
-        stride: _size_1_t = 1,
-        padding: str | _size_1_t = 0,
-        dilation: _size_1_t = 1,
-        groups: int = 1,
-        bias: bool = True,
-        padding_mode: Literal["zeros", "reflect", "replicate", "circular"] = "zeros",
-        device: Any = None,
-        dtype: Any = None,
-        *,
-        d_mul: int | None = None,
-    ) -> None:
+        self, in_channels: int, out_channels: int, kernel_size: _size_1_t, stride: _size_1_t = 1,
+        padding: str | _size_1_t = 0, dilation: _size_1_t = 1, groups: int = 1, bias: bool = True,
+        padding_mode: PaddingMode = "zeros", device: Any = None, dtype: Any = None, *, d_mul: int | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(
             in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, device, dtype
-        )
+        )  # fmt: skip
         _construct(self, d_mul)
 
 
-class DOConv2d(DOConvMixin, nn.Conv2d):  # type: ignore[misc]  # `weight` is composed
-    """Over-parameterized `torch.nn.Conv2d`: the same arguments, and `d_mul` by keyword only.
-
-    Args:
-        d_mul: the depth multiplier `S`, at least the number of taps `K`; `None` means `K`. A kernel of one tap is not
-            over-parameterized, whatever `d_mul` says.
-
-    Shapes: input and output as `torch.nn.Conv2d`; `W` `(C_out, C_in/G, S)`, `D` `(C_in, K, S)`, `weight` the composed kernel
-    `W' = W E^T + D o W` (Cao et al., arXiv 2006.12030, section 3).
-
-    Raises:
-        TypeError: `d_mul` is not an integer.
-        ValueError: `d_mul` is below the number of taps, a size is not positive; and whatever `torch.nn.Conv2d` raises.
-    """
+class DOConv2d(DOConvMixin, nn.Conv2d):
+    """Over-parameterized `torch.nn.Conv2d`: its arguments, and `d_mul`. Shapes, dtypes, errors: `DOConvMixin`."""
 
     plain_class = nn.Conv2d
 
     def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: _size_2_t,
-        stride: _size_2_t = 1,
-        padding: str | _size_2_t = 0,
-        dilation: _size_2_t = 1,
-        groups: int = 1,
-        bias: bool = True,
-        padding_mode: Literal["zeros", "reflect", "replicate", "circular"] = "zeros",
-        device: Any = None,
-        dtype: Any = None,
-        *,
-        d_mul: int | None = None,
-    ) -> None:
+        self, in_channels: int, out_channels: int, kernel_size: _size_2_t, stride: _size_2_t = 1,
+        padding: str | _size_2_t = 0, dilation: _size_2_t = 1, groups: int = 1, bias: bool = True,
+        padding_mode: PaddingMode = "zeros", device: Any = None, dtype: Any = None, *, d_mul: int | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(
             in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, device, dtype
-        )
+        )  # fmt: skip
         _construct(self, d_mul)
 
 
-class DOConv3d(DOConvMixin, nn.Conv3d):  # type: ignore[misc]  # `weight` is composed
-    """Over-parameterized `torch.nn.Conv3d`: the same arguments, and `d_mul` by keyword only.
-
-    Args:
-        d_mul: the depth multiplier `S`, at least the number of taps `K`; `None` means `K`. A kernel of one tap is not
-            over-parameterized, whatever `d_mul` says.
-
-    Shapes: input and output as `torch.nn.Conv3d`; `W` `(C_out, C_in/G, S)`, `D` `(C_in, K, S)`, `weight` the composed kernel
-    `W' = W E^T + D o W` (Cao et al., arXiv 2006.12030, section 3).
-
-    Raises:
-        TypeError: `d_mul` is not an integer.
-        ValueError: `d_mul` is below the number of taps, a size is not positive; and whatever `torch.nn.Conv3d` raises.
-    """
+class DOConv3d(DOConvMixin, nn.Conv3d):
+    """Over-parameterized `torch.nn.Conv3d`: its arguments, and `d_mul`. Shapes, dtypes, errors: `DOConvMixin`."""
 
     plain_class = nn.Conv3d
 
     def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: _size_3_t,
-        stride: _size_3_t = 1,
-        padding: str | _size_3_t = 0,
-        dilation: _size_3_t = 1,
-        groups: int = 1,
-        bias: bool = True,
-        padding_mode: Literal["zeros", "reflect", "replicate", "circular"] = "zeros",
-        device: Any = None,
-        dtype: Any = None,
-        *,
-        d_mul: int | None = None,
-    ) -> None:
+        self, in_channels: int, out_channels: int, kernel_size: _size_3_t, stride: _size_3_t = 1,
+        padding: str | _size_3_t = 0, dilation: _size_3_t = 1, groups: int = 1, bias: bool = True,
+        padding_mode: PaddingMode = "zeros", device: Any = None, dtype: Any = None, *, d_mul: int | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(
             in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, device, dtype
-        )
+        )  # fmt: skip
         _construct(self, d_mul)
 
 
-class DOConvTranspose1d(DOConvMixin, nn.ConvTranspose1d):  # type: ignore[misc]  # `weight` is composed
-    """Over-parameterized `torch.nn.ConvTranspose1d`: the same arguments, and `d_mul` by keyword only.
-
-    Args:
-        d_mul: as in `DOConv1d`.
-
-    Shapes: input and output as `torch.nn.ConvTranspose1d`; `W` `(C_in, C_out/G, S)`, `D` `(C_in, K, S)`, `weight` the
-    composed kernel `W'[i, o, k] = sum_s (E + D)[i, k, s] W[i, o, s]`, an extension of the paper's layer.
-
-    Raises:
-        TypeError: `d_mul` is not an integer.
-        ValueError: `d_mul` is below the number of taps, a size is not positive; and whatever `torch.nn.ConvTranspose1d`
-            raises.
-    """
+class DOConvTranspose1d(DOConvMixin, nn.ConvTranspose1d):
+    """Over-parameterized `torch.nn.ConvTranspose1d`: its arguments, and `d_mul`. Shapes, dtypes, errors: `DOConvMixin`."""
 
     plain_class = nn.ConvTranspose1d
 
     def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: _size_1_t,
-        stride: _size_1_t = 1,
-        padding: _size_1_t = 0,
-        output_padding: _size_1_t = 0,
-        groups: int = 1,
-        bias: bool = True,
-        dilation: _size_1_t = 1,
-        padding_mode: Literal["zeros", "reflect", "replicate", "circular"] = "zeros",
-        device: Any = None,
-        dtype: Any = None,
-        *,
+        self, in_channels: int, out_channels: int, kernel_size: _size_1_t, stride: _size_1_t = 1,
+        padding: _size_1_t = 0, output_padding: _size_1_t = 0, groups: int = 1, bias: bool = True,
+        dilation: _size_1_t = 1, padding_mode: PaddingMode = "zeros", device: Any = None, dtype: Any = None, *,
         d_mul: int | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__(
             in_channels, out_channels, kernel_size, stride, padding, output_padding, groups, bias, dilation, padding_mode,
             device, dtype,
@@ -310,40 +316,17 @@ class DOConvTranspose1d(DOConvMixin, nn.ConvTranspose1d):  # type: ignore[misc] 
         _construct(self, d_mul)
 
 
-class DOConvTranspose2d(DOConvMixin, nn.ConvTranspose2d):  # type: ignore[misc]  # `weight` is composed
-    """Over-parameterized `torch.nn.ConvTranspose2d`: the same arguments, and `d_mul` by keyword only.
-
-    Args:
-        d_mul: as in `DOConv2d`.
-
-    Shapes: input and output as `torch.nn.ConvTranspose2d`; `W` `(C_in, C_out/G, S)`, `D` `(C_in, K, S)`, `weight` the
-    composed kernel `W'[i, o, k] = sum_s (E + D)[i, k, s] W[i, o, s]`, an extension of the paper's layer.
-
-    Raises:
-        TypeError: `d_mul` is not an integer.
-        ValueError: `d_mul` is below the number of taps, a size is not positive; and whatever `torch.nn.ConvTranspose2d`
-            raises.
-    """
+class DOConvTranspose2d(DOConvMixin, nn.ConvTranspose2d):
+    """Over-parameterized `torch.nn.ConvTranspose2d`: its arguments, and `d_mul`. Shapes, dtypes, errors: `DOConvMixin`."""
 
     plain_class = nn.ConvTranspose2d
 
     def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: _size_2_t,
-        stride: _size_2_t = 1,
-        padding: _size_2_t = 0,
-        output_padding: _size_2_t = 0,
-        groups: int = 1,
-        bias: bool = True,
-        dilation: _size_2_t = 1,
-        padding_mode: Literal["zeros", "reflect", "replicate", "circular"] = "zeros",
-        device: Any = None,
-        dtype: Any = None,
-        *,
+        self, in_channels: int, out_channels: int, kernel_size: _size_2_t, stride: _size_2_t = 1,
+        padding: _size_2_t = 0, output_padding: _size_2_t = 0, groups: int = 1, bias: bool = True,
+        dilation: _size_2_t = 1, padding_mode: PaddingMode = "zeros", device: Any = None, dtype: Any = None, *,
         d_mul: int | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__(
             in_channels, out_channels, kernel_size, stride, padding, output_padding, groups, bias, dilation, padding_mode,
             device, dtype,
@@ -351,40 +334,17 @@ class DOConvTranspose2d(DOConvMixin, nn.ConvTranspose2d):  # type: ignore[misc] 
         _construct(self, d_mul)
 
 
-class DOConvTranspose3d(DOConvMixin, nn.ConvTranspose3d):  # type: ignore[misc]  # `weight` is composed
-    """Over-parameterized `torch.nn.ConvTranspose3d`: the same arguments, and `d_mul` by keyword only.
-
-    Args:
-        d_mul: as in `DOConv3d`.
-
-    Shapes: input and output as `torch.nn.ConvTranspose3d`; `W` `(C_in, C_out/G, S)`, `D` `(C_in, K, S)`, `weight` the
-    composed kernel `W'[i, o, k] = sum_s (E + D)[i, k, s] W[i, o, s]`, an extension of the paper's layer.
-
-    Raises:
-        TypeError: `d_mul` is not an integer.
-        ValueError: `d_mul` is below the number of taps, a size is not positive; and whatever `torch.nn.ConvTranspose3d`
-            raises.
-    """
+class DOConvTranspose3d(DOConvMixin, nn.ConvTranspose3d):
+    """Over-parameterized `torch.nn.ConvTranspose3d`: its arguments, and `d_mul`. Shapes, dtypes, errors: `DOConvMixin`."""
 
     plain_class = nn.ConvTranspose3d
 
     def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: _size_3_t,
-        stride: _size_3_t = 1,
-        padding: _size_3_t = 0,
-        output_padding: _size_3_t = 0,
-        groups: int = 1,
-        bias: bool = True,
-        dilation: _size_3_t = 1,
-        padding_mode: Literal["zeros", "reflect", "replicate", "circular"] = "zeros",
-        device: Any = None,
-        dtype: Any = None,
-        *,
+        self, in_channels: int, out_channels: int, kernel_size: _size_3_t, stride: _size_3_t = 1,
+        padding: _size_3_t = 0, output_padding: _size_3_t = 0, groups: int = 1, bias: bool = True,
+        dilation: _size_3_t = 1, padding_mode: PaddingMode = "zeros", device: Any = None, dtype: Any = None, *,
         d_mul: int | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__(
             in_channels, out_channels, kernel_size, stride, padding, output_padding, groups, bias, dilation, padding_mode,
             device, dtype,
@@ -398,31 +358,19 @@ EXPLICIT: dict[type[_ConvNd], type[_ConvNd]] = {
 }
 
 
-@cache
+_made: dict[type[_ConvNd], type[_ConvNd]] = {}
+
+
 def do_class(plain: type[_ConvNd]) -> type[_ConvNd]:
     """The DO form of a class of convolutions, a user's subclass included: one class for each, made once."""
     if plain in EXPLICIT:
         return EXPLICIT[plain]
-    return type(f"DO{plain.__name__}", (DOConvMixin, plain), {"plain_class": plain, "__module__": plain.__module__})
+    if plain not in _made:
+        members = {"plain_class": plain, "__module__": plain.__module__}
+        _made[plain] = type(f"DO{plain.__name__}", (DOConvMixin, plain), members)
+    return _made[plain]
 
 
 def _blank(plain: type[_ConvNd]) -> _ConvNd:
     cls = do_class(plain)
     return cls.__new__(cls)
-
-
-@torch.no_grad()
-def fold_layer(conv: DOConvMixin) -> None:
-    """Turn one layer, in place, into the plain convolution of its composed kernel.
-
-    Composed by `doconv_core` in float64 and rounded once, so that every backend and the command line fold to the same values.
-    """
-    W = conv.W
-    weight = composition.compose(to_numpy(W), None if conv.D is None else to_numpy(conv.D), conv.geometry)
-    folded = nn.Parameter(to_tensor(weight, W.device), W.requires_grad)
-    for name in ("W", "D"):
-        conv._parameters.pop(name)
-    del conv.d_mul
-    conv.__class__ = conv.plain_class  # type: ignore[assignment]
-    conv.register_parameter("weight", folded)
-    conv._parameters["bias"] = conv._parameters.pop("bias")

@@ -11,78 +11,79 @@ from typing import TypeVar
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import UninitializedParameter
+from torch.nn.utils import parametrize
 
 from doconv_core.geometry import depth_multiplier
-from doconv_torch._layers import DOConvMixin, attach, do_class, fold_layer
+from doconv_torch._layers import DOConvMixin, adopt, attach, detach, do_class, folded
+from doconv_torch._stale import replaced
 
 M = TypeVar("M", bound=nn.Module)
 Where = Callable[[str, nn.Module], bool] | str | Sequence[str]
 log = logging.getLogger("doconv")
+# Wrappers that keep their own list of the parameters.
+WRAPPERS = ("DistributedDataParallel", "FullyShardedDataParallel")
 
 
 def overparameterize(model: M, *, d_mul: int | None = None, where: Where | None = None) -> M:
     """Turn a model's convolutions into DO-Conv layers, in place; its outputs stay the same, bit for bit.
 
     Each convolution keeps its identity (hooks, references and ties survive), its class becomes the DO form of its own class,
-    a user's subclass included. Kernels of one tap stay plain. What was touched and what was not is logged at level INFO by
-    the logger "doconv" and shown by `inspect_model`. The kernels become new Parameters: build the optimizer afterwards, and
-    load the checkpoint of the plain model before.
+    a user's subclass included. Kernels of one tap stay plain. What was touched and what was not, and why, is logged at level
+    INFO by the logger "doconv" and shown by `inspect_model`. The kernels become new Parameters: build the optimizer afterwards
+    (the step of an older one raises), and wrap the model (DistributedDataParallel, FSDP) afterwards.
 
     Args:
         model: a module, or a single convolution.
         d_mul: for every layer; `None` means each kernel's number of taps.
-        where: which convolutions: a predicate of path and layer, or a glob pattern of paths, or several.
+        where: which convolutions: a predicate of path and layer, or a glob pattern of paths, or several ("layer1.*" takes
+            everything below layer1).
 
     Returns:
         `model`.
 
     Raises:
-        TypeError: `model` is not a module, or a convolution is lazy and has no shape yet.
-        ValueError: there is no convolution, none that `where` selects, none left to convert, or `d_mul` is too small; nothing
-            has been changed then.
+        TypeError: `model` is not a module, `where` is nothing of the above.
+        ValueError: there is no convolution, none that `where` (or one of its patterns) selects, none left to convert; `d_mul`
+            is too small; a selected convolution is lazy, sharded, pruned or has its weight computed by a parametrization or a
+            hook; convolutions that are tied could not stay so; the model is wrapped. Nothing has been changed then.
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module. Received: {type(model).__name__}")
-    found = dict(convolutions(model))
+    found = _found(model)
     if not found:
         raise ValueError(f"the model has no convolution. Received: {type(model).__name__}")
-    selected = {path: conv for path, conv in found.items() if _matches(where, path, conv)}
-    if not selected:
-        raise ValueError(f"`where` selects no convolution. Received: {where!r}; the paths are {', '.join(found)}")
-    lazy = [path for path, conv in selected.items() if isinstance(conv.weight, UninitializedParameter)]
-    if lazy:
-        raise TypeError(f"lazy convolutions have no shape yet: run the model once before. Received: {', '.join(lazy)}")
+    selected = _select(found, model, where)
     chosen = {
-        path: depth_multiplier(
-            conv.kernel_size, d_mul, received=f"{path}: kernel_size={conv.kernel_size}, d_mul={d_mul}"
-        )
+        path: depth_multiplier(conv.kernel_size, d_mul, received=f"{path}: {conv}, d_mul={d_mul!r}")
         for path, conv in selected.items()
-        if not isinstance(conv, DOConvMixin) and math.prod(conv.kernel_size) > 1
+        if not isinstance(conv, DOConvMixin) and math.prod(conv.kernel_size) != 1
     }
     if not chosen:
         states = "; ".join(f"{path}: {_state(conv)}" for path, conv in selected.items())
         raise ValueError(f"nothing is left to over-parameterize. Received: {states}")
-    shared = _by_parameter(found)
-    done: dict[int, _ConvNd] = {}
+    for module in model.modules():
+        if any(cls.__name__ in WRAPPERS for cls in type(module).__mro__):
+            raise ValueError(
+                "the model is wrapped already, and the wrapper would not know the new parameters: wrap it after "
+                f"`overparameterize`. Received: {type(module).__name__}"
+            )
+    _refuse("over-parameterized; `where` can leave them plain", {path: _obstacle(found[path]) for path in chosen})
+    _refuse("over-parameterized; `where` can leave all of a tie plain", _broken_ties(model, found, set(chosen)))
+
+    done: dict[int, DOConvMixin] = {}
     for path, multiplier in chosen.items():
-        conv, weight = selected[path], selected[path]._parameters["weight"]
+        conv = found[path]
+        weight = conv._parameters["weight"]
+        assert weight is not None
         conv.__class__ = do_class(type(conv))
-        twin = done.get(id(weight))
-        if twin is None:
+        assert isinstance(conv, DOConvMixin)
+        twin = done.setdefault(id(weight), conv)
+        if twin is conv:
             attach(conv, multiplier)
-            done[id(weight)] = conv
         else:  # a tied weight stays tied: the same W and D
-            bias = conv._parameters.pop("bias")
-            del conv._parameters["weight"]
-            conv.d_mul = multiplier
-            conv.register_parameter("W", twin.W)
-            conv.register_parameter("D", twin.D)
-            conv.register_parameter("bias", bias)
-    for names in shared.values():
-        if len({name in chosen for name in names}) > 1:
-            log.warning("tied weights are no longer tied, as `where` selects some of them only: %s", ", ".join(names))
-    for path, conv in found.items():
-        log.info("%s: %s", path, _state(conv))
+            adopt(conv, multiplier, twin.W, twin.D)
+        replaced(weight, twin.W, f"{path}.weight".lstrip("."), "overparameterize")
+    log.info("over-parameterized %d of %d convolutions", len(chosen), len(found))
+    for path, state in inspect_model(model).items():
+        log.info("%s: %s%s", path, state, "" if path in selected else ", not selected")
     return model
 
 
@@ -90,7 +91,8 @@ def fold(model: M) -> M:
     """Fold every DO-Conv layer of a model into its plain convolution, in place.
 
     The layers become what they were before, with the composed kernel as `weight`: nothing of doconv is needed to run or load
-    the model. A model without DO-Conv layers is returned as it is.
+    the model. A model without DO-Conv layers is returned as it is. What was folded and what was plain before is logged at level
+    INFO by the logger "doconv".
 
     Args:
         model: a module, or a single layer.
@@ -100,54 +102,125 @@ def fold(model: M) -> M:
 
     Raises:
         TypeError: `model` is not a module.
-        ValueError: the parameters are sharded (FSDP) and have to be gathered first.
+        ValueError: the parameters of a layer are sharded (FSDP), pruned or parametrized; its class is derived from a DO layer,
+            overrides `forward` and names no `plain_class` of its own. Nothing has been changed then.
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module. Received: {type(model).__name__}")
-    layers = {path: conv for path, conv in convolutions(model) if isinstance(conv, DOConvMixin)}
+    found = _found(model)
+    layers = {path: conv for path, conv in found.items() if isinstance(conv, DOConvMixin)}
+    _refuse("folded", {path: _obstacle(conv) for path, conv in layers.items()})
+    done: dict[tuple[object, ...], nn.Parameter] = {}
     for path, conv in layers.items():
-        if type(conv.W.data).__name__ == "DTensor":
-            raise ValueError(
-                f"{path} is sharded: fold a model loaded from a full state dict. Received: {type(conv.W.data)}"
-            )
-    folded: dict[int, nn.Parameter] = {}
-    for path, conv in layers.items():
-        key = id(conv.W)
-        fold_layer(conv)
-        if key in folded:
-            conv._parameters["weight"] = folded[key]
-        folded[key] = conv._parameters["weight"]  # type: ignore[assignment]
-        log.info("%s: folded", path)
+        W, D = conv.W, conv.D
+        key = (id(W), id(D), conv.transposed, conv.groups)  # tied layers have one kernel
+        if key not in done:
+            done[key] = folded(conv)
+        detach(conv, done[key])
+        for name, parameter in (("W", W), ("D", D)):
+            if parameter is not None:
+                replaced(parameter, done[key], f"{path}.{name}".lstrip("."), "fold")
+    log.info("folded %d of %d convolutions", len(layers), len(found))
+    for path, state in inspect_model(model).items():
+        log.info("%s: %s, %s", path, state, "folded" if path in layers else "was plain before")
     return model
 
 
 def inspect_model(model: nn.Module) -> dict[str, str]:
-    """Every convolution of a model: its path, and in words whether it is over-parameterized, and if not why."""
-    return {path: _state(conv) for path, conv in convolutions(model)}
+    """Every convolution of a model: its path, and in words whether it is over-parameterized, and if not why.
+
+    Raises:
+        TypeError: `model` is not a module.
+    """
+    return {path: _state(conv) for path, conv in _found(model).items()}
 
 
-def convolutions(model: nn.Module) -> Iterator[tuple[str, _ConvNd]]:
-    """Every convolution once, with its path; a single layer has the path "" ."""
-    for path, module in model.named_modules():
+def _found(model: nn.Module) -> dict[str, _ConvNd]:
+    """Every convolution once, under its first path; a single layer has the path ""."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module. Received: {type(model).__name__}")
+    return {path: module for path, module in model.named_modules() if isinstance(module, _ConvNd)}
+
+
+def _everywhere(model: nn.Module) -> Iterator[tuple[str, _ConvNd]]:
+    """Every path of every convolution: a module used in two places has two."""
+    for path, module in model.named_modules(remove_duplicate=False):
         if isinstance(module, _ConvNd):
             yield path, module
 
 
-def _matches(where: Where | None, path: str, conv: _ConvNd) -> bool:
+def _select(found: dict[str, _ConvNd], model: nn.Module, where: Where | None) -> dict[str, _ConvNd]:
     if where is None:
-        return True
+        return found
+    unused: list[object]
     if callable(where):
-        return bool(where(path, conv))
-    patterns = [where] if isinstance(where, str) else where
-    return any(fnmatch.fnmatchcase(path, pattern) for pattern in patterns)
+        selected = {path: conv for path, conv in found.items() if where(path, conv)}
+        unused = [] if selected else [where]
+    else:
+        patterns = [where] if isinstance(where, str) else where
+        if not isinstance(patterns, Sequence) or not all(isinstance(pattern, str) for pattern in patterns):
+            raise TypeError(f"`where` must be a predicate, a glob pattern or several. Received: {where!r}")
+        named = list(_everywhere(model))
+        hits = {
+            pattern: {id(conv) for path, conv in named if fnmatch.fnmatchcase(path, pattern)} for pattern in patterns
+        }
+        wanted = set[int]().union(*hits.values())
+        selected = {path: conv for path, conv in found.items() if id(conv) in wanted}
+        unused = [pattern for pattern, matched in hits.items() if not matched] if patterns else [where]
+    if unused:
+        raise ValueError(f"`where` selects no convolution. Received: {unused[0]!r}; the paths are {', '.join(found)}")
+    return selected
 
 
-def _by_parameter(found: dict[str, _ConvNd]) -> dict[int, list[str]]:
-    shared: dict[int, list[str]] = {}
-    for path, conv in found.items():
-        if "weight" in conv._parameters:
-            shared.setdefault(id(conv._parameters["weight"]), []).append(path)
-    return shared
+def _refuse(verb: str, reasons: dict[str, str]) -> None:
+    stated = "; ".join(f"{path}: {reason}" for path, reason in reasons.items() if reason)
+    if stated:
+        raise ValueError(f"some convolutions can't be {verb}. Received: {stated}")
+
+
+def _obstacle(conv: _ConvNd) -> str:
+    """Why a convolution can't be converted, or nothing."""
+    names = ("W", "D") if isinstance(conv, DOConvMixin) else ("weight",)
+    if isinstance(conv._parameters.get("weight"), UninitializedParameter):
+        return "lazy, without a shape yet: run the model once before"
+    if parametrize.is_parametrized(conv):
+        return "parametrized: call torch.nn.utils.parametrize.remove_parametrizations before"
+    if any(name not in conv._parameters for name in names):
+        return f"its {names[0]} is not its Parameter (weight_norm, spectral_norm, prune, FSDP?): remove that before"
+    if any(type(conv._parameters[name]).__name__ == "DTensor" for name in names):
+        return "sharded: convert before sharding, or a model loaded from the full state dict"
+    if isinstance(conv, DOConvMixin):
+        for cls in type(conv).__mro__:
+            if "plain_class" in vars(cls):
+                return ""
+            if "forward" in vars(cls) or "_conv_forward" in vars(cls):
+                return f"{cls.__name__} overrides forward: give it a `plain_class`, the class it is to be folded into"
+    clash = [name for name in ("W", "D", "d_mul", "geometry", "start_from", "plain_class") if hasattr(conv, name)]
+    return f"{type(conv).__name__} has its own attribute {clash[0]}, which a DO layer needs" if clash else ""
+
+
+def _broken_ties(model: nn.Module, found: dict[str, _ConvNd], chosen: set[str]) -> dict[str, str]:
+    """Reasons of the chosen convolutions whose weight is used elsewhere, in a way that can't share `W` and `D`."""
+    first = {id(conv): path for path, conv in found.items()}
+    paths = {f"{path}.weight".lstrip("."): first[id(conv)] for path, conv in _everywhere(model)}
+    owners: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        owners.setdefault(id(parameter), []).append(name)
+    reasons = {}
+    for path in chosen:
+        conv = found[path]
+        for name in owners[id(conv._parameters["weight"])]:
+            other = paths.get(name)
+            if other not in chosen:
+                reasons[path] = f"its weight is tied to {name}, which is not converted"
+            elif _pairing(found[other]) != _pairing(conv):
+                reasons[path] = (
+                    f"its weight is tied to {name}, which pairs it with other input channels: D can't be tied"
+                )
+    return reasons
+
+
+def _pairing(conv: _ConvNd) -> tuple[object, ...]:
+    """What decides the shape of `D` and which of its rows meets which kernel."""
+    return conv.transposed, conv.groups, conv.in_channels, conv.kernel_size
 
 
 def _state(conv: _ConvNd) -> str:
