@@ -15,8 +15,9 @@ from functools import cache, cached_property
 import ml_dtypes
 import numpy as np
 
-from doconv_conformance import generator
+from doconv_conformance import draws
 from doconv_conformance.port import OPERATIONS
+from doconv_core.composition import identity
 from doconv_core.geometry import ConvGeometry
 
 VERSION = 1
@@ -43,7 +44,7 @@ class Case:
         batch: `N`.
         input_size: the spatial size of `x`.
         bias: whether there is one.
-        exact: small integers, on which every right implementation gives the same values; else floats, judged by a bound.
+        numbers: one of `draws.NUMBERS`: "integers" are exact cases, on which every right implementation gives the same values.
         dtype: of the activations.
         param_dtype: of the parameters.
         catches: the mistakes it was made to catch, in words.
@@ -56,21 +57,33 @@ class Case:
     batch: int
     input_size: tuple[int, ...]
     bias: bool
-    exact: bool
+    numbers: str
     dtype: str
     param_dtype: str
     catches: tuple[str, ...] = ()
     seed: int = 0
+
+    @property
+    def exact(self) -> bool:
+        """Whether every value must be equal; else a bound decides."""
+        return self.numbers == "integers"
 
     @cached_property
     def id(self) -> str:
         """The name and a hash of everything that decides the numbers; it never changes its meaning."""
         content = {
             "version": VERSION, "geometry": self.geometry.to_json(), "batch": self.batch, "input_size": self.input_size,
-            "bias": self.bias, "exact": self.exact, "dtype": self.dtype, "param_dtype": self.param_dtype, "seed": self.seed,
+            "bias": self.bias, "numbers": self.numbers, "dtype": self.dtype, "param_dtype": self.param_dtype, "seed": self.seed,
         }  # fmt: skip
         digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
         return f"{self.name}-{digest[:8]}"
+
+    @property
+    def operations(self) -> tuple[str, ...]:
+        """What is asked of it: a layer's start needs no second set of numbers, its fold none that show the arithmetic only."""
+        if self.numbers == "floats":
+            return OPERATIONS
+        return ("compose", "forward", "backward", "fold") if self.exact else ("compose", "forward", "backward")
 
     def stage(self, operation: str) -> str:
         """The stage that `operation` on this case belongs to."""
@@ -99,12 +112,11 @@ class Case:
         return {name: self._draw(name, shape) for name, shape in shapes.items()}
 
     def _draw(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
-        label = f"{self.id}/{name}/{self.seed}"
         dtype = DTYPES[self.dtype if name in ("x", "grad_y") else self.param_dtype]
-        if not self.exact:
-            return generator.floats(label, shape).astype(dtype)
-        high = 1 if self.dtype in LOW_PRECISION else 3
-        return generator.integers(label, shape, -high, high).astype(dtype)
+        return draws.draw(
+            self.numbers, f"{self.id}/{name}/{self.seed}", name, shape, dtype=self.dtype, param_dtype=self.param_dtype,
+            identity=identity(self.geometry),
+        ).astype(dtype)  # fmt: skip
 
     def inputs(self, operation: str) -> dict[str, np.ndarray]:
         """The tensors that a port is given for `operation`."""
@@ -129,6 +141,7 @@ class Row:
     batch: int = 2
     bias: bool = True
     low_precision: bool = False
+    precision: tuple[str, ...] = ()
     catches: tuple[str, ...] = ()
 
 
@@ -142,20 +155,24 @@ def _row(
     batch: int = 2,
     bias: bool = True,
     low_precision: bool = False,
+    precision: str = "",
     catches: str = "",
     **options: object,
 ) -> Row:
-    """`catches` names the mistakes, separated by semicolons."""
+    """`catches` names the mistakes, separated by semicolons; `precision` the numbers of its further low-precision cases."""
     sizes = {"in_channels": channels[0], "out_channels": channels[1], "kernel_size": kernel}
     mistakes = tuple(item.strip() for item in catches.split(";") if item)
-    return Row(name, family, input_size, sizes | options, batch, bias, low_precision, mistakes)
+    return Row(
+        name, family, input_size, sizes | options, batch, bias, low_precision, tuple(precision.split()), mistakes
+    )
 
 
 GEOMETRIES = (
     _row("plain-3x3", "forward", (5, 6), (3, 4), (3, 3), padding=1, low_precision=True,
+         precision="sums cancelling",
          catches="W or D transposed; identity missing or doubled; D taken for D_delta; kernel flipped"),
     _row("kernel-3x2", "forward", (6, 5), (2, 3), (3, 2), batch=1, low_precision=True,
-         catches="kernel axes swapped; taps in column-major order"),
+         precision="residual", catches="kernel axes swapped; taps in column-major order"),
     _row("one-by-one", "forward", (4, 3), (3, 5), (1, 1), stride=(2, 1),
          catches="a D where there is none; stride ignored by a pointwise shortcut"),
     _row("one-channel", "forward", (5, 5), (1, 1), (3, 3), padding=1, bias=False,
@@ -181,6 +198,7 @@ GEOMETRIES = (
     _row("d-mul-7", "forward", (5, 4), (2, 3), (2, 2), d_mul=7,
          catches="a partial tile joined to the identity"),
     _row("groups-2", "groups", (4, 5), (4, 6), (3, 2), groups=2, padding=((1, 1), (0, 1)), low_precision=True,
+         precision="residual cancelling",
          catches="interleaved groups; groups ignored; the original PyTorch and TensorFlow pairings"),
     _row("groups-2-square", "groups", (4, 4), (4, 4), (2, 2), groups=2,
          catches="the original pairings where C_in == C_out"),
@@ -191,14 +209,14 @@ GEOMETRIES = (
     _row("depthwise", "groups", (5, 4), (3, 3), (3, 3), groups=3, padding=((1, 0), (1, 1)), low_precision=True,
          catches="rows of D in another order"),
     _row("depthwise-times-2", "groups", (5, 6), (3, 6), (5, 3), groups=3, padding=((2, 2), (1, 1)), stride=(2, 1),
-         low_precision=True, catches="multiplier-major output channels"),
+         low_precision=True, precision="sums", catches="multiplier-major output channels"),
     _row("depthwise-times-3", "groups", (4, 6), (2, 6), (2, 3), groups=2, d_mul=12, dilation=(1, 2),
          catches="multiplier-major output channels; identity not tiled"),
     _row("depthwise-reflect", "groups", (5, 4), (3, 3), (3, 3), groups=3, padding=((2, 1), (1, 1)), padding_mode="reflect",
          catches="padding mode lost on the grouped path"),
     _row("groups-one-by-one", "groups", (3, 4), (4, 6), (1, 1), groups=2, catches="groups ignored by a pointwise shortcut"),
     _row("conv1d", "dims", (9,), (3, 4), (4,), stride=(2,), padding=((2, 1),), low_precision=True,
-         catches="1-D weights taken for 2-D"),
+         precision="sums residual", catches="1-D weights taken for 2-D"),
     _row("conv1d-causal", "dims", (7,), (2, 3), (3,), padding=((4, 0),), dilation=(2,), groups=1,
          catches="causal padding on the wrong side; padding not scaled by the dilation"),
     _row("conv1d-groups", "dims", (8,), (4, 6), (3,), groups=2, d_mul=7, stride=(3,), padding=((1, 2),),
@@ -208,7 +226,7 @@ GEOMETRIES = (
     _row("conv3d-groups", "dims", (3, 4, 3), (4, 4), (3, 2, 1), groups=2, dilation=(1, 2, 1), padding=((1, 1), (0, 1), (0, 0)),
          batch=1, catches="interleaved groups in 3-D; dilations permuted"),
     _row("transposed-3x3", "transposed", (4, 3), (3, 2), (3, 3), transposed=True, padding=1, low_precision=True,
-         catches="kernel flipped; W taken as (C_out, C_in)"),
+         precision="sums cancelling", catches="kernel flipped; W taken as (C_out, C_in)"),
     _row("transposed-strides", "transposed", (3, 4), (2, 3), (3, 2), transposed=True, stride=(2, 3),
          output_padding=(1, 2), padding=((1, 1), (0, 0)), catches="output padding ignored or at the low end; strides swapped"),
     _row("transposed-sides", "transposed", (4, 3), (2, 3), (4, 3), transposed=True, stride=(2, 1), padding=((2, 1), (0, 1)),
@@ -226,21 +244,29 @@ GEOMETRIES = (
 )  # fmt: skip
 
 
+TYPES = (("integers", "float32", "float32"), ("floats", "float32", "float32"), ("floats", "float64", "float64"))
+LOW_TYPES = tuple(
+    (numbers, dtype, param_dtype)
+    for dtype in LOW_PRECISION
+    for numbers, param_dtype in (("integers", "float32"), ("floats", "float32"), ("floats", dtype))
+)
+
+
 @cache
 def cases(seed: int = 0) -> tuple[Case, ...]:
-    """The whole table: each geometry with exact and float numbers, in float32, float64 and, where marked, low precision."""
-    types = [("float32", "float32", True), ("float32", "float32", False), ("float64", "float64", False)]
-    low = [(dtype, params, exact) for dtype in LOW_PRECISION for params, exact in
-           (("float32", True), ("float32", False), (dtype, False))]  # fmt: skip
+    """The whole table: each geometry with its numbers, in float32, float64 and, where marked, low precision."""
     table = []
     for row in GEOMETRIES:
         geometry = ConvGeometry(**row.options)  # type: ignore[arg-type]  # checked by ConvGeometry itself
-        for dtype, param_dtype, exact in types + (low if row.low_precision else []):
-            kind = "exact" if exact else "float"
-            mixed = f"-{param_dtype}" if param_dtype != dtype else ""
-            name = f"{row.name}-{kind}-{dtype}{mixed}"
-            table.append(Case(name, row.family, geometry, row.batch, row.input_size, row.bias, exact, dtype, param_dtype,
-                              row.catches, seed))  # fmt: skip
+        further = [(numbers, dtype, params) for numbers in row.precision for dtype in LOW_PRECISION
+                   for params in ("float32", *([dtype] if numbers != "sums" else []))]  # fmt: skip
+        for numbers, dtype, param_dtype in (*TYPES, *(LOW_TYPES if row.low_precision else ()), *further):
+            kind = {"integers": "exact", "floats": "float"}.get(numbers, numbers)
+            name = f"{row.name}-{kind}-{dtype}" + (f"-{param_dtype}" if param_dtype != dtype else "")
+            bias = row.bias and numbers not in draws.ROUNDED_ONCE  # a bias may be added after the rounding
+            catches = (draws.CATCHES[numbers],) if numbers in draws.CATCHES else row.catches
+            table.append(Case(name, row.family, geometry, row.batch, row.input_size, bias, numbers, dtype, param_dtype,
+                              catches, seed))  # fmt: skip
     return tuple(table)
 
 
@@ -260,6 +286,6 @@ def select(stage: str | None = None, case: str | None = None, seed: int = 0) -> 
     chosen = [item for item in cases(seed) if case is None or item.id.startswith(case)]
     if not chosen:
         raise ValueError(f"no case begins with that. Received: {case!r}")
-    pairs = [(item, operation) for operation in OPERATIONS for item in chosen]
+    pairs = [(item, operation) for operation in OPERATIONS for item in chosen if operation in item.operations]
     pairs = [pair for pair in pairs if stage in (None, pair[0].stage(pair[1]))]
     return sorted(pairs, key=lambda pair: STAGES.index(pair[0].stage(pair[1])))

@@ -4,8 +4,8 @@
     draw  = mix(key + (index + 1) * 0x9E3779B97F4A7C15)        index: of the element, in row-major order
     mix   = SplitMix64's finaliser; all arithmetic modulo 2**64
 
-An integer in `low..high` is `low + draw % (high - low + 1)`; a float in [-1, 1) is `(draw >> 40) / 2**23 - 1`,
-exact in float32.
+An integer in `low..high` is `low + draw % (high - low + 1)`; a float in [-1, 1) is `(draw >> 40) / 2**23 - 1`, exact in
+float32, or `(draw >> 11) / 2**52 - 1`, exact in float64.
 """
 
 from __future__ import annotations
@@ -32,6 +32,6 @@ def integers(label: str, shape: Sequence[int], low: int, high: int) -> np.ndarra
     return (low + (draws(label, shape) % np.uint64(high - low + 1)).astype(np.int64)).astype(np.float64)
 
 
-def floats(label: str, shape: Sequence[int]) -> np.ndarray:
-    """Multiples of 2**-23 in [-1, 1), as float64."""
-    return (draws(label, shape) >> np.uint64(40)).astype(np.float64) / 2.0**23 - 1.0
+def floats(label: str, shape: Sequence[int], bits: int = 24) -> np.ndarray:
+    """Multiples of `2**(1 - bits)` in [-1, 1), as float64: 24 bits for float32 and lower, 53 for float64."""
+    return (draws(label, shape) >> np.uint64(64 - bits)).astype(np.float64) / 2.0 ** (bits - 1) - 1.0

@@ -16,7 +16,7 @@ Nested = dict[tuple[int, ...], int]
 
 
 def expected(case: Case, operation: str) -> dict[str, np.ndarray]:
-    """The outputs of `operation` on an exact case, as float64 arrays of integers."""
+    """The outputs of `operation` (of `case.operations`) on an exact case, as float64 arrays of integers."""
     g = case.geometry
     w, d = _integers(case, "W"), _integers(case, "D_delta")
     kernel = dict.fromkeys(np.ndindex(*g.kernel_shape), 0)
@@ -25,8 +25,6 @@ def expected(case: Case, operation: str) -> dict[str, np.ndarray]:
         kernel[kernel_key] += (identity + d.get(d_key, 0)) * w[w_key]
     if operation == "compose":
         return {"weight": _array(kernel, g.kernel_shape)}
-    if operation == "initialise":
-        return {"weight": np.asarray(case.tensors["weight"], np.float64)}
 
     x, grad_y, bias = (_integers(case, name) for name in ("x", "grad_y", "bias"))
     y_shape = case.tensors["grad_y"].shape

@@ -4,8 +4,10 @@ Nothing here is picked by hand. For a sum of products computed in any order with
 
     |error| <= gamma(n) * a,     gamma(n) = n * u / (1 - n * u)
 
-where `n` is the longest chain of roundings and `a` the same sum over absolute values (`doconv_core` on absolute values, in
-float64). Where the composed kernel and the result are rounded to a lower precision, each such rounding adds its own `u`.
+where `n` is the longest chain of roundings and `a` the same sum over absolute values (Higham, Accuracy and Stability of
+Numerical Algorithms, section 3.1). `a` is `doconv_core` on absolute values, in float64, whose own roundings (`gamma` again, of
+float64) belong to the bound. Where the composed kernel and the result are rounded to a lower precision, each such rounding adds
+its own `u`.
 """
 
 from __future__ import annotations
@@ -13,20 +15,29 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from doconv_conformance import integers
 from doconv_conformance.cases import DTYPES, LOW_PRECISION, Case
+from doconv_conformance.draws import ROUNDED_ONCE
 from doconv_core.composition import compose, compose_vjp, spread_tiles, start_from_kernel
 from doconv_core.convolution import convolve, convolve_vjp
 from doconv_core.geometry import ConvGeometry
+from doconv_core.padding import pad
 
 UNIT_ROUNDOFF = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
 TF32_ROUNDOFF = 2.0**-11
 ALGORITHMS = ("direct", "tf32", "winograd", "fft")
-# Largest row sums of the transforms of F(4, 3), input times output: what a rounding error is multiplied by on one axis.
-WINOGRAD_GROWTH = 10 * 19
+# F(4, 3) of Lavin and Gray (arXiv 1509.09308): the largest row sums of the absolute transforms of the input, the kernel and
+# the output, whose product multiplies a rounding error on one axis (Barabasz et al., arXiv 1803.10986), and their lengths,
+# which add up to the roundings of one axis.
+WINOGRAD_GROWTH, WINOGRAD_CHAIN = 10 * 1 * 19, 6 + 3 + 6
+# Roundings of one level of an FFT, in units of its gamma: gamma_4 * sqrt(2) + u (Higham, section 24.1), rounded up.
+FFT_LEVEL = 7
 
 
 @dataclass(frozen=True)
@@ -37,19 +48,32 @@ class Numerics:
         algorithm: "direct" (every output is one sum of products), "tf32", "winograd" or "fft".
         accumulator: the type in which sums of products are formed, for each type of the activations.
         reduction: the type in which plain sums (the gradient of the bias) are formed, where that is another one.
+        scatter: likewise for sums whose products are spread out and added to the result (a transposed convolution, and the
+            input gradient of a convolution), which some libraries do after each product of matrices was rounded.
     """
 
     algorithm: str = "direct"
     accumulator: Mapping[str, str] = field(default_factory=dict)
     reduction: Mapping[str, str] = field(default_factory=dict)
+    scatter: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, declared: Mapping[str, Any]) -> Numerics:
+        """What a port's hello says under `numerics`; what it does not say is at its default."""
+        names = ("algorithm", "accumulator", "reduction", "scatter")
+        return cls(**{name: declared[name] for name in names if name in declared})
 
     def unit_roundoff(self, dtype: str) -> float:
         """Of the accumulator for activations of `dtype`."""
         return UNIT_ROUNDOFF[self.accumulator.get(dtype, "float32" if dtype in LOW_PRECISION else dtype)]
 
-    def of_reductions(self) -> Numerics:
-        """The same arithmetic for plain sums."""
-        return replace(self, accumulator={**self.accumulator, **self.reduction})
+    def forming(self, sums: str) -> Numerics:
+        """The same arithmetic for one kind of sums: "products", "scatter", "reduction" or "composition"."""
+        if sums == "composition":  # is at least float32 in every port
+            narrow = [dtype for dtype in LOW_PRECISION if self.unit_roundoff(dtype) > UNIT_ROUNDOFF["float32"]]
+            return replace(self, accumulator={**self.accumulator, **dict.fromkeys(narrow, "float32")})
+        other = {"scatter": self.scatter, "reduction": self.reduction}.get(sums, {})
+        return replace(self, accumulator={**self.accumulator, **other}) if other else self
 
 
 @dataclass(frozen=True)
@@ -76,10 +100,73 @@ def gamma(n: float, u: float) -> float:
 
 def expected(case: Case, operation: str, numerics: Numerics | None = None) -> dict[str, Expected]:
     """The outputs of `operation`, each with the bound that follows from the case and the port's arithmetic."""
-    numerics = numerics or Numerics()
+    return {name: output.within(numerics or Numerics()) for name, output in _outputs(case, operation).items()}
+
+
+@dataclass(frozen=True)
+class _Output:
+    """An output before anything is known of a port's arithmetic.
+
+    Attributes:
+        value: the right one.
+        scale: the same sum over absolute values.
+        chain: the longest chain of roundings, `n` of `gamma`.
+        dtype: of the result.
+        unit: the type whose roundoff `r` is measured in.
+        cast: the types that a factor (the composed kernel or its gradient) is rounded to on the way.
+        added: `|value|` before a bias, where there is one: a layer that adds it to the finished result rounds twice.
+        norms: of the two factors of the convolution, for algorithms with a bound by norms only; with its size and rank.
+        once: the bound where the accumulator forms every sum exactly, for cases made so or without a sum; None elsewhere.
+        sums: what they are, as in `Numerics.forming`.
+    """
+
+    value: np.ndarray
+    scale: np.ndarray
+    chain: int
+    dtype: str
+    unit: str
+    cast: frozenset[str] = frozenset()
+    added: np.ndarray | None = None
+    norms: tuple[float, int, int] | None = None
+    once: np.ndarray | None = None
+    sums: str = "products"
+
+    def within(self, numerics: Numerics) -> Expected:
+        """With the bound for a port's arithmetic."""
+        unit = UNIT_ROUNDOFF[self.unit] * self.scale
+        return Expected(self.value, self._bound(numerics.forming(self.sums)), unit, DTYPES[self.dtype])
+
+    def _bound(self, numerics: Numerics) -> np.ndarray:
+        types = {self.dtype, *self.cast}
+        u = max(numerics.unit_roundoff(name) for name in types)
+        sums_are_exact = numerics.algorithm in ("direct", "tf32") and u <= UNIT_ROUNDOFF["float32"]
+        if self.once is not None and (sums_are_exact or not self.chain):
+            return self.once
+        # Rounding to a type adds nothing where the sum was formed in that type already.
+        lower = {name: UNIT_ROUNDOFF[name] for name in types if UNIT_ROUNDOFF[name] > numerics.unit_roundoff(name)}
+        growth = gamma(self.chain, u)
+        for name in self.cast & lower.keys():
+            growth = (1 + growth) * (1 + lower[name]) - 1
+        if numerics.algorithm == "tf32" and self.norms and self.unit == "float32":
+            growth = (1 + growth) * (1 + TF32_ROUNDOFF) ** 2 - 1
+        bound = (growth + gamma(self.chain, UNIT_ROUNDOFF["float64"])) * self.scale
+        if self.norms and numerics.algorithm in ("winograd", "fft"):
+            product, size, rank = self.norms
+            if numerics.algorithm == "winograd":
+                bound = bound + gamma(self.chain + rank * WINOGRAD_CHAIN, u) * WINOGRAD_GROWTH**rank * product
+            else:  # two transforms forward and one back
+                bound = bound + gamma(self.chain + 3 * FFT_LEVEL * math.log2(max(size, 2)), u) * product
+        rounding = lower.get(self.dtype, 0.0)
+        if self.added is not None:
+            bound = bound + rounding * (self.added + bound)
+        return bound + rounding * (np.maximum(np.abs(self.value), _smallest_normal(self.dtype)) + bound)
+
+
+@lru_cache(maxsize=4096)  # ports are judged by the same values; only their bounds differ
+def _outputs(case: Case, operation: str) -> dict[str, _Output]:
     if operation == "initialise":
         return _initialised(case)
-    model = _Model(case, numerics)
+    model = _Model(case)
     if operation == "compose":
         outputs = {"weight": model.weight()}
     elif operation == "forward":
@@ -90,118 +177,116 @@ def expected(case: Case, operation: str, numerics: Numerics | None = None) -> di
         outputs = model.gradients()
     if case.exact:
         for name, value in integers.expected(case, operation).items():
-            outputs[name] = Expected(value, outputs[name].bound, outputs[name].scale, outputs[name].dtype)
+            outputs[name] = replace(outputs[name], value=value)
     return outputs
 
 
 class _Model:
     """One case in float64, on its numbers and on their absolute values."""
 
-    def __init__(self, case: Case, numerics: Numerics) -> None:
-        self.case, self.numerics, self.geometry = case, numerics, case.geometry
+    def __init__(self, case: Case) -> None:
+        self.case, self.geometry = case, case.geometry
         self.tensors = {name: tensor.astype(np.float64) for name, tensor in case.tensors.items()}
         self.size = {name: np.abs(tensor) for name, tensor in self.tensors.items()}
         self.kernel = compose(self.tensors["W"], self.tensors.get("D_delta"), self.geometry)
         self.kernel_size = compose(self.size["W"], self.size.get("D_delta"), self.geometry)
+        # Below the smallest normal number the rounding of the kernel is that of the smallest normal number.
+        self.cast_size = self.kernel_size + _smallest_normal(case.dtype)
+        self.types = frozenset({case.dtype, case.param_dtype})
+        self.once = case.numbers in ROUNDED_ONCE
 
-    def weight(self) -> Expected:
+    def weight(self) -> _Output:
         """`S` products, the tiles of `W`, and the sum of both."""
-        chain = self.geometry.d_mul + 2
-        return self._expected(self.kernel, self.kernel_size, chain, self.case.param_dtype, kernel_cast=False)
+        dtype = self.case.param_dtype
+        once = _rounding(self.kernel, dtype) if self.once else None
+        return _Output(
+            self.kernel, self.kernel_size, self.geometry.d_mul + 2, dtype, dtype, once=once, sums="composition"
+        )
 
-    def y(self) -> Expected:
-        g, t, size = self.geometry, self.tensors, self.size
+    def y(self) -> _Output:
+        g, t, size, dtype = self.geometry, self.tensors, self.size, self.case.dtype
         value = convolve(t["x"], self.kernel, t.get("bias"), g)
-        scale = convolve(size["x"], self.kernel_size, size.get("bias"), g)
+        scale = convolve(size["x"], self.cast_size, size.get("bias"), g)
+        added = np.abs(convolve(t["x"], self.kernel, None, g)) if self.case.bias else None
+        once = _rounding(value, dtype) if self.once else None
         chain = g.taps * g.in_channels // g.groups + g.d_mul + 2
-        return self._expected(value, scale, chain, self.case.dtype, norms=(size["x"], self.kernel_size))
+        norms, sums = self._norms(t["x"], self.kernel), "scatter" if g.transposed else "products"
+        return _Output(value, scale, chain, dtype, dtype, self.types, added, norms, once, sums)
 
-    def gradients(self) -> dict[str, Expected]:
+    def gradients(self) -> dict[str, _Output]:
         g, t, size, case = self.geometry, self.tensors, self.size, self.case
         positions = t["grad_y"].size // g.out_channels
         grad_x, grad_kernel, grad_bias = convolve_vjp(t["x"], self.kernel, t["grad_y"], g)
-        x_scale, kernel_scale, bias_scale = convolve_vjp(size["x"], self.kernel_size, size["grad_y"], g)
+        x_scale, kernel_scale, bias_scale = convolve_vjp(size["x"], self.cast_size, size["grad_y"], g)
+        kernel_scale = kernel_scale + _smallest_normal(case.dtype)
         grad_W, grad_D = compose_vjp(t["W"], t.get("D_delta"), grad_kernel, g)
         W_scale, D_scale = compose_vjp(size["W"], size.get("D_delta"), kernel_scale, g)
+        once: dict[str, np.ndarray | None] = dict.fromkeys(("grad_x", "grad_W", "grad_D_delta"))
+        if self.once:  # the kernel's gradient is rounded to the activations' type, then composed, then rounded
+            once["grad_x"] = _rounding(grad_x, case.dtype)
+            W_once, D_once = compose_vjp(size["W"], size.get("D_delta"), _rounding(grad_kernel, case.dtype), g)
+            once["grad_W"] = _rounding(grad_W, case.param_dtype, W_once)
+            if grad_D is not None and D_once is not None:
+                once["grad_D_delta"] = _rounding(grad_D, case.param_dtype, D_once)
 
-        copies = 1 if g.padding_mode == "zeros" else 3**g.spatial_rank  # padded copies of one element add up
-        chain = g.taps * g.out_channels // g.groups + copies + g.d_mul + 2
-        outputs = {
-            "grad_x": self._expected(grad_x, x_scale, chain, case.dtype, norms=(size["grad_y"], self.kernel_size)),
-            "grad_W": self._expected(grad_W, W_scale, positions + g.taps + 2, case.param_dtype,
-                                     norms=(size["x"], size["grad_y"])),
-        }  # fmt: skip
+        def output(
+            name: str, value: np.ndarray, scale: np.ndarray, chain: int, dtype: str, *factors: np.ndarray
+        ) -> None:
+            norms = self._norms(*factors)
+            sums = "scatter" if name == "grad_x" and not g.transposed else "products"
+            outputs[name] = _Output(value, scale, chain, dtype, case.dtype, self.types, None, norms, once[name], sums)
+
+        outputs: dict[str, _Output] = {}
+        chain = g.taps * g.out_channels // g.groups + _copies(g, case.input_size) + g.d_mul + 2
+        output("grad_x", grad_x, x_scale, chain, case.dtype, t["grad_y"], self.kernel)
+        output("grad_W", grad_W, W_scale, positions + g.taps + 2, case.param_dtype, t["x"], t["grad_y"])
         if grad_D is not None and D_scale is not None:
-            shared = g.out_channels // g.groups
-            outputs["grad_D_delta"] = self._expected(
-                grad_D, D_scale, positions + shared + 2, case.param_dtype, norms=(size["x"], size["grad_y"])
-            )
+            chain = positions + g.out_channels // g.groups + 2
+            output("grad_D_delta", grad_D, D_scale, chain, case.param_dtype, t["x"], t["grad_y"])
         if case.bias:
-            model = _Model(case, self.numerics.of_reductions())
-            outputs["grad_bias"] = model._expected(grad_bias, bias_scale, positions, case.param_dtype)
+            outputs["grad_bias"] = _Output(
+                grad_bias, bias_scale, positions, case.param_dtype, case.dtype, self.types, sums="reduction"
+            )
         return outputs
 
-    def _expected(
-        self,
-        value: np.ndarray,
-        scale: np.ndarray,
-        chain: int,
-        dtype: str,
-        *,
-        kernel_cast: bool = True,
-        norms: tuple[np.ndarray, np.ndarray] | None = None,
-    ) -> Expected:
-        """The bound of a sum whose longest chain of roundings is `chain`, rounded to `dtype` at the end.
-
-        Args:
-            value: the right one.
-            scale: the same sum over absolute values.
-            chain: `n` of `gamma`.
-            dtype: of the result.
-            kernel_cast: whether a factor (composed kernel or its gradient) is rounded to the types on the way.
-            norms: the absolute values of the two factors of the convolution, for algorithms with a bound by norms only.
-        """
-        types = {dtype, self.case.dtype, self.case.param_dtype} if kernel_cast else {dtype}
-        u = max(self.numerics.unit_roundoff(name) for name in types)
-        growth = gamma(chain, u)
-        if kernel_cast:
-            for name in types:
-                growth = (1 + growth) * (1 + self._cast(name)) - 1
-        if self.numerics.algorithm == "tf32" and norms and self.case.dtype == "float32":
-            growth = (1 + growth) * (1 + TF32_ROUNDOFF) ** 2 - 1
-        bound = growth * scale
-        if norms and self.numerics.algorithm in ("winograd", "fft"):
-            product = float(np.linalg.norm(norms[0]) * np.linalg.norm(norms[1]))
-            if self.numerics.algorithm == "winograd":
-                bound = bound + growth * WINOGRAD_GROWTH**self.geometry.spatial_rank * product
-            else:
-                bound = bound + gamma(chain + 6 * math.log2(max(value.size, 2)), u) * product
-        bound = bound + self._cast(dtype) * (np.abs(value) + bound)
-        unit = UNIT_ROUNDOFF[self.case.dtype if kernel_cast else dtype]
-        return Expected(value, bound, unit * scale, DTYPES[dtype])
-
-    def _cast(self, dtype: str) -> float:
-        """What rounding a sum to `dtype` adds; nothing where it was formed in that type already."""
-        u = UNIT_ROUNDOFF[dtype]
-        return u if u > self.numerics.unit_roundoff(dtype) else 0.0
+    def _norms(self, first: np.ndarray, second: np.ndarray) -> tuple[float, int, int]:
+        product = float(np.linalg.norm(first) * np.linalg.norm(second))
+        return product, first.size + second.size, self.geometry.spatial_rank
 
 
-def _initialised(case: Case) -> dict[str, Expected]:
+def _copies(geometry: ConvGeometry, size: tuple[int, ...]) -> int:
+    """How many elements of the padded input are one element of the input, at most: their gradients add up."""
+    if geometry.padding_mode == "zeros":
+        return 1
+    axes = zip(size, geometry.padding, strict=True)
+    copied = [pad(np.arange(n).reshape(1, 1, n), [ends], geometry.padding_mode) for n, ends in axes]
+    return math.prod(int(np.bincount(axis.ravel()).max()) for axis in copied)
+
+
+def _rounding(value: np.ndarray, dtype: str, error: np.ndarray | None = None) -> np.ndarray:
+    """The bound of a sum that is off by `error` and rounded once to `dtype`; nothing where the type holds it."""
+    error = np.zeros(value.shape) if error is None else error
+    held = (value.astype(DTYPES[dtype]) == value) & (error == 0)
+    return np.where(held, 0.0, error + UNIT_ROUNDOFF[dtype] * (np.abs(value) + error))
+
+
+def _smallest_normal(dtype: str) -> float:
+    return float(ml_dtypes.finfo(DTYPES[dtype]).smallest_normal)
+
+
+def _initialised(case: Case) -> dict[str, _Output]:
     """Exact in every type: the kernel in the first tile, zeros elsewhere; the surplus columns are free."""
     W, D_delta = start_from_kernel(case.tensors["weight"], case.geometry)
-    outputs = {"weight": _exactly(case.tensors["weight"]), "W": _exactly(W)}
-    outputs["W"].bound[..., _surplus(case.geometry)] = np.inf
-    return outputs | ({} if D_delta is None else {"D_delta": _exactly(D_delta)})
+    outputs = {"weight": _given(case, "weight"), "W": _exactly(W, case.param_dtype)}
+    surplus = np.broadcast_to(spread_tiles(np.ones(case.geometry.taps), case.geometry) == 0, W.shape)
+    outputs["W"] = replace(outputs["W"], once=np.where(surplus, np.inf, 0.0))
+    return outputs | ({} if D_delta is None else {"D_delta": _exactly(D_delta, case.param_dtype)})
 
 
-def _surplus(geometry: ConvGeometry) -> np.ndarray:
-    """The columns of `W` that no row of `E` reads."""
-    return spread_tiles(np.ones(geometry.taps), geometry) == 0
+def _given(case: Case, name: str) -> _Output:
+    return _exactly(case.tensors[name], case.param_dtype)
 
 
-def _given(case: Case, name: str) -> Expected:
-    return _exactly(case.tensors[name])
-
-
-def _exactly(tensor: np.ndarray) -> Expected:
-    return Expected(tensor.astype(np.float64), np.zeros(tensor.shape), np.zeros(tensor.shape), tensor.dtype)
+def _exactly(tensor: np.ndarray, dtype: str) -> _Output:
+    zeros = np.zeros(tensor.shape)
+    return _Output(tensor.astype(np.float64), zeros, 0, dtype, dtype, once=zeros)

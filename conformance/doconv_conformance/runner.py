@@ -204,8 +204,7 @@ def run_cases(
 
 def numerics_of(hello: Mapping[str, Any]) -> Numerics:
     """What a port declares of its arithmetic."""
-    declared = hello.get("numerics", {})
-    return Numerics(declared.get("algorithm", "direct"), declared.get("accumulator", {}), declared.get("reduction", {}))
+    return Numerics.from_json(hello.get("numerics", {}))
 
 
 def declared_unsupported(hello: Mapping[str, Any], case: Case, operation: str) -> str:

@@ -48,7 +48,7 @@ class FlaxPort(Port):
         self.numerics = {
             "algorithm": "direct",
             "accumulator": {"float64": "float64", "float32": "float32", "float16": "float32", "bfloat16": "float32"},
-            "reduction": {"float16": "float16"},
+            "reduction": {"float16": "float16", "bfloat16": "bfloat16"},
             "switches": {"jax_enable_x64": True},
         }
 

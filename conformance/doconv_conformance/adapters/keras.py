@@ -54,6 +54,7 @@ class KerasPort(Port):
         self.numerics = {
             "algorithm": "direct",
             "accumulator": {"float64": "float64", "float32": "float32", "float16": half, "bfloat16": "float32"},
+            "reduction": {"bfloat16": "bfloat16"},  # the gradient of a bias, measured
         }
 
     def compose(self, geometry: ConvGeometry, inputs: Tensors) -> Tensors:

@@ -48,7 +48,7 @@ def test_check_writes_a_report(tmp_path: Path) -> None:
 
 
 def test_one_case_leaves_its_files(tmp_path: Path) -> None:
-    done = doconv("check", "--case", "groups-2-exact-float32", "--keep", str(tmp_path / "kept"), *CORE)
+    done = doconv("check", "--case", "groups-2-float-float32", "--keep", str(tmp_path / "kept"), *CORE)
     assert done.returncode == 0, done.stdout + done.stderr
     operations = {entry.name.split("-")[-2] for entry in (tmp_path / "kept").iterdir()}
     assert operations == {"compose", "forward", "backward", "fold", "initialise"}
