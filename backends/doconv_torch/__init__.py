@@ -16,6 +16,7 @@ from doconv_torch._layers import (
     DOConvTranspose3d,
 )
 from doconv_torch._models import fold, inspect_model, overparameterize
+from doconv_torch._state_dict import fold_state_dict
 
 __all__ = [
     "DOConv1d",
@@ -27,6 +28,7 @@ __all__ = [
     "DOConvTranspose3d",
     "compose",
     "fold",
+    "fold_state_dict",
     "inspect_model",
     "overparameterize",
 ]
