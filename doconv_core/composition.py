@@ -65,7 +65,9 @@ def compose(
     for corner in product(*(range(0, size, step) for size, step in zip(w.shape[:3], steps, strict=True))):
         block = tuple(slice(first, first + step) for first, step in zip(corner, steps, strict=True))
         wide = w[block].astype(np.float64)
-        composed[block] = sum_tiles(wide, geometry) + wide @ d[block[:2]].astype(np.float64).mT
+        kernel = wide @ d[block[:2]].astype(np.float64).mT
+        kernel += sum_tiles(wide, geometry)
+        composed[block] = kernel
     return weight.reshape(geometry.kernel_shape)
 
 
@@ -136,6 +138,8 @@ def compose_vjp(
 def sum_tiles(W: np.ndarray, geometry: ConvGeometry) -> np.ndarray:
     """`W E^T`: add up the whole tiles of `K` columns, `(..., S)` to `(..., K)`; surplus columns take no part."""
     taps = geometry.taps
+    if geometry.d_mul == taps:
+        return W
     tiles = geometry.d_mul // taps
     return W[..., : tiles * taps].reshape(*W.shape[:-1], tiles, taps).sum(axis=-2)
 

@@ -14,7 +14,7 @@ import numpy as np
 from doconv_core.checkpoint._files import CODES, CheckpointError, TensorFile
 from doconv_core.checkpoint._layers import LayerInfo, layer_from_json
 from doconv_core.checkpoint._original import PREFIX, read_arrays
-from doconv_core.checkpoint._recognise import Hints, recognise_tf, recognise_torch
+from doconv_core.checkpoint._recognise import Hints, Notes, recognise_tf, recognise_torch
 from doconv_core.composition import DIALECTS, compose, dialect_rows, identity, start_from_kernel
 from doconv_core.geometry import ConvGeometry
 from doconv_core.layouts import FRAMEWORKS
@@ -87,7 +87,8 @@ class Checkpoint:
     def __init__(self, source: Source, label: str, *, dialect: str | None = None, hints: Hints | None = None) -> None:
         if dialect is not None and dialect not in DIALECTS:
             raise ValueError(f"dialect must be one of {', '.join(DIALECTS)}. Received: {dialect!r}")
-        self.source, self.label, self.notes = source, label, list[str]()
+        self.source, self.label = source, label
+        notes: Notes = {}
         self.prefix = ""
         self.layers: dict[str, LayerInfo] = {}
         self.aliases: dict[str, str] = {}
@@ -101,12 +102,13 @@ class Checkpoint:
                 self.prefix = PREFIX
             shapes = {name.removeprefix(self.prefix): shape for name, shape in names.items()}
             if dialect == "original-tf":
-                found = recognise_tf(label, shapes, hints, self.notes)
+                found = recognise_tf(label, shapes, hints, notes)
             else:
-                found = recognise_torch(label, shapes, dialect, hints, self.notes)
+                found = recognise_torch(label, shapes, dialect, hints, notes)
             for path, info in found.items():
                 tensors = {role: self.prefix + name for role, name in info.tensors.items()}
                 self.layers[path] = replace(info, tensors=tensors)
+        self.notes = [f"{note}: {_some(paths)}" for note, paths in notes.items()]
         used = {name for info in self.layers.values() for name in info.tensors.values()}
         self.others = tuple(name for name in source.shapes if name not in used)
         for path, info in self.layers.items():
@@ -152,41 +154,34 @@ class Checkpoint:
         """The composed kernel of a DO-Conv layer, canonical: by `doconv_core.compose`, in float64 and rounded once.
 
         Raises:
-            CheckpointError: `W` or `D` has values that are not finite, or not one type.
+            CheckpointError: `W` or `D` has a value that is not finite, which would spread over the kernel, or they have not
+                one type.
         """
         info = self.layers[path]
-        conv = info.conv
-        W = self._finite(info, "W")
-        if not info.has_d:
-            return W.reshape(conv.kernel_shape)
         self._check_diagonal(info)
-        return self.compose(path, W, self._finite(info, "D_delta"), conv)
+        D_delta = self._canonical(info, "D_delta") if info.has_d else None
+        return self.compose(path, self._canonical(info, "W"), D_delta, info.conv)
 
-    def compose(self, path: str, W: np.ndarray, D_delta: np.ndarray, conv: ConvGeometry) -> np.ndarray:
-        """`doconv_core.compose` for a layer or a part of it; errors name the file."""
+    def compose(self, path: str, W: np.ndarray, D_delta: np.ndarray | None, conv: ConvGeometry) -> np.ndarray:
+        """`doconv_core.compose` for a layer or a part of it; errors name the file and the tensor."""
+        info = self.layers[path]
         try:
-            return compose(W, D_delta, conv, dialect=self.layers[path].dialect)
+            with np.errstate(over="ignore", invalid="ignore"):
+                kernel = compose(W, D_delta, conv, dialect=info.dialect)
         except (ValueError, TypeError) as error:
             raise CheckpointError(f"{self.label}: {path}: {error}") from None
-
-    def check_finite(self, name: str, array: np.ndarray) -> None:
-        """Raise where a tensor that is to be composed has a value that would spread over the kernel.
-
-        Raises:
-            CheckpointError: NaN or infinity.
-        """
-        finite = np.isfinite(array)
-        if not finite.all():
-            index = tuple(int(i) for i in np.argwhere(~finite)[0])
-            raise CheckpointError(
-                f"{self.label}: {name} has a value that is not finite, and folding would spread it. "
-                f"Received: {array[index]} at {index}"
-            )
-
-    def _finite(self, info: LayerInfo, role: str) -> np.ndarray:
-        array = self._canonical(info, role)
-        self.check_finite(info.tensors[role], array)
-        return array
+        if np.isfinite(kernel).all():
+            return kernel
+        for role, array in (("W", W), ("D_delta", D_delta)):
+            if array is not None and not np.isfinite(array).all():
+                index = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
+                raise CheckpointError(
+                    f"{self.label}: {info.tensors[role]} has a value that is not finite, which folding would spread. "
+                    f"Received: {array[index]}"
+                )
+        raise CheckpointError(
+            f"{self.label}: {path} folds to values beyond its type. Received: {info.tensors['W']} of dtype {W.dtype}"
+        )
 
     def _canonical(self, info: LayerInfo, role: str) -> np.ndarray:
         return info.to_canonical(role, self.source.array(info.tensors[role]), self.layout)
@@ -291,6 +286,11 @@ def row_order(dialect: str, conv: ConvGeometry) -> np.ndarray | None:
     order = np.zeros(conv.in_channels, np.intp)
     order[ours] = rows
     return order if (order[ours] == rows).all() else None
+
+
+def _some(paths: list[str], shown: int = 5) -> str:
+    more = f" and {len(paths) - shown} more" if len(paths) > shown else ""
+    return ", ".join(paths[:shown]) + more
 
 
 def describe(layers: Mapping[str, LayerInfo], layout: str, aliases: Mapping[str, str]) -> str:

@@ -14,6 +14,7 @@ from doconv_core.composition import dialect_rows
 from doconv_core.geometry import ConvGeometry
 
 Shapes = Mapping[str, tuple[int, ...]]
+Notes = dict[str, list[str]]  # what was assumed, and of which layers
 DIAGONALS = ("D_diag", "d_diag")  # the stored identity, before and after July 2022
 
 
@@ -35,7 +36,7 @@ class Hints:
 
 
 def recognise_torch(
-    label: str, shapes: Shapes, dialect: str | None, hints: Hints, notes: list[str]
+    label: str, shapes: Shapes, dialect: str | None, hints: Hints, notes: Notes
 ) -> dict[str, LayerInfo]:
     """The layers of a PyTorch state dict, ours or the authors'; `notes` takes what was assumed.
 
@@ -57,7 +58,7 @@ def recognise_torch(
     return found
 
 
-def recognise_tf(label: str, shapes: Shapes, hints: Hints, notes: list[str]) -> dict[str, LayerInfo]:
+def recognise_tf(label: str, shapes: Shapes, hints: Hints, notes: Notes) -> dict[str, LayerInfo]:
     """The layers of the authors' TensorFlow weights: `kernel` `(S, C_in/G, C_out)`, `D` `(K, S, C_in)`, two spatial axes.
 
     Raises:
@@ -107,7 +108,7 @@ def _do_layer(
     shape: Shapes,
     dialect: str | None,
     hints: Hints,
-    notes: list[str],
+    notes: Notes,
 ) -> LayerInfo:
     """A layer with `W` `(C_out, C_in/G, S)`, transposed `(C_in, C_out/G, S)`, and `D` `(C_in, K, S)`."""
     if len(shape.get("W", ())) != 3:
@@ -145,7 +146,7 @@ def _do_layer(
             f"Received: dialect=None, {conv.describe()}"
         )
     if first == channels and plain and not transposed and dialect is None and not diagonal:
-        notes.append(f"{path}: taken for a convolution that is not transposed, which the shapes do not tell")
+        notes.setdefault("taken for no transposed convolutions, which the shapes do not tell", []).append(path)
     tensors = {"W": leaves["W"], "D_delta": leaves["D"]} | ({"bias": leaves["bias"]} if "bias" in leaves else {})
     if diagonal:
         tensors["diagonal"] = leaves[diagonal]
@@ -155,7 +156,7 @@ def _do_layer(
 
 
 def _one_tap(
-    label: str, path: str, leaves: Mapping[str, str], shape: Shapes, dialect: str | None, hints: Hints, notes: list[str]
+    label: str, path: str, leaves: Mapping[str, str], shape: Shapes, dialect: str | None, hints: Hints, notes: Notes
 ) -> LayerInfo:
     """A kernel of one tap has no `D`: the layer is the plain convolution, and its groups are not in the shapes."""
     size = [1, 1] if dialect else _kernel_size(label, path, 1, shape["W"][:2], hints, notes)
@@ -177,9 +178,7 @@ def _plain(path: str, tensors: dict[str, str], shape: tuple[int, ...], hints: Hi
     return LayerInfo("conv", tensors, geometry, guessed=("groups", "out_channels" if transposed else "in_channels"))
 
 
-def _kernel_size(
-    label: str, path: str, taps: int, channels: tuple[int, ...], hints: Hints, notes: list[str]
-) -> list[int]:
+def _kernel_size(label: str, path: str, taps: int, channels: tuple[int, ...], hints: Hints, notes: Notes) -> list[int]:
     for pattern, size in hints.kernel_sizes.items():
         if fnmatch.fnmatchcase(path, pattern):
             if math.prod(size) != taps:
@@ -201,7 +200,7 @@ def _kernel_size(
             f"{label}: the kernel size of {path} is not in the file and {taps} taps are no square: give it "
             f"(--kernel-size '{path}=MxN', or --like the plain model). Received: no kernel size for {path}"
         )
-    notes.append(f"{path}: kernel size {side}x{side} assumed, as {taps} taps are a square")
+    notes.setdefault(f"kernel size {side}x{side} assumed for {taps} {'taps' if taps > 1 else 'tap'}", []).append(path)
     return [side, side]
 
 

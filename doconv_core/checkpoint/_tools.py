@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 
@@ -18,6 +21,8 @@ from doconv_core.layouts import FRAMEWORKS
 PIECE = 2**22  # elements of W that are composed between two writes
 Target = str | os.PathLike[str]
 Progress = Callable[[int, int], None]
+Make = Callable[[], np.ndarray | memoryview]
+Part = tuple[int, Make]  # where in a tensor's bytes, and what makes them
 
 
 def silent(done: int, total: int) -> None:
@@ -119,9 +124,13 @@ def convert_file(checkpoint: Checkpoint, path: Target, layout: str, *, progress:
         metadata["format"] = "pt"
     read = lru_cache(maxsize=1)(checkpoint.read)  # the tensors of a layer follow each other
 
-    def make(name: str) -> Iterator[tuple[int, np.ndarray]]:
+    def convert(name: str) -> np.ndarray:
         layer = plan.made[name]
-        yield 0, layers[layer].from_canonical(roles[name], read(layer)[roles[name]], layout)
+        array = layers[layer].from_canonical(roles[name], read(layer)[roles[name]], layout)
+        return np.ascontiguousarray(array)
+
+    def make(name: str) -> Iterator[Part]:
+        yield 0, partial(convert, name)
 
     total = plan.write(path, metadata, make, progress)
     notes = list(checkpoint.notes)
@@ -154,37 +163,53 @@ class _Plan:
         self.tensors[name], self.made[name] = (code, shape), layer
 
     def write(
-        self,
-        path: Target,
-        metadata: Mapping[str, str],
-        make: Callable[[str], Iterator[tuple[int, np.ndarray]]],
-        progress: Progress,
+        self, path: Target, metadata: Mapping[str, str], make: Callable[[str], Iterator[Part]], progress: Progress
     ) -> int:
         """Write the file, `make` giving the parts of the tensors that are not copied, and return its size."""
-        done, source = 0, self.checkpoint.source
         with TensorWriter(path, self.tensors, metadata) as writer:
-            for name in writer.order:
-                parts = make(name) if name in self.made else _with_offsets(source.chunks(self.copied[name]))
-                for offset, part in parts:
-                    writer.write(name, part, offset)
-                    done += part.nbytes
-                    progress(done, writer.size)
-                if name in self.made:
-                    for used in self.checkpoint.layers[self.made[name]].tensors.values():
-                        source.release(used)
+            parts = (
+                (name, *part)
+                for name in writer.order
+                for part in (make(name) if name in self.made else self._copies(name))
+            )
+            done = 0
+            for name, offset, data in _ahead(parts):
+                writer.write(name, data, offset)
+                done += data.nbytes
+                progress(done, writer.size)
         return writer.size
 
+    def _copies(self, name: str) -> Iterator[Part]:
+        offset = 0
+        for chunk in self.checkpoint.source.chunks(self.copied[name]):
+            yield offset, partial(_same, chunk)
+            offset += chunk.nbytes
 
-def _with_offsets(chunks: Iterable[memoryview]) -> Iterator[tuple[int, memoryview]]:
-    offset = 0
-    for chunk in chunks:
-        yield offset, chunk
-        offset += chunk.nbytes
+
+def _same(chunk: memoryview) -> memoryview:
+    return chunk
 
 
-def _folded_pieces(
-    checkpoint: Checkpoint, path: str, layers: Mapping[str, LayerInfo]
-) -> Iterator[tuple[int, np.ndarray]]:
+def _ahead(parts: Iterator[tuple[str, int, Make]]) -> Iterator[tuple[str, int, np.ndarray | memoryview]]:
+    """The parts in order, made by other threads while earlier ones are written."""
+    workers = min(4, os.cpu_count() or 1)
+    pending: deque[tuple[str, int, Future[np.ndarray | memoryview]]] = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for name, offset, make in parts:
+                pending.append((name, offset, pool.submit(make)))
+                if len(pending) > workers:
+                    name, offset, future = pending.popleft()
+                    yield name, offset, future.result()
+            while pending:
+                name, offset, future = pending.popleft()
+                yield name, offset, future.result()
+        finally:
+            for _, _, future in pending:
+                future.cancel()
+
+
+def _folded_pieces(checkpoint: Checkpoint, path: str, layers: Mapping[str, LayerInfo]) -> Iterator[Part]:
     """A layer's folded kernel in the layout of the file, in parts with their byte offsets.
 
     A layer larger than `PIECE` comes in parts of its first axis where the layout allows: whole groups, whole input channels of
@@ -192,35 +217,45 @@ def _folded_pieces(
     """
     source = checkpoint.layers[path]
     conv = source.conv
-    if (
-        not source.has_d
-        or conv.w_shape[0] * conv.w_shape[1] * conv.d_mul <= PIECE
-        or not (checkpoint.layout in ("canonical", "torch") and source.dialect == "doconv")
-    ):
-        yield 0, layers[path].from_canonical("weight", checkpoint.fold(path), checkpoint.layout)
+
+    def whole() -> np.ndarray:
+        kernel = layers[path].from_canonical("weight", checkpoint.fold(path), checkpoint.layout)
+        for name in source.tensors.values():
+            checkpoint.source.release(name)
+        return kernel
+
+    as_stored = checkpoint.layout in ("canonical", "torch") and source.dialect == "doconv"
+    if not (source.has_d and as_stored and math.prod(conv.w_shape) > PIECE):
+        yield 0, whole
         return
-    W, D = (checkpoint.source.array(source.tensors[role]) for role in ("W", "D_delta"))
     first, second = conv.w_shape[:2]
     unit = 1 if conv.transposed else KERNELS if conv.groups == 1 else first // conv.groups
     step = max(1, PIECE // (unit * second * conv.d_mul)) * unit
+    itemsize = checkpoint.source.array(source.tensors["W"]).itemsize
     for start in range(0, first, step):
         part = slice(start, min(start + step, first))
-        count = part.stop - start
-        if conv.transposed:
-            rows = part
-            piece = replace(conv, in_channels=count, out_channels=second, groups=1)
-        elif conv.groups == 1:
-            rows = slice(None)
-            piece = replace(conv, out_channels=count)
-        else:
-            groups = count // unit
-            rows = slice(start // unit * second, start // unit * second + groups * second)
-            piece = replace(conv, in_channels=groups * second, out_channels=count, groups=groups)
-        checkpoint.check_finite(source.tensors["W"], W[part])
-        checkpoint.check_finite(source.tensors["D_delta"], D[rows])
-        kernel = checkpoint.compose(path, W[part], D[rows], piece)
-        yield start * second * conv.taps * kernel.itemsize, kernel
-        checkpoint.source.release(source.tensors["W"])
+        yield start * second * conv.taps * itemsize, partial(_fold_part, checkpoint, path, part)
+
+
+def _fold_part(checkpoint: Checkpoint, path: str, part: slice) -> np.ndarray:
+    """The folded kernels of `part`, a slice of the first axis of `W` that the rows of `D` allow."""
+    source = checkpoint.layers[path]
+    conv, names = source.conv, source.tensors
+    count, second = part.stop - part.start, conv.w_shape[1]
+    rows = slice(None)
+    if conv.transposed:
+        rows = part
+        piece = replace(conv, in_channels=count, out_channels=second, groups=1)
+    elif conv.groups == 1:
+        piece = replace(conv, out_channels=count)
+    else:
+        shared = conv.out_channels // conv.groups
+        rows = slice(part.start // shared * second, part.stop // shared * second)
+        piece = replace(conv, in_channels=rows.stop - rows.start, out_channels=count, groups=count // shared)
+    W, D = checkpoint.source.array(names["W"])[part], checkpoint.source.array(names["D_delta"])[rows]
+    kernel = checkpoint.compose(path, W, D, piece)
+    checkpoint.source.release(names["W"])
+    return kernel
 
 
 def _dummy(shape: tuple[int, ...]) -> np.ndarray:

@@ -6,15 +6,25 @@ import typer
 
 from doconv_conformance.cli.check import check
 from doconv_conformance.cli.compare import compare
+from doconv_conformance.cli.convert import convert
+from doconv_conformance.cli.fold import fold
+from doconv_conformance.cli.inspect import inspect
 
-app = typer.Typer(help="DO-Conv: compare backends, check ports.", no_args_is_help=True, add_completion=False)
+app = typer.Typer(
+    help="DO-Conv: compare backends, check ports, fold and convert checkpoints.",
+    no_args_is_help=True,
+    add_completion=False,
+)
 app.command()(compare)
 app.command()(check)
+app.command()(fold)
+app.command()(convert)
+app.command()(inspect)
 
 
 @app.callback()
 def _root() -> None:
-    """DO-Conv: compare backends, check ports."""
+    """DO-Conv: compare backends, check ports, fold and convert checkpoints."""
 
 
 def main() -> None:

@@ -62,7 +62,7 @@ def report(runs: Sequence[Run], results: Sequence[Result], path: Path | None) ->
     summary = summarise(results)
     console.print("All agree." if summary["agree"] else "They do not agree.")
     if path:
-        _write(path, to_json(results))
+        write_json(path, to_json(results))
     return 0 if summary["agree"] else 1
 
 
@@ -85,7 +85,7 @@ def _table(results: Sequence[Result]) -> Table:
     return table
 
 
-def _write(path: Path, report: dict[str, Any]) -> None:
+def write_json(path: Path, report: dict[str, Any]) -> None:
     """Under a temporary name first, so that an interrupted run leaves the old file."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(json.dumps(report, indent=1) + "\n")

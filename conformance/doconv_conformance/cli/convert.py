@@ -1,0 +1,57 @@
+"""`doconv convert`: a checkpoint in another layout, without a framework."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from doconv_conformance.cli.files import (
+    Dialect,
+    Embedding,
+    Input,
+    KernelSize,
+    Like,
+    Output,
+    Transposed,
+    check_output,
+    failing,
+    hints_from,
+    open_input,
+    progress_bar,
+    report,
+)
+
+LAYOUTS = ("canonical", "torch", "keras", "flax")
+
+
+def convert(
+    source: Input,
+    target: Output,
+    to: Annotated[str, typer.Option(help="The layout: canonical (the portable checkpoint), torch, keras or flax.")],
+    dialect: Dialect = None,
+    kernel_size: KernelSize = None,
+    transposed: Transposed = None,
+    embedding: Embedding = None,
+    like: Like = None,
+) -> None:
+    """Convert a checkpoint to the names and layouts of a framework; nothing is folded.
+
+    Layers of the authors' PyTorch file whose groups pair with D as no layer here does are folded and over-parameterized afresh,
+    and named.
+
+    Exit status: 0 done, 1 a file that is bad or cannot be written, 2 unusable arguments.
+    """
+    from doconv_core.checkpoint import convert_file
+
+    with failing("convert"):
+        if to not in LAYOUTS:
+            raise typer.BadParameter(f"--to must be one of {', '.join(LAYOUTS)}. Received: {to}")
+        hints = hints_from(kernel_size, transposed, embedding, like)
+        with open_input(source, dialect, hints) as checkpoint:
+            check_output(source, target)
+            with progress_bar("convert") as progress:
+                done = convert_file(checkpoint, target, to, progress=progress)
+            layers = len(checkpoint.layers)
+        typer.echo(f"{layers} layers written as {to}, {done.passed} tensors passed on")
+        report(done, target)
