@@ -5,6 +5,7 @@ try:
 except ImportError as error:
     raise ImportError("doconv_torch needs PyTorch: pip install 'doconv-core[torch]'") from error
 
+from doconv_torch._checkpoint import load_checkpoint, load_original, save_checkpoint
 from doconv_torch._compose import compose
 from doconv_torch._layers import (
     DOConv1d,
@@ -30,5 +31,8 @@ __all__ = [
     "fold",
     "fold_state_dict",
     "inspect_model",
+    "load_checkpoint",
+    "load_original",
     "overparameterize",
+    "save_checkpoint",
 ]

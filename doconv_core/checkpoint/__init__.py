@@ -13,6 +13,7 @@ from doconv_core.checkpoint._checkpoint import Arrays, Checkpoint, open_checkpoi
 from doconv_core.checkpoint._files import CheckpointError, TensorFile, TensorWriter, write_tensors
 from doconv_core.checkpoint._fold import fold_tensors
 from doconv_core.checkpoint._layers import LayerInfo
+from doconv_core.checkpoint._models import ModelLayer, ModelState, ModelTensor, NameMap, load_model, mapped, save_model
 from doconv_core.checkpoint._recognise import Hints
 from doconv_core.checkpoint._tools import Written, convert_file, fold_file
 
@@ -22,13 +23,20 @@ __all__ = [
     "CheckpointError",
     "Hints",
     "LayerInfo",
+    "ModelLayer",
+    "ModelState",
+    "ModelTensor",
+    "NameMap",
     "TensorFile",
     "TensorWriter",
     "Written",
     "convert_file",
     "fold_file",
     "fold_tensors",
+    "load_model",
+    "mapped",
     "open_checkpoint",
     "row_order",
+    "save_model",
     "write_tensors",
 ]

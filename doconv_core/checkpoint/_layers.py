@@ -38,7 +38,7 @@ NAMES: dict[str, dict[str, tuple[str, ...]]] = {
 }
 OPTIONAL = ("num_batches_tracked",)  # PyTorch's alone
 # Options of a convolution that say what its numbers mean; padding is left out, as a layer before it may do the padding.
-COMPARED = ("in_channels", "out_channels", "kernel_size", "stride", "dilation", "groups", "transposed", "d_mul")
+COMPARED = ("in_channels", "out_channels", "kernel_size", "stride", "dilation", "groups", "transposed", "d_mul", "norm")
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,8 @@ class LayerInfo:
         kind: a key of `NAMES`: "conv" (transposed ones too), "linear", "embedding", "batch_norm" or "norm" (layer norm, group
             norm and their like: a scale and a shift a channel).
         tensors: the name in the file of each role.
-        geometry: what is known of a convolution, as in `ConvGeometry.to_json`; padding, for example, may be missing.
+        geometry: what is known of a convolution, as in `ConvGeometry.to_json`; padding, for example, may be missing. Of a
+            "norm", which one it is: "layer", "group" (and `groups`), "instance" or "rms".
         epsilon: of a normalisation, where known.
         depthwise: the Keras layer is a `DepthwiseConv`.
         transpose_kernel: Flax's option of that name.

@@ -1,0 +1,285 @@
+"""Portable checkpoints: save a model, load one that any backend saved, and load the authors' files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.instancenorm import _InstanceNorm
+
+from doconv_core.checkpoint import (
+    Arrays,
+    Checkpoint,
+    CheckpointError,
+    Hints,
+    LayerInfo,
+    ModelLayer,
+    ModelState,
+    ModelTensor,
+    NameMap,
+    load_model,
+    mapped,
+    open_checkpoint,
+    save_model,
+)
+from doconv_torch._arrays import to_numpy, to_tensor
+from doconv_torch._layers import DOConvMixin
+
+M = TypeVar("M", bound=nn.Module)
+NESTED = ("state_dict", "model_state_dict", "model", "net", "params")  # where training scripts put the state dict
+
+
+def save_checkpoint(
+    model: nn.Module,
+    path: str | os.PathLike[str],
+    *,
+    name_map: NameMap | None = None,
+    strict: bool = True,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Save a model as a portable checkpoint, which every backend of doconv loads and `doconv fold` folds without one.
+
+    Stored are convolutions (plain or over-parameterized), linear layers, embeddings and normalisations. A wrapper of
+    `DistributedDataParallel` or `torch.compile` leaves no trace. The state of an optimizer is not stored.
+
+    Args:
+        model: a module.
+        path: the file, `.safetensors` by custom; replaced once it is complete.
+        name_map: what a layer of the model is called in the file, where that is not its path: a dict from paths, a function of
+            the path, or pairs of a regular expression for the whole path and a replacement.
+        strict: False stores tensors that are of none of these layers as they are; only `doconv_torch` loads them.
+        metadata: further strings for the file.
+
+    Raises:
+        TypeError: `model` is not a module.
+        ValueError: tensors of other layers, two layers with one name, a `name_map` that names no layer.
+        OSError: the file cannot be written.
+    """
+    save_model(path, _state(model), name_map=name_map, strict=strict, metadata=metadata)
+
+
+def load_checkpoint(
+    path: str | os.PathLike[str], model: M, *, name_map: NameMap | None = None, strict: bool = True
+) -> M:
+    """Load a portable checkpoint into a model, in place, value for value. Nothing is changed unless all fits.
+
+    A DO-Conv layer loads into a DO-Conv layer with the same `d_mul`, a plain one into a plain one. The parameters stay the same
+    objects, so an optimizer of the model stays valid.
+
+    Args:
+        path: the file.
+        model: a module.
+        name_map: as in `save_checkpoint`: what a layer of this model is called in the file.
+        strict: False loads what fits and logs the rest as warnings of the logger "doconv".
+
+    Returns:
+        `model`.
+
+    Raises:
+        TypeError: `model` is not a module.
+        ValueError: the file cannot be read or does not fit (`doconv_core.checkpoint.CheckpointError`, which lists what is
+            missing, left over, of another shape or with other options); a `name_map` that names no layer.
+        OSError: the file cannot be opened.
+    """
+    load_model(path, _state(model), name_map=name_map, strict=strict)
+    return model
+
+
+def load_original(
+    source: str | os.PathLike[str] | Mapping[str, Any],
+    model: M,
+    *,
+    dialect: str = "original-torch",
+    kernel_size: Mapping[str, Sequence[int]] | None = None,
+    name_map: NameMap | None = None,
+    strict: bool = True,
+) -> M:
+    """Load a checkpoint of the authors' own code into a model, in place.
+
+    Layers of the model that are over-parameterized get `W` and `D`, plain ones the folded kernel. Where the groups of the
+    authors' PyTorch file pair with `D` as no layer of ours does (more than one group, and not as many as output channels), the
+    layer is folded by its own pairing and over-parameterized afresh: the same function, another `W` and `D`.
+
+    Args:
+        source: a `.pth` file (read by `torch.load(weights_only=True)` alone), a `.safetensors` file of the same names, an `.h5`
+            file of the TensorFlow code, or a state dict. A dict around the state dict, and `module.` before all names, are
+            seen through.
+        model: a module whose layers have the names of the file, or those that `name_map` gives.
+        dialect: "original-torch" or "original-tf": whose pairing of kernels with rows of `D`.
+        kernel_size: globs of layer paths of the file to kernel sizes; those of the model's own layers are known.
+        name_map: as in `load_checkpoint`.
+        strict: as in `load_checkpoint`.
+
+    Returns:
+        `model`.
+
+    Raises:
+        TypeError: `model` is not a module.
+        ValueError: the file cannot be read or does not fit, as in `load_checkpoint`; an unknown dialect.
+        OSError: the file cannot be opened.
+    """
+    if dialect not in ("original-torch", "original-tf"):
+        raise ValueError(f"dialect must be original-torch or original-tf. Received: {dialect!r}")
+    state = _state(model)
+    sizes = {
+        **(kernel_size or {}),
+        **{
+            mapped(path, name_map): layer.info.geometry["kernel_size"]
+            for path, layer in state.layers.items()
+            if layer.info.kind == "conv"
+        },
+    }
+    with _open(source, dialect, Hints(sizes)) as checkpoint:
+        load_model(checkpoint, state, name_map=name_map, strict=strict, fold=True)
+    return model
+
+
+def _open(source: str | os.PathLike[str] | Mapping[str, Any], dialect: str, hints: Hints) -> Checkpoint:
+    if not isinstance(source, Mapping):
+        path = Path(source)
+        if path.suffix in (".safetensors", ".h5", ".hdf5", ".npz"):
+            return open_checkpoint(path, dialect=dialect, hints=hints)
+        label = str(path)
+        try:
+            source = torch.load(path, map_location="cpu", weights_only=True)
+        except OSError:
+            raise
+        except Exception as error:  # whatever an untrusted or broken pickle raises
+            raise CheckpointError(f"{label} cannot be read by torch.load(weights_only=True): {error}") from None
+    else:
+        label = "state dict"
+    while isinstance(source, Mapping) and not any(isinstance(value, torch.Tensor) for value in source.values()):
+        inner = next((name for name in NESTED if isinstance(source.get(name), Mapping)), None)
+        if inner is None:
+            raise CheckpointError(f"{label} holds no state dict. Received: {', '.join(map(str, source)) or 'nothing'}")
+        source = source[inner]
+    if not isinstance(source, Mapping):
+        raise CheckpointError(f"{label} holds no state dict. Received: {type(source).__name__}")
+    arrays = {name: to_numpy(value) for name, value in source.items() if isinstance(value, torch.Tensor)}
+    return Checkpoint(Arrays(label, arrays), label, dialect=dialect, hints=hints)
+
+
+def _state(model: nn.Module) -> ModelState:
+    """The model's layers, and the tensors of its state dict that none of them covers."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module. Received: {type(model).__name__}")
+    while isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel) or hasattr(model, "_orig_mod"):
+        model = model._orig_mod if hasattr(model, "_orig_mod") else model.module  # type: ignore[assignment]
+    state, covered, first = ModelState(), set[str](), dict[int, str]()
+    for path, module in model.named_modules(remove_duplicate=False):
+        roles = _roles(module)
+        names = {role: f"{path}.{name}".lstrip(".") for role, name in roles.items()}
+        covered |= set(names.values())
+        if roles and id(module) in first:
+            state.aliases[path] = first[id(module)]
+        elif roles:
+            first[id(module)] = path
+            state.layers[path] = ModelLayer(_info(module), _reader(module, roles), _writer(module, roles))
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if name not in covered:
+            if not isinstance(tensor, torch.Tensor):
+                raise ValueError(f"a portable checkpoint holds tensors only. Received: {name}, {type(tensor).__name__}")
+            state.others[name] = ModelTensor(_read_one(tensor), _write_one(tensor))
+    return state
+
+
+def _roles(module: nn.Module) -> dict[str, str]:
+    """The canonical roles of a layer's own tensors and their names; empty for a module of no kind that is covered."""
+    if isinstance(module, _ConvNd):
+        roles = {"W": "W", "D_delta": "D", "weight": "weight", "bias": "bias"}
+    elif isinstance(module, _BatchNorm):
+        roles = {name: name for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")}
+    elif isinstance(module, nn.Linear | nn.Embedding | nn.GroupNorm | nn.RMSNorm | _InstanceNorm) or (
+        isinstance(module, nn.LayerNorm) and len(module.normalized_shape) == 1
+    ):
+        roles = {"weight": "weight", "bias": "bias"}
+    else:
+        return {}
+    own = {**module._parameters, **module._buffers}
+    found = {role: name for role, name in roles.items() if own.get(name) is not None}
+    # A kernel that is computed from other parameters (weight norm and the like) is no kernel to be loaded.
+    return found if any(role in found for role in ("W", "weight", "running_mean")) else {}
+
+
+def _info(module: nn.Module) -> LayerInfo:
+    epsilon = getattr(module, "eps", None)
+    if isinstance(module, _ConvNd):
+        return LayerInfo("conv", {}, _geometry(module))
+    if isinstance(module, nn.Linear):
+        return LayerInfo("linear", {})
+    if isinstance(module, nn.Embedding):
+        return LayerInfo("embedding", {})
+    if isinstance(module, _BatchNorm):
+        return LayerInfo("batch_norm", {}, epsilon=epsilon)
+    if isinstance(module, nn.GroupNorm):
+        return LayerInfo("norm", {}, {"norm": "group", "groups": module.num_groups}, epsilon)
+    name = {nn.LayerNorm: "layer", nn.RMSNorm: "rms"}
+    return LayerInfo(
+        "norm", {}, {"norm": next((n for cls, n in name.items() if isinstance(module, cls)), "instance")}, epsilon
+    )
+
+
+def _geometry(conv: _ConvNd) -> dict[str, Any]:
+    known: dict[str, Any] = {
+        "in_channels": conv.in_channels,
+        "out_channels": conv.out_channels,
+        "kernel_size": list(conv.kernel_size),
+        "stride": list(conv.stride),
+        "dilation": list(conv.dilation),
+        "groups": conv.groups,
+        "transposed": conv.transposed,
+        "padding_mode": conv.padding_mode,
+    }
+    if not isinstance(conv.padding, str):
+        known["padding"] = [[size, size] for size in conv.padding]
+    if conv.transposed:
+        known["output_padding"] = list(conv.output_padding)
+    if isinstance(conv, DOConvMixin) and conv.D is not None:
+        known["d_mul"] = conv.d_mul
+    return known
+
+
+def _reader(module: nn.Module, roles: dict[str, str]) -> Callable[[], dict[str, np.ndarray]]:
+    def read() -> dict[str, np.ndarray]:
+        arrays = {role: to_numpy(_tensor(module, name)) for role, name in roles.items()}
+        if "W" in arrays and "D_delta" not in arrays:  # one tap: the plain convolution
+            W = arrays.pop("W")
+            arrays["weight"] = W.reshape(*W.shape[:2], *[1] * len(module.kernel_size))  # type: ignore[arg-type]
+        return arrays
+
+    return read
+
+
+def _writer(module: nn.Module, roles: dict[str, str]) -> Callable[[dict[str, np.ndarray]], None]:
+    def write(arrays: dict[str, np.ndarray]) -> None:
+        for role, name in roles.items():
+            tensor = _tensor(module, name)
+            array = arrays.get("weight" if role == "W" and "W" not in arrays else role)
+            if array is not None:
+                _write_one(tensor)(array.reshape(tensor.shape))
+
+    return write
+
+
+def _tensor(module: nn.Module, name: str) -> torch.Tensor:
+    tensor = module._parameters.get(name)
+    return tensor if tensor is not None else module._buffers[name]  # type: ignore[return-value]
+
+
+def _read_one(tensor: torch.Tensor) -> Callable[[], np.ndarray]:
+    return lambda: to_numpy(tensor)
+
+
+def _write_one(tensor: torch.Tensor) -> Callable[[np.ndarray], None]:
+    def write(array: np.ndarray) -> None:
+        with torch.no_grad():
+            tensor.copy_(to_tensor(array))
+
+    return write
