@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from doconv_conformance.files import replacing
 from doconv_conformance.picture import PictureRun
 
 SHOWN = 3
 
 
-def write_figure(run: PictureRun, path: Path) -> None:
-    """Write the figure as PNG, SVG or PDF, whichever `path` ends with.
+def write_figure(run: PictureRun, path: Path, *, dpi: int = 110) -> None:
+    """Write the figure as PNG, JPEG, SVG or PDF, whichever `path` ends with.
 
     On top the picture; then a row for each backend: feature maps of the unfolded network, and the largest difference from the
     reference over all maps at each pixel, unfolded and folded, on one scale of units of roundoff `u * a`.
@@ -53,6 +53,5 @@ def write_figure(run: PictureRun, path: Path) -> None:
                 axes[row, channel].imshow(maps.features[0, channel], cmap="gray")
                 axes[row, channel].set_title(f"{name}, map {channel}", fontsize=9)
     figure.colorbar(image, ax=axes[1:, SHOWN:], label="units of roundoff u · a", shrink=0.8)
-    temporary = path.with_name(f".{os.getpid()}-{path.name}")
-    figure.savefig(temporary, dpi=110)
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=dpi)

@@ -17,7 +17,8 @@ from doconv_conformance import generator
 from doconv_conformance.judge import Result, judge
 from doconv_conformance.process import PortCrash, PortTimeout
 from doconv_conformance.reference import UNIT_ROUNDOFF, Expected, Numerics, gamma
-from doconv_conformance.runner import Backend, PortSession, numerics_of
+from doconv_conformance.runner import numerics_of
+from doconv_conformance.session import PortSession
 from doconv_core import ConvGeometry, compose, convolve
 
 DTYPE = np.dtype(np.float32)
@@ -36,6 +37,8 @@ LAYERS = (
     ("1x1", ConvGeometry(in_channels=24, out_channels=6, kernel_size=(1, 1))),
 )
 
+STEPS = 2 * len(LAYERS)
+
 
 @dataclass
 class Maps:
@@ -49,9 +52,10 @@ class Maps:
 
 @dataclass
 class PictureRun:
-    """The picture, the rows of the report, and the feature maps of every port that computed them."""
+    """The picture, the names of the ports, the rows of the report, and the feature maps of every port that computed them."""
 
     picture: np.ndarray
+    order: Sequence[str]
     results: list[Result] = field(default_factory=list)
     maps: list[Maps] = field(default_factory=list)
 
@@ -86,33 +90,25 @@ def parameters(geometry: ConvGeometry, name: str) -> dict[str, np.ndarray]:
     return {key: value.astype(DTYPE) for key, value in tensors.items()}
 
 
-def run_picture(
-    picture: np.ndarray, backends: Sequence[Backend], *, progress: Callable[[], None] = lambda: None
-) -> PictureRun:
-    """The network on every backend, one after the other, each against the reference and against those before it.
+def send_picture(session: PortSession, run: PictureRun, progress: Callable[[], None] = lambda: None) -> None:
+    """The network on one port, unfolded and folded: adds a row each to `run`, and the feature maps.
 
     Args:
-        picture: `(1, 3, height, width)` float32.
-        backends: the ports.
-        progress: called after each layer, `2 * len(LAYERS) * len(backends)` times.
+        session: with the port.
+        run: what other ports have added to, perhaps from other threads.
+        progress: called after each layer, `STEPS` times at most.
     """
-    run = PictureRun(picture)
-    for backend in backends:
-        try:
-            session = PortSession(backend)
-        except (PortCrash, PortTimeout) as failure:
-            run.results += [_failed(backend.name, folded, failure) for folded in (False, True)]
-            continue
-        try:
-            for folded in (False, True):
-                run.results.append(_run_network(session, picture, folded, run.maps, progress))
-        finally:
-            session.close()
+    for folded in (False, True):
+        run.results.append(_run_network(session, run.picture, folded, run.maps, progress))
+
+
+def compare_maps(run: PictureRun) -> None:
+    """Add a row for every two ports that computed the network."""
+    run.maps.sort(key=lambda maps: (run.order.index(maps.backend), maps.folded))
     for index, first in enumerate(run.maps):
         for second in run.maps[index + 1 :]:
             if first.backend != second.backend and first.folded == second.folded:
-                run.results.append(_compare(picture, first, second))
-    return run
+                run.results.append(_compare(run.picture, first, second))
 
 
 def reference(picture: np.ndarray, numerics: Numerics) -> Expected:

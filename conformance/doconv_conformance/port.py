@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import sys
 from pathlib import Path
 from typing import Any, ClassVar
@@ -73,7 +74,7 @@ def serve(port: Port) -> None:
         if request["type"] == "hello":
             answer = {
                 "type": "hello", "protocol": [PROTOCOL], "name": port.name, "version": port.version, "language": "python",
-                "device": port.device, "supports": port.supports, "numerics": port.numerics,
+                "device": port.device, "supports": port.supports, "numerics": port.numerics, "environment": _environment(),
             }  # fmt: skip
         else:
             answer = {"type": "result", "id": request["id"], "status": "ok"}
@@ -84,7 +85,17 @@ def serve(port: Port) -> None:
                     {name: np.ascontiguousarray(value) for name, value in outputs.items()}, Path(request["outputs"])
                 )
             except Unsupported as reason:
-                answer |= {"status": "unsupported", "reason": str(reason)}
+                answer |= {"status": "unsupported", "reason": str(reason) or "without a reason"}
             except Exception as error:  # a port's failure is an answer, never the end of the run
                 answer |= {"status": "error", "reason": f"{type(error).__name__}: {error}"}
         answers.write(json.dumps(answer) + "\n")
+
+
+def _environment() -> dict[str, str]:
+    """Versions of what decides the numbers, as far as this process has loaded it."""
+    versions = {"python": platform.python_version(), "platform": platform.platform()}
+    for name in ("numpy", "torch", "tensorflow", "keras", "jax", "jaxlib", "flax"):
+        version = getattr(sys.modules.get(name), "__version__", None)
+        if version is not None:
+            versions[name] = str(version)
+    return versions

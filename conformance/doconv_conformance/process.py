@@ -7,7 +7,6 @@ import os
 import queue
 import signal
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-ERROR_LINES = 20
+LONGEST_LINE = 2**20
+KEPT_ERRORS = 2**14
+# How often a waiting suite looks at the port's memory and whether it lives, and how long a dead port's last words may take.
+PULSE = 0.2
+GRACE = 1.0
 
 
 class PortCrash(Exception):
@@ -32,7 +35,7 @@ class PortProcess:
     Args:
         command: the program and its arguments.
         env: variables added to this process's environment.
-        memory_limit: bytes of resident memory after which the port is ended.
+        memory_limit: bytes of resident memory, of the program and what it started, after which it is ended.
 
     Raises:
         PortCrash: the program cannot be started.
@@ -42,20 +45,25 @@ class PortProcess:
         self, command: Sequence[str], *, env: Mapping[str, str] | None = None, memory_limit: int = 8 * 2**30
     ) -> None:
         self.memory_limit = memory_limit
-        self._answers: queue.Queue[str | None] = queue.Queue()
-        self._log = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115  # closed by close()
+        self._answers: queue.Queue[bytes | None] = queue.Queue(maxsize=16)  # a flood fills the pipe, not our memory
+        self._asked = "hello"
+        self._half = self._errors = b""
+        self._ended = threading.Event()
         try:
             self._process = subprocess.Popen(
-                list(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True,
-                errors="replace", env=os.environ | (env or {}), start_new_session=True, bufsize=1,
+                list(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                env=os.environ | (env or {}), start_new_session=True, bufsize=0,
             )  # fmt: skip
         except OSError as error:
-            self._log.close()
             raise PortCrash(f"cannot start {command[0]!r}: {error.strerror}") from error
-        assert self._process.stdin
-        assert self._process.stdout
-        self._stdin: IO[str] = self._process.stdin
-        threading.Thread(target=self._read, args=(self._process.stdout,), daemon=True).start()
+        assert self._process.stdin and self._process.stdout and self._process.stderr  # noqa: PT018
+        self._stdin: IO[bytes] = self._process.stdin
+        self._threads = [
+            threading.Thread(target=target, args=(stream,), daemon=True)
+            for target, stream in ((self._read, self._process.stdout), (self._read_errors, self._process.stderr))
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def ask(self, request: Mapping[str, Any], timeout: float) -> dict[str, Any]:
         """Send one request and return the answer, a JSON object.
@@ -64,54 +72,84 @@ class PortProcess:
             PortCrash: the port died, closed its output, used too much memory, or answered something else.
             PortTimeout: it did not answer within `timeout` seconds.
         """
-        if not self._answers.empty():
-            raise PortCrash(f"wrote a line that nobody asked for: {self._answers.get()!r:.200}")
+        if not self._answers.empty() and (line := self._answers.get()) is not None:
+            raise PortCrash(f"wrote a line that nobody asked for, after its answer to {self._asked}: {_shown(line)}")
+        self._asked = str(request.get("id", request["type"]))
         try:
-            self._stdin.write(json.dumps(request) + "\n")
-            self._stdin.flush()
+            self._stdin.write(json.dumps(request).encode() + b"\n")
         except OSError as error:
             raise PortCrash(self._death("closed its input")) from error
         line = self._wait(timeout)
         if line is None:
             raise PortCrash(self._death("closed its output"))
+        if not line.endswith(b"\n"):
+            long = f"a line of more than {LONGEST_LINE} bytes" if len(line) >= LONGEST_LINE else "half a line"
+            raise PortCrash(f"answered {long}: {_shown(line)}")
         try:
             answer = json.loads(line)
         except ValueError as error:
-            raise PortCrash(f"answered what is not JSON: {line.rstrip()!r:.200}") from error
+            raise PortCrash(f"answered what is not JSON: {_shown(line)}") from error
         if not isinstance(answer, dict):
-            raise PortCrash(f"answered what is not a JSON object: {line.rstrip()!r:.200}")
+            raise PortCrash(f"answered what is not a JSON object: {_shown(line)}")
         return answer
 
     def stderr(self) -> str:
-        """The last lines that the port wrote to stderr."""
-        self._log.seek(0)
-        return "".join(self._log.readlines()[-ERROR_LINES:]).strip()
+        """The last of what the port wrote to stderr."""
+        return self._errors.decode(errors="replace").strip()
 
     def close(self) -> None:
         """End the port and everything it started: by the end of its input, else by force."""
         with suppress(OSError, subprocess.TimeoutExpired):  # it is ended by force below
             self._stdin.close()
-            self._process.wait(timeout=1)
+            self._process.wait(timeout=GRACE)
         self._kill()
         self._process.wait()
-        self._log.close()
+        self._ended.set()
+        for thread in self._threads:
+            thread.join(timeout=GRACE)
 
-    def _read(self, stdout: IO[str]) -> None:
+    def _read(self, stdout: IO[bytes]) -> None:
+        """Lines to the queue: whole ones, else the half at the end of a stream or of the patience with long lines."""
         with stdout:
-            for line in stdout:
-                self._answers.put(line)
-        self._answers.put(None)
+            while block := os.read(stdout.fileno(), 2**16):
+                *lines, self._half = (self._half + block).split(b"\n")
+                if len(self._half) >= LONGEST_LINE:
+                    lines, self._half = [*lines, self._half], b""
+                    self._put(lines[:-1], b"\n")
+                    self._put(lines[-1:], b"")
+                    break
+                self._put(lines, b"\n")
+            self._put([self._half] if self._half else [], b"")
+        self._put([None], b"")
 
-    def _wait(self, timeout: float) -> str | None:
+    def _put(self, lines: Sequence[bytes | None], end: bytes) -> None:
+        for line in lines:
+            while not self._ended.is_set():
+                with suppress(queue.Full):
+                    self._answers.put(line if line is None else line + end, timeout=PULSE)
+                    break
+
+    def _read_errors(self, stderr: IO[bytes]) -> None:
+        with stderr:
+            while block := os.read(stderr.fileno(), 2**16):
+                self._errors = (self._errors + block)[-KEPT_ERRORS:]
+
+    def _wait(self, timeout: float) -> bytes | None:
         deadline = time.monotonic() + timeout
+        dead_since = None
         while True:
             remaining = deadline - time.monotonic()
             try:
-                return self._answers.get(timeout=max(0.0, min(remaining, 0.2)))
+                return self._answers.get(timeout=max(0.0, min(remaining, PULSE)))
             except queue.Empty:
                 if remaining <= 0:
                     self._kill()
-                    raise PortTimeout(f"no answer within {timeout:g} s") from None
+                    half = f"; half a line came: {_shown(self._half)}" if self._half else ""
+                    raise PortTimeout(f"no answer within {timeout:g} s{half}") from None
+            if self._process.poll() is not None:  # its children may hold its output open
+                dead_since = dead_since or time.monotonic()
+                if time.monotonic() - dead_since > GRACE:
+                    return None
             used = self._resident_bytes()
             if used > self.memory_limit:
                 self._kill()
@@ -119,11 +157,13 @@ class PortProcess:
                 raise PortCrash(f"used {used / 2**20:.0f} MiB of memory, more than the limit of {limit:.0f} MiB")
 
     def _resident_bytes(self) -> int:
-        """Resident memory of the port; 0 where the platform has no /proc."""
-        try:
-            pages = int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1])
-        except (OSError, IndexError):
-            return 0
+        """Resident memory of the port and of what it started; 0 where the platform has no /proc."""
+        pages = 0
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with suppress(OSError, IndexError):  # a process may end while we look
+                fields = stat.read_text(errors="replace").rsplit(")", 1)[1].split()
+                if int(fields[2]) == self._process.pid:
+                    pages += int(fields[21])
         return pages * os.sysconf("SC_PAGE_SIZE")
 
     def _kill(self) -> None:
@@ -132,10 +172,23 @@ class PortProcess:
 
     def _death(self, otherwise: str) -> str:
         try:
-            code = self._process.wait(timeout=1)
+            code = self._process.wait(timeout=GRACE)
         except subprocess.TimeoutExpired:
             text = otherwise
         else:
-            text = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
+            text = f"was ended by {_signal(-code)}" if code < 0 else f"exited with {code}"
+            self._threads[1].join(timeout=GRACE)  # its last words
         error = self.stderr().splitlines()
         return f"{text}: {error[-1]}" if error else text
+
+
+def _signal(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal has no name of its own
+        return f"signal {number}"
+
+
+def _shown(line: bytes) -> str:
+    text = line.rstrip().decode(errors="replace")
+    return repr(text if len(text) <= 200 else text[:200] + "...")

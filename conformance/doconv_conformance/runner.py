@@ -2,38 +2,32 @@
 
 from __future__ import annotations
 
+import json
 import os
-import shutil
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 
-from doconv_conformance.cases import Case
+from doconv_conformance.cases import STAGES, Case
 from doconv_conformance.judge import Result, judge, judged_exactly, row
-from doconv_conformance.port import PROTOCOL
-from doconv_conformance.process import PortCrash, PortProcess, PortTimeout
-from doconv_conformance.reference import ALGORITHMS, Expected, Numerics, expected
-from doconv_core.geometry import ConvGeometry
+from doconv_conformance.process import PortCrash, PortTimeout
+from doconv_conformance.reference import Expected, Numerics, expected
+from doconv_conformance.session import Backend, PortSession
+from doconv_conformance.smoke import smoke
+from doconv_conformance.vectors import keep_case
 
-# After so many crashes or timeouts without a good answer in between, the remaining cases are given up.
+# After so many crashes or timeouts in a row the rest of a stage is given up; after so many stages given up, the run.
 PATIENCE = 3
-
-
-@dataclass(frozen=True)
-class Backend:
-    """A port that can be run: its name, its command, and what its environment needs."""
-
-    name: str
-    command: tuple[str, ...]
-    env: Mapping[str, str] = field(default_factory=dict)
+STAGES_GIVEN_UP = 2
+# Upper edges of the bins in which errors are counted, in units of `u * a`; the last bin has none.
+EDGES = (0.0, *(2.0**power for power in range(-6, 7)))
 
 
 @dataclass
@@ -43,109 +37,29 @@ class Run:
     Attributes:
         backend: the port.
         hello: what it said of itself; empty where it never did.
+        smoke: why the smoke case failed; empty where it passed.
         results: a row a case and operation.
         outputs: what it gave, for comparing ports with each other.
-        seconds: until it had started, and in all.
+        errors: for each stage, how many elements of float cases were wrong by how much (`EDGES`).
+        seconds: "start", "port" (its answers), "reference", "judge", and "total".
     """
 
     backend: Backend
     hello: dict[str, Any] = field(default_factory=dict)
+    smoke: str = ""
     results: list[Result] = field(default_factory=list)
     outputs: dict[tuple[str, str], dict[str, np.ndarray]] = field(default_factory=dict)
+    errors: dict[str, np.ndarray] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
-
-class PortSession:
-    """A port with its folder of tensors: asks one operation at a time and starts the port again after a crash.
-
-    Args:
-        backend: the port.
-        folder: where inputs and outputs go; kept if given, else temporary.
-        timeout: seconds for one answer.
-        start_timeout: seconds until the port has said hello.
-        memory_limit: bytes of resident memory after which the port is ended.
-
-    Raises:
-        PortCrash, PortTimeout: the port does not start, or does not say hello as the protocol wants.
-    """
-
-    def __init__(
-        self,
-        backend: Backend,
-        folder: Path | None = None,
-        *,
-        timeout: float = 60.0,
-        start_timeout: float = 180.0,
-        memory_limit: int = 8 * 2**30,
-    ) -> None:
-        self.backend, self.timeout, self.start_timeout = backend, timeout, start_timeout
-        self.memory_limit = memory_limit
-        self._temporary = None if folder else tempfile.mkdtemp(prefix="doconv-")
-        self.folder = folder or Path(self._temporary or "")
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._process: PortProcess | None = None
+    @contextmanager
+    def clock(self, name: str) -> Iterator[None]:
+        """Add the wall time of the block to `seconds[name]`."""
+        began = time.monotonic()
         try:
-            self.hello = self._start()
-        except (PortCrash, PortTimeout):
-            self.close()
-            raise
-
-    def run(
-        self,
-        name: str,
-        operation: str,
-        geometry: ConvGeometry,
-        dtype: str,
-        param_dtype: str,
-        inputs: Mapping[str, np.ndarray],
-    ) -> tuple[str, str, dict[str, np.ndarray]]:
-        """Ask for one operation; returns `(status, reason, outputs)`.
-
-        Raises:
-            PortCrash, PortTimeout: as `PortProcess.ask`; the port starts again with the next call.
-        """
-        if self._process is None:
-            self._start()
-        assert self._process
-        source, target = (self.folder / f"{name}-{operation}-{end}.safetensors" for end in ("inputs", "outputs"))
-        target.unlink(missing_ok=True)
-        save_file({key: np.ascontiguousarray(value) for key, value in inputs.items()}, source)
-        request = {
-            "type": "run", "id": f"{name}/{operation}", "operation": operation, "dtype": dtype, "param_dtype": param_dtype,
-            "geometry": geometry.to_json(), "inputs": str(source.resolve()), "outputs": str(target.resolve()),
-        }  # fmt: skip
-        try:
-            answer = self._process.ask(request, self.timeout)
-            if answer.get("type") != "result" or answer.get("status") not in ("ok", "unsupported", "error"):
-                raise PortCrash(f"answered what the protocol does not know: {str(answer)!r:.200}")
-            if answer.get("id") != request["id"]:
-                raise PortCrash(f"answered {answer.get('id')!r} when asked for {request['id']!r}")
-        except (PortCrash, PortTimeout):
-            self._stop()
-            raise
-        outputs = _load(target) if answer["status"] == "ok" else {}
-        return answer["status"], str(answer.get("reason", "")), outputs
-
-    def close(self) -> None:
-        """End the port and remove its temporary folder."""
-        self._stop()
-        if self._temporary:
-            shutil.rmtree(self._temporary, ignore_errors=True)
-
-    def _start(self) -> dict[str, Any]:
-        self._process = PortProcess(self.backend.command, env=self.backend.env, memory_limit=self.memory_limit)
-        hello = self._process.ask({"type": "hello", "protocol": PROTOCOL}, self.start_timeout)
-        if hello.get("type") != "hello" or PROTOCOL not in hello.get("protocol", []):
-            raise PortCrash(f"does not speak protocol {PROTOCOL}; said {str(hello)!r:.200}")
-        algorithm = hello.get("numerics", {}).get("algorithm", "direct")
-        if algorithm not in ALGORITHMS:
-            raise PortCrash(f"declares algorithm {algorithm!r}; must be one of {', '.join(ALGORITHMS)}")
-        return hello
-
-    def _stop(self) -> None:
-        if self._process:
-            self._process.close()
-        self._process = None
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - began
 
 
 def run_cases(
@@ -153,53 +67,126 @@ def run_cases(
     pairs: Sequence[tuple[Case, str]],
     *,
     progress: Callable[[], None] = lambda: None,
+    then: Callable[[PortSession], None] | None = None,
     keep: Path | None = None,
     timeout: float = 60.0,
     start_timeout: float = 180.0,
     memory_limit: int = 8 * 2**30,
 ) -> Run:
-    """Every `(case, operation)` on one port, in order; always one row each.
+    """The smoke case, then every `(case, operation)` on one port, in order; always one row each.
 
     Args:
         backend: the port.
         pairs: what to run.
         progress: called after each.
-        keep: a folder that keeps the tensors of every case.
+        then: called with the session after the last, unless the port has not started.
+        keep: a folder that keeps the files of every case.
         timeout: seconds for one answer.
         start_timeout: seconds until the port has said hello.
         memory_limit: bytes of resident memory after which the port is ended.
     """
     run = Run(backend)
-    began = time.monotonic()
     limits = {"timeout": timeout, "start_timeout": start_timeout, "memory_limit": memory_limit}
-    try:
-        session = PortSession(backend, keep, **limits)  # type: ignore[arg-type]
-    except (PortCrash, PortTimeout) as failure:
-        for case, operation in pairs:
-            run.results.append(_failed(backend, case, operation, failure))
-            progress()
-        run.seconds = {"start": time.monotonic() - began, "total": time.monotonic() - began}
-        return run
-    run.hello = session.hello
-    run.seconds["start"] = time.monotonic() - began
-    numerics = numerics_of(run.hello)
-    failures = 0
-    try:
-        for case, operation in pairs:
-            if failures >= PATIENCE:
-                reason = f"not run: the port failed {PATIENCE} times in a row"
-                result = row(backend.name, case, operation, verdict="crashed", reason=reason)
-            else:
-                result, outputs = _run_case(session, run.hello, numerics, case, operation)
-                failures = failures + 1 if result.verdict in ("crashed", "timeout") and not outputs else 0
-                if outputs:
-                    run.outputs[case.id, operation] = outputs
-            run.results.append(result)
-            progress()
-    finally:
-        session.close()
-    run.seconds["total"] = time.monotonic() - began
+    with run.clock("total"):
+        try:
+            with run.clock("start"):
+                session = PortSession(backend, keep, **limits)  # type: ignore[arg-type]
+        except (PortCrash, PortTimeout) as failure:
+            if backend.install and "No module named" in str(failure):
+                failure = PortCrash(f"{failure}. To install it: {backend.install}")
+            for case, operation in pairs:
+                run.results.append(_failed(backend, case, operation, failure))
+                progress()
+            return run
+        try:
+            run.hello = session.hello
+            run.smoke = smoke(session)
+            _run_pairs(run, session, pairs, progress, keep)
+            if then:
+                then(session)
+        finally:
+            session.close()
     return run
+
+
+def _run_pairs(
+    run: Run, session: PortSession, pairs: Sequence[tuple[Case, str]], progress: Callable[[], None], keep: Path | None
+) -> None:
+    failures, given_up = 0, list[str]()
+    for case, operation in pairs:
+        stage = case.stage(operation)
+        if stage in given_up or len(given_up) == STAGES_GIVEN_UP:
+            which = "port" if stage in given_up else "stages before it"
+            reason = f"not run: the {which} failed {PATIENCE} times in a row"
+            run.results.append(row(run.backend.name, case, operation, verdict="crashed", reason=reason))
+        elif _run_case(run, session, case, operation):
+            failures += 1
+            if failures == PATIENCE:
+                given_up.append(stage)
+                failures = 0
+        else:
+            failures, given_up = 0, []
+        if keep:
+            keep_case(keep, case, operation, numerics_of(run.hello))
+        progress()
+
+
+def _run_case(run: Run, session: PortSession, case: Case, operation: str) -> bool:
+    """Run one and add its row; whether the port had to be ended."""
+    name, numerics = session.backend.name, numerics_of(run.hello)
+    with run.clock("reference"):
+        want = wanted(case, operation, run.hello)
+        inputs = case.inputs(operation)
+    began = time.monotonic()
+    try:
+        with run.clock("port"):
+            status, reason, outputs = session.run(
+                case.id, operation, case.geometry, case.dtype, case.param_dtype, inputs
+            )
+    except (PortCrash, PortTimeout) as failure:
+        run.results.append(_failed(session.backend, case, operation, failure, time.monotonic() - began))
+        return True
+    seconds = time.monotonic() - began
+    if outputs:
+        run.outputs[case.id, operation] = outputs
+    with run.clock("judge"):
+        exact = judged_exactly(case, operation, numerics)
+        result = answer(name, case, operation, run.hello, status, reason, outputs, want, exact=exact, seconds=seconds)
+        run.results.append(result)
+        if not exact and result.verdict in ("within_bound", "inaccurate"):
+            counts = run.errors.setdefault(result.stage, np.zeros(len(EDGES) + 1, np.int64))
+            for output, expectation in want.items():
+                counts += _histogram(outputs[output], expectation)
+    return False
+
+
+def answer(
+    name: str, case: Case, operation: str, hello: Mapping[str, Any], status: str, reason: str,
+    outputs: Mapping[str, np.ndarray], want: Mapping[str, Expected], *, exact: bool, seconds: float = 0.0,
+) -> Result:  # fmt: skip
+    """The row of an answer: the verdict on its outputs, or what its status says, and whether that contradicts its claims."""
+    declared = declared_unsupported(hello, case, operation) if hello else ""
+    if status == "error":
+        result: dict[str, Any] = {"verdict": "crashed", "reason": reason}
+    elif status == "unsupported":
+        contradicts = "" if declared else "declared supported, but answered unsupported"
+        result = {"verdict": "unsupported", "reason": reason, "contradicts": contradicts}
+    else:
+        result = judge(want, outputs, exact=exact)
+        if declared and result["verdict"] != "mismatch":
+            result["contradicts"] = f"declared unsupported ({declared}), but works"
+    return row(name, case, operation, seconds=seconds, **result)
+
+
+def wanted(case: Case, operation: str, hello: Mapping[str, Any]) -> dict[str, Expected]:
+    """`reference.expected` for what a port declares of its arithmetic, computed once for all ports that declare the same."""
+    declared = {key: value for key, value in hello.get("numerics", {}).items() if key != "switches"}
+    return _wanted(case, operation, json.dumps(declared, sort_keys=True))
+
+
+@cache
+def _wanted(case: Case, operation: str, declared: str) -> dict[str, Expected]:
+    return expected(case, operation, numerics_of({"numerics": json.loads(declared)}))
 
 
 def numerics_of(hello: Mapping[str, Any]) -> Numerics:
@@ -228,58 +215,23 @@ def declared_unsupported(hello: Mapping[str, Any], case: Case, operation: str) -
     if g.groups > 1 and not supports.get("groups", False):
         return "groups are not declared"
     for entry in supports.get("unsupported", []):
-        if entry["when"] and all(facts.get(key) == value for key, value in entry["when"].items()):
+        if all(facts[key] == value for key, value in entry["when"].items()):
             return str(entry["reason"])
     return ""
 
 
-def _run_case(
-    session: PortSession, hello: Mapping[str, Any], numerics: Numerics, case: Case, operation: str
-) -> tuple[Result, dict[str, np.ndarray]]:
-    name, outputs = session.backend.name, dict[str, np.ndarray]()
-    want = expected(case, operation, numerics)
-    exact = judged_exactly(case, operation, numerics)
-    began = time.monotonic()
-    try:
-        status, reason, outputs = session.run(
-            case.id, operation, case.geometry, case.dtype, case.param_dtype, case.inputs(operation)
-        )
-    except (PortCrash, PortTimeout) as failure:
-        return _failed(session.backend, case, operation, failure, time.monotonic() - began), {}
-    seconds = time.monotonic() - began
-    declared = declared_unsupported(hello, case, operation)
-    if status == "error":
-        result = {"verdict": "crashed", "reason": reason or "answered an error without a text"}
-        return row(name, case, operation, seconds=seconds, **result), outputs
-    if status == "unsupported":
-        contradicts = "" if declared else "declared supported, but answered unsupported"
-        result = {"verdict": "unsupported", "reason": reason or declared, "contradicts": contradicts}
-        return row(name, case, operation, seconds=seconds, **result), outputs
-    judgement = judge(want, outputs, exact=exact)
-    if declared and judgement["verdict"] != "mismatch":
-        judgement["contradicts"] = f"declared unsupported ({declared}), but works"
-    return row(name, case, operation, seconds=seconds, **judgement), outputs
-
-
-def _failed(backend: Backend, case: Case, operation: str, failure: Exception, seconds: float = 0.0) -> Result:
-    verdict = "timeout" if isinstance(failure, PortTimeout) else "crashed"
-    return row(backend.name, case, operation, verdict=verdict, reason=str(failure), seconds=seconds)
-
-
-def _load(path: Path) -> dict[str, np.ndarray]:
-    """The port's outputs; a missing or damaged file is an answer without outputs."""
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError, ValueError) as error:
-        print(f"{path.name}: {error}", file=sys.stderr)
-        return {}
-
-
 def python_backend(
-    name: str, module: str, *arguments: str, env: Mapping[str, str] | None = None, python: str = ""
+    name: str, module: str, *arguments: str, env: Mapping[str, str] | None = None, python: str = "", install: str = ""
 ) -> Backend:
-    """A port written in Python and run as a module."""
-    return Backend(name, (python or sys.executable, "-m", module, *arguments), {**_one_thread(), **(env or {})})
+    """A port written in Python and run as a module, by this interpreter or another."""
+    command = (python or sys.executable, "-m", module, *arguments)
+    return Backend(name, command, {**_one_thread(), **(env or {})}, install)
+
+
+def stages_run(results: Sequence[Result]) -> list[str]:
+    """The stages that have rows, in their order."""
+    present = {result.stage for result in results}
+    return [stage for stage in STAGES if stage in present]
 
 
 def _one_thread() -> dict[str, str]:
@@ -288,31 +240,13 @@ def _one_thread() -> dict[str, str]:
     return {name: os.environ.get(name, "1") for name in names}
 
 
-def pairwise(runs: Sequence[Run], pairs: Sequence[tuple[Case, str]]) -> list[Result]:
-    """Every two ports against each other: their difference against the sum of their bounds."""
-    results = []
-    for index, first in enumerate(runs):
-        for second in runs[index + 1 :]:
-            for case, operation in pairs:
-                key = (case.id, operation)
-                if key not in first.outputs or key not in second.outputs:
-                    continue
-                name = f"{first.backend.name}~{second.backend.name}"
-                results.append(row(name, case, operation, **_compare(case, operation, first, second)))
-    return results
+def _failed(backend: Backend, case: Case, operation: str, failure: Exception, seconds: float = 0.0) -> Result:
+    verdict = "timeout" if isinstance(failure, PortTimeout) else "crashed"
+    return row(backend.name, case, operation, verdict=verdict, reason=str(failure), seconds=seconds)
 
 
-def _compare(case: Case, operation: str, first: Run, second: Run) -> dict[str, Any]:
-    left, right = (expected(case, operation, numerics_of(run.hello)) for run in (first, second))
-    one, other = (run.outputs[case.id, operation] for run in (first, second))
-    wanted = {}
-    for name, want in left.items():
-        if name not in other or other[name].shape != want.value.shape:
-            return {
-                "verdict": "mismatch",
-                "reason": f"{second.backend.name} gave no {name} of shape {want.value.shape}",
-            }
-        bound = want.bound + right[name].bound
-        wanted[name] = Expected(other[name].astype(np.float64), bound, want.scale, want.dtype)
-    algorithms = {numerics_of(run.hello).algorithm for run in (first, second)}
-    return judge(wanted, one, exact=(case.exact and algorithms <= {"direct", "tf32"}) or operation == "initialise")
+def _histogram(got: np.ndarray, want: Expected) -> np.ndarray:
+    """How many elements fall into each bin of `EDGES`; those without a unit take no part."""
+    compared = (want.scale > 0) & np.isfinite(want.bound)
+    units = np.abs(got.astype(np.float64) - want.value)[compared] / want.scale[compared]
+    return np.bincount(np.searchsorted(EDGES, units), minlength=len(EDGES) + 1)

@@ -9,6 +9,7 @@ from doconv_conformance.cli.compare import compare
 from doconv_conformance.cli.convert import convert
 from doconv_conformance.cli.fold import fold
 from doconv_conformance.cli.inspect import inspect
+from doconv_conformance.cli.vectors import vectors
 
 app = typer.Typer(
     help="DO-Conv: compare backends, check ports, fold and convert checkpoints.",
@@ -20,6 +21,7 @@ app.command()(check)
 app.command()(fold)
 app.command()(convert)
 app.command()(inspect)
+app.add_typer(vectors, name="vectors")
 
 
 @app.callback()

@@ -12,9 +12,11 @@ def check(
     program: Annotated[list[str], typer.Argument(help="The program and its arguments, after --.")],
     stage: Annotated[str | None, typer.Option(help="One stage only.")] = None,
     case: Annotated[str | None, typer.Option(help="One case: its id, or the beginning of it.")] = None,
-    keep: Annotated[Path | None, typer.Option(help="Keep every case's inputs and outputs in this folder.")] = None,
-    timeout: Annotated[float, typer.Option(help="Seconds for one answer.")] = 60.0,
-    json: Annotated[Path | None, typer.Option(help="Write the report to this file.")] = None,
+    keep: Annotated[Path | None, typer.Option(help="Keep every case's files in this folder.")] = None,
+    timeout: Annotated[float, typer.Option(help="Seconds for one answer.", min=0.001)] = 60.0,
+    json: Annotated[Path | None, typer.Option(help="Write the report to this JSON file.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write the report to this HTML page.")] = None,
+    junit: Annotated[Path | None, typer.Option(help="Write the report to this JUnit XML file.")] = None,
 ) -> None:
     """Check a port: doconv check -- PROGRAM ARGS.
 
@@ -22,15 +24,24 @@ def check(
     the folder of --keep, by default ./doconv-case.
     """
     from doconv_conformance.cases import select
-    from doconv_conformance.cli.terminal import report, run_all, writable
+    from doconv_conformance.cli.terminal import run_all, show, write
+    from doconv_conformance.files import check_writable
+    from doconv_conformance.report import build
     from doconv_conformance.runner import Backend
 
+    folder = keep or (Path("doconv-case") if case else None)
     try:
         pairs = select(stage, case)
-        writable(json)
+        check_writable(json, html, junit)
+        if folder and not folder.absolute().parent.is_dir():
+            raise ValueError(f"the folder of {folder} does not exist")
     except ValueError as error:
         typer.echo(f"doconv check: {error}", err=True)
         raise typer.Exit(2) from None
-    folder = keep or (Path("doconv-case") if case else None)
     runs = run_all([Backend("port", tuple(program))], pairs, keep=folder, timeout=timeout)
-    raise typer.Exit(report(runs, runs[0].results, json))
+    report = build(runs)
+    status = show(report)
+    if folder:
+        typer.echo(f"files: {folder}")
+    write(report, to_json=json, to_html=html, to_junit=junit)
+    raise typer.Exit(status)

@@ -8,91 +8,138 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from doconv_conformance.judge import Result
-    from doconv_conformance.runner import Backend
+    from doconv_conformance.picture import PictureRun
+    from doconv_conformance.session import Backend
 
 BACKENDS = ("torch", "keras", "flax")
+DEVICES = ("cpu", "cuda")
 
 
 def compare(
     backend: Annotated[str | None, typer.Option(help="Backends, separated by commas; default: all installed.")] = None,
     stage: Annotated[str | None, typer.Option(help="One stage of the suite only.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="Types of the activations, separated by commas.")] = None,
+    device: Annotated[str, typer.Option(help="Where the backends compute: cpu or cuda.")] = "cpu",
+    python: Annotated[
+        list[str] | None, typer.Option(help="NAME=PATH: the interpreter of another environment for a backend.")
+    ] = None,
     image: Annotated[
         Path | None, typer.Option(help="Send this picture through a network on every backend, too.")
     ] = None,
     figure: Annotated[Path, typer.Option(help="Where the figure of --image goes (.png, .svg or .pdf).")] = Path(
         "compare.png"
     ),
-    json: Annotated[Path | None, typer.Option(help="Write the report to this file.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Write the report to this JSON file.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write the report to this HTML page.")] = None,
+    junit: Annotated[Path | None, typer.Option(help="Write the report to this JUnit XML file.")] = None,
 ) -> None:
     """Compare backends with the reference and with each other.
 
     Exit status: 0 all agree, 1 a mismatch, 2 unusable arguments.
     """
-    from doconv_conformance.cases import select
-    from doconv_conformance.cli.terminal import report, run_all, writable
-    from doconv_conformance.runner import pairwise
+    import time
 
+    from doconv_conformance.cases import select
+    from doconv_conformance.cli.terminal import run_all, show, write
+    from doconv_conformance.files import check_writable
+    from doconv_conformance.pairwise import pairwise
+    from doconv_conformance.picture import STEPS, PictureRun, send_picture
+    from doconv_conformance.report import build
+
+    began = time.monotonic()
     try:
-        names = _names(backend)
-        pairs = select(stage)
-        picture = _picture(image, figure) if image else None
-        writable(json)
+        backends = _backends(backend, python or [], device)
+        pairs = _of_dtypes(select(stage), dtype)
+        picture = PictureRun(_picture(image, figure), [item.name for item in backends]) if image else None
+        check_writable(json, html, junit)
     except ValueError as error:
         typer.echo(f"doconv compare: {error}", err=True)
         raise typer.Exit(2) from None
-    runs = run_all([_backend(name) for name in names], pairs)
-    results = [result for run in runs for result in run.results] + pairwise(runs, pairs)
-    if picture is not None:
-        results += _run_picture(picture, names, figure)
-    raise typer.Exit(report(runs, results, json))
+
+    then = (lambda session, step: send_picture(session, picture, step)) if picture else None
+    runs = run_all(backends, pairs, then=then, more=STEPS if picture else 0)
+    compared = time.monotonic()
+    others = pairwise(runs, pairs)
+    if picture:
+        _finish_picture(picture, figure)
+        others += picture.results
+    done = time.monotonic()
+    report = build(runs, others, {"total": done - began, "ports": compared - began, "with each other": done - compared})
+    status = show(report)
+    if picture and picture.maps:
+        typer.echo(f"figure: {figure}")
+    write(report, to_json=json, to_html=html, to_junit=junit, picture=picture)
+    raise typer.Exit(status)
 
 
-def _names(backend: str | None) -> list[str]:
-    """The backends asked for, or those whose framework is installed."""
+def _backends(backend: str | None, python: list[str], device: str) -> list[Backend]:
+    """The backends asked for, or those whose framework is installed or has an interpreter of its own."""
     from importlib.util import find_spec
 
+    from doconv_conformance.runner import python_backend
+
+    interpreters = dict(_interpreter(item) for item in python)
+    if device not in DEVICES:
+        raise ValueError(f"--device must be one of {', '.join(DEVICES)}. Received: {device}")
     if backend is None:
-        names = [name for name in BACKENDS if find_spec(name)]
+        names = [name for name in BACKENDS if name in interpreters or find_spec(name)]
         if not names:
             raise ValueError("no framework is installed: pip install 'doconv-core[torch]', or keras, or flax")
-        return names
-    names = [name.strip() for name in backend.split(",")]
-    unknown = [name for name in names if name not in BACKENDS]
-    if unknown:
+    else:
+        names = [name.strip() for name in backend.split(",")]
+    if unknown := [name for name in (*names, *interpreters) if name not in BACKENDS]:
         raise ValueError(f"--backend must be of {', '.join(BACKENDS)}. Received: {', '.join(unknown)}")
-    return names
+    if len(set(names)) < len(names):
+        raise ValueError(f"--backend names one twice. Received: {backend}")
+    env = {"DOCONV_DEVICE": device}
+    return [
+        python_backend(name, f"doconv_conformance.adapters.{name}", env=env, python=interpreters.get(name, ""),
+                       install=f"pip install 'doconv-core[{name}]'")
+        for name in names
+    ]  # fmt: skip
+
+
+def _interpreter(item: str) -> tuple[str, str]:
+    import shutil
+
+    name, _, path = item.partition("=")
+    if not shutil.which(path):
+        raise ValueError(f"--python must be NAME=PATH with a program at PATH. Received: {item}")
+    return name, path
+
+
+def _of_dtypes(pairs: list, dtype: str | None) -> list:
+    from doconv_conformance.cases import DTYPES
+
+    if dtype is None:
+        return pairs
+    wanted = [name.strip() for name in dtype.split(",")]
+    if any(name not in DTYPES for name in wanted):
+        raise ValueError(f"--dtype must be of {', '.join(DTYPES)}. Received: {dtype}")
+    chosen = [pair for pair in pairs if pair[0].dtype in wanted]
+    if not chosen:
+        raise ValueError(f"the stage has no case of that type. Received: {dtype}")
+    return chosen
 
 
 def _picture(image: Path, figure: Path) -> Any:
     from importlib.util import find_spec
 
+    from doconv_conformance.files import check_writable
     from doconv_conformance.picture import load_picture
 
     if not (find_spec("matplotlib") and find_spec("PIL")):
         raise ValueError("--image needs matplotlib and pillow: pip install 'doconv-core[report]'")
-    if figure.suffix not in (".png", ".svg", ".pdf") or not figure.parent.is_dir():
-        raise ValueError(f"--figure must end in .png, .svg or .pdf, in a folder that exists. Received: {figure}")
+    if figure.suffix not in (".png", ".svg", ".pdf"):
+        raise ValueError(f"--figure must end in .png, .svg or .pdf. Received: {figure}")
+    check_writable(figure)
     return load_picture(image)
 
 
-def _run_picture(picture: Any, names: list[str], figure: Path) -> list[Result]:
-    from rich.progress import Progress
-
+def _finish_picture(picture: PictureRun, figure: Path) -> None:
     from doconv_conformance.figure import write_figure
-    from doconv_conformance.picture import LAYERS, run_picture
+    from doconv_conformance.picture import compare_maps
 
-    with Progress(transient=True) as progress:
-        progress.disable = not progress.console.is_terminal
-        task = progress.add_task("picture", total=2 * len(LAYERS) * len(names))
-        run = run_picture(picture, [_backend(name) for name in names], progress=lambda: progress.advance(task))
-    if run.maps:
-        write_figure(run, figure)
-        typer.echo(f"figure: {figure}")
-    return run.results
-
-
-def _backend(name: str) -> Backend:
-    from doconv_conformance.runner import python_backend
-
-    return python_backend(name, f"doconv_conformance.adapters.{name}")
+    compare_maps(picture)
+    if picture.maps:
+        write_figure(picture, figure)

@@ -40,7 +40,7 @@ def inspect(
         with open_input(source, dialect, hints_from(kernel_size, transposed, like=like)) as checkpoint:
             found = describe(checkpoint)
         if json is not None:
-            from doconv_conformance.cli.terminal import write_json
+            from doconv_conformance.files import write_json
 
             write_json(json, found)
         _show(found)

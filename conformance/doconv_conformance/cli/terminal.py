@@ -1,92 +1,148 @@
-"""What the commands show on a terminal and write as JSON, and how they run ports."""
+"""What the commands show on a terminal, how they run ports, and the files of reports that they write."""
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import MofNCompleteColumn, Progress
 from rich.table import Table
 
+from doconv_conformance import html, junit, smoke
 from doconv_conformance.cases import Case
-from doconv_conformance.judge import Result, disagreements, summarise, to_json
+from doconv_conformance.files import write_json, write_text
+from doconv_conformance.judge import Result, disagreements
+from doconv_conformance.picture import PictureRun
+from doconv_conformance.report import worst
 from doconv_conformance.runner import Backend, Run, run_cases
+from doconv_conformance.session import PortSession
 
-# Worst first: the verdict that a line of the table shows.
-SEVERITY = ("mismatch", "crashed", "timeout", "inaccurate", "within_bound", "exact", "unsupported")
 SHOWN = 10
+TIMES = {
+    "start": "to start",
+    "port": "its answers",
+    "picture": "the picture",
+    "reference": "our reference",
+    "judge": "judging",
+}
+COLOURS = {"mismatch": "red", "crashed": "red", "timeout": "red", "inaccurate": "yellow", "unsupported": "dim"}
 
 
-def writable(path: Path | None) -> None:
-    """Raise before any work if a report could not be written there.
+def run_all(
+    backends: Sequence[Backend],
+    pairs: Sequence[tuple[Case, str]],
+    *,
+    then: Callable[[PortSession, Callable[[], None]], None] | None = None,
+    more: int = 0,
+    **options: Any,
+) -> list[Run]:
+    """Each port in its own process, side by side, with a progress bar on a terminal.
 
-    Raises:
-        ValueError: the folder does not exist.
+    Args:
+        backends: the ports.
+        pairs: the cases.
+        then: what to do with a session after its cases; it calls its second argument `more` times.
+        more: the steps of `then`.
+        options: of `run_cases`.
     """
-    if path is not None and not path.parent.is_dir():
-        raise ValueError(f"the folder of {path} does not exist")
-
-
-def run_all(backends: Sequence[Backend], pairs: Sequence[tuple[Case, str]], **options: Any) -> list[Run]:
-    """Each port in its own process, side by side, with a progress bar on a terminal."""
     with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), transient=True) as progress:
         progress.disable = not progress.console.is_terminal
 
         def run(backend: Backend) -> Run:
-            task = progress.add_task(backend.name, total=len(pairs))
-            return run_cases(backend, pairs, progress=lambda: progress.advance(task), **options)
+            task = progress.add_task(backend.name, total=len(pairs) + more)
+
+            def step() -> None:
+                progress.advance(task)
+
+            after = (lambda session: then(session, step)) if then else None
+            return run_cases(backend, pairs, progress=step, then=after, **options)
 
         with ThreadPoolExecutor(len(backends)) as pool:
             return list(pool.map(run, backends))
 
 
-def report(runs: Sequence[Run], results: Sequence[Result], path: Path | None) -> int:
-    """Print the table, the time and what disagrees, write the JSON report, and return the exit status: 0 or 1."""
+def show(report: Mapping[str, Any]) -> int:
+    """Print the report: table, time, smoke cases, diagnosis, what disagrees. Returns the exit status, 0 or 1."""
     console = Console(width=None if Console().is_terminal else 120)
-    console.print(_table(results))
-    for run in runs:
-        start, total = run.seconds.get("start", 0.0), run.seconds.get("total", 0.0)
-        console.print(
-            f"{run.backend.name}: {run.hello.get('version', 'did not start')}; {total:.1f} s, {start:.1f} s of it to start"
-        )
-    wrong = disagreements(results)
+    console.print(_table(report["results"]))
+    for line in _times(report):
+        console.print(line, markup=False, highlight=False)
+    for port in report["ports"]:
+        if port["smoke"]:
+            text = f"{port['backend']}: the smoke case failed: {port['smoke']}. {smoke.ADVICE.capitalize()}."
+            console.print(text, markup=False, style="red")
+    for diagnosis in report["diagnosis"]:
+        head = f"{diagnosis['backend']}: {diagnosis['consistent_with']} ({len(diagnosis['cases'])} rows)"
+        for text in (
+            head,
+            f"  look at: {diagnosis['look_at']}",
+            *(f"  {line}" for line in diagnosis.get("detail", ())),
+        ):
+            console.print(text, markup=False, highlight=False)
+    wrong = disagreements(Result(**row) for row in report["results"])
     for line in wrong[:SHOWN]:
-        console.print(line, markup=False)
+        console.print(line, markup=False, highlight=False)
     if len(wrong) > SHOWN:
         console.print(f"... and {len(wrong) - SHOWN} more")
-    summary = summarise(results)
-    console.print("All agree." if summary["agree"] else "They do not agree.")
-    if path:
-        write_json(path, to_json(results))
-    return 0 if summary["agree"] else 1
+    agree = report["summary"]["agree"]
+    console.print("All agree." if agree else "They do not agree.")
+    return 0 if agree else 1
 
 
-def _table(results: Sequence[Result]) -> Table:
+def write(
+    report: Mapping[str, Any],
+    *,
+    to_json: Path | None = None,
+    to_html: Path | None = None,
+    to_junit: Path | None = None,
+    picture: PictureRun | None = None,
+) -> None:
+    """Write the files of the report that are asked for; the page shows the figure of `picture`."""
+    if to_json:
+        write_json(to_json, report)
+    if to_junit:
+        write_text(to_junit, junit.render(report))
+    if to_html:
+        write_text(to_html, html.render(report, figure=_small_figure(picture) if picture and picture.maps else b""))
+
+
+def _small_figure(picture: PictureRun) -> bytes:
+    from doconv_conformance.figure import write_figure
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "figure.jpg"
+        write_figure(picture, path, dpi=80)
+        return path.read_bytes()
+
+
+def _table(results: Sequence[Mapping[str, Any]]) -> Table:
     table = Table("backend", "operation", "cases", "verdict", "share of bound", "r", "seconds")
-    groups: dict[tuple[str, str], list[Result]] = {}
-    for result in results:
-        groups.setdefault((result.backend, result.operation), []).append(result)
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for row in results:
+        groups.setdefault((row["backend"], row["operation"]), []).append(row)
     for (name, operation), rows in groups.items():
-        verdict = min((row.verdict for row in rows), key=SEVERITY.index)
-        skipped = sum(row.verdict == "unsupported" for row in rows)
-        fraction = max((row.bound_fraction for row in rows if row.bound_fraction is not None), default=None)
-        r = max((row.r for row in rows if row.r is not None), default=None)
-        cases = f"{len(rows) - skipped}" + (f" (+{skipped} unsupported)" if skipped else "")
-        colour = {"mismatch": "red", "crashed": "red", "timeout": "red", "inaccurate": "yellow"}.get(verdict, "green")
-        numbers = [f"{number:.3f}" if number is not None else "" for number in (fraction, r)]
-        table.add_row(
-            name, operation, cases, f"[{colour}]{verdict}", *numbers, f"{sum(row.seconds for row in rows):.1f}"
-        )
+        line = worst(rows)
+        cases = f"{line['cases']}" + (f" (+{line['unsupported']} unsupported)" if line["unsupported"] else "")
+        colour = COLOURS.get(line["verdict"], "green")
+        numbers = [f"{line[name]:.3f}" if line[name] is not None else "" for name in ("bound_fraction", "r")]
+        verdict = f"[{colour}]{line['verdict']}[/]"
+        table.add_row(escape(name), operation, cases, verdict, *numbers, f"{line['seconds']:.1f}")
     return table
 
 
-def write_json(path: Path, report: dict[str, Any]) -> None:
-    """Under a temporary name first, so that an interrupted run leaves the old file."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(report, indent=1) + "\n")
-    temporary.replace(path)
+def _times(report: Mapping[str, Any]) -> list[str]:
+    """Where the time went: a line a port, and one for the whole."""
+    lines = []
+    for port in report["ports"]:
+        seconds = port["seconds"]
+        parts = [f"{seconds[name]:.1f} {text}" for name, text in TIMES.items() if name in seconds]
+        version = port["hello"].get("version", "did not start")
+        lines.append(f"{port['backend']} ({version}): {seconds['total']:.1f} s = {', '.join(parts)}")
+    seconds = report["seconds"]
+    parts = [f"{value:.1f} {name}" for name, value in seconds.items() if name != "total"]
+    return [*lines, f"in all {seconds['total']:.1f} s{', of it ' if parts else ''}{', '.join(parts)}"]

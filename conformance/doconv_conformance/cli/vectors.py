@@ -1,0 +1,65 @@
+"""`doconv vectors`: the cases as files, for a port that is not a program."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+vectors = typer.Typer(help="The cases as files: write them, and judge what a port made of them.", no_args_is_help=True)
+
+Stage = Annotated[str | None, typer.Option(help="One stage only.")]
+CaseId = Annotated[str | None, typer.Option(help="One case: its id, or the beginning of it.")]
+
+
+@vectors.command()
+def export(
+    folder: Annotated[Path, typer.Argument(help="A new or empty folder.")], stage: Stage = None, case: CaseId = None
+) -> None:
+    """Write requests, inputs and right outputs to a folder.
+
+    Exit status: 0 written, 2 unusable arguments.
+    """
+    from doconv_conformance.cases import select
+    from doconv_conformance.vectors import export as export_vectors
+
+    try:
+        pairs = select(stage, case)
+        export_vectors(folder, pairs)
+    except ValueError as error:
+        typer.echo(f"doconv vectors export: {error}", err=True)
+        raise typer.Exit(2) from None
+    typer.echo(f"{len(pairs)} operations in {folder}; {folder / 'README.txt'} says what they are")
+
+
+@vectors.command()
+def check(
+    folder: Annotated[Path, typer.Argument(help="A folder that export wrote and a port added its outputs to.")],
+    stage: Stage = None,
+    case: CaseId = None,
+    json: Annotated[Path | None, typer.Option(help="Write the report to this JSON file.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write the report to this HTML page.")] = None,
+    junit: Annotated[Path | None, typer.Option(help="Write the report to this JUnit XML file.")] = None,
+) -> None:
+    """Judge the outputs that a port wrote to a folder of vectors.
+
+    Exit status: 0 it agrees with the reference, 1 it does not, 2 unusable arguments.
+    """
+    from doconv_conformance.cases import select
+    from doconv_conformance.cli.terminal import show, write
+    from doconv_conformance.files import check_writable
+    from doconv_conformance.offline import check_folder
+    from doconv_conformance.report import build
+
+    try:
+        pairs = select(stage, case)
+        check_writable(json, html, junit)
+        run = check_folder(folder, pairs)
+    except ValueError as error:
+        typer.echo(f"doconv vectors check: {error}", err=True)
+        raise typer.Exit(2) from None
+    report = build([run])
+    status = show(report)
+    write(report, to_json=json, to_html=html, to_junit=junit)
+    raise typer.Exit(status)
