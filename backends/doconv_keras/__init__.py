@@ -5,6 +5,7 @@ try:
 except ImportError as error:
     raise ImportError("doconv_keras needs Keras: pip install 'doconv-core[keras]'") from error
 
+from doconv_keras._checkpoint import load_checkpoint, save_checkpoint
 from doconv_keras._layers import (
     DOConv1D,
     DOConv1DTranspose,
@@ -27,4 +28,6 @@ __all__ = [
     "DODepthwiseConv1D",
     "DODepthwiseConv2D",
     "fold_layer",
+    "load_checkpoint",
+    "save_checkpoint",
 ]

@@ -1,0 +1,165 @@
+"""Portable checkpoints of `flax.linen` variables."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from flax.core import FrozenDict, freeze
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from doconv_core.checkpoint import LayerInfo, ModelLayer, ModelState, ModelTensor, NameMap, load_model, save_model
+from doconv_flax._linen_models import ConvSpec, _boxed, _raw
+
+Key = tuple[str, ...]
+
+
+def save_checkpoint(
+    variables: Any,
+    path: str | os.PathLike[str],
+    spec: ConvSpec,
+    *,
+    name_map: NameMap | None = None,
+    strict: bool = True,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Save variables as a portable checkpoint, which every backend of doconv loads and `doconv fold` folds without one.
+
+    Stored are convolutions (plain or over-parameterized), dense layers, embeddings and normalisations.
+
+    Args:
+        variables: what `model.init` gave, with the collections "params" and "batch_stats"; or the params alone.
+        path: the file, `.safetensors` by custom; replaced once it is complete.
+        spec: of `conv_spec(model, *inputs)`: names and shapes alone do not tell a convolution.
+        name_map: what a layer is called in the file, where that is not its path (`block.Conv_0`): a dict from paths, a
+            function of the path, or pairs of a regular expression for the whole path and a replacement.
+        strict: False stores tensors that are of none of these layers as they are; only this function's twin loads them.
+        metadata: further strings for the file.
+
+    Raises:
+        TypeError: `variables` is no tree of dicts.
+        ValueError: tensors of other layers, stacked layers among them (`nn.scan`, `nn.vmap`); two layers with one name; a
+            `name_map` that names no layer.
+        OSError: the file cannot be written.
+    """
+    save_model(path, _Tree(variables, spec).state, name_map=name_map, strict=strict, metadata=metadata)
+
+
+def load_checkpoint(
+    path: str | os.PathLike[str],
+    variables: Any,
+    spec: ConvSpec,
+    *,
+    name_map: NameMap | None = None,
+    strict: bool = True,
+) -> Any:
+    """The values of a portable checkpoint in the form of `variables`.
+
+    A DO-Conv layer loads into a DO-Conv layer with the same `d_mul`, a plain one into a plain one.
+
+    Args:
+        path: the file.
+        variables: as in `save_checkpoint`, of the model that is to go on; it stays as it is.
+        spec: as in `save_checkpoint`.
+        name_map: as in `save_checkpoint`: what a layer of this model is called in the file.
+        strict: False takes what fits and logs the rest as warnings of the logger "doconv".
+
+    Returns:
+        A new tree with the structure, types and placement of `variables`.
+
+    Raises:
+        TypeError: `variables` is no tree of dicts.
+        ValueError: the file cannot be read or does not fit (`doconv_core.checkpoint.CheckpointError`, which lists what is
+            missing, left over, of another shape or with other options); a `name_map` that names no layer.
+        OSError: the file cannot be opened.
+    """
+    tree = _Tree(variables, spec)
+    load_model(path, tree.state, name_map=name_map, strict=strict)
+    return tree.rebuild()
+
+
+class _Tree:
+    """Variables, flat: their layers, and the values that replace them."""
+
+    def __init__(self, variables: Any, spec: ConvSpec) -> None:
+        if not isinstance(variables, Mapping):
+            raise TypeError(f"variables must be nested dicts of arrays. Received: {type(variables).__name__}")
+        self.given, self.whole = variables, "params" in variables
+        self.flat: dict[Key, Any] = flatten_dict(
+            variables if self.whole else {"params": variables}, keep_empty_nodes=True
+        )
+        self.state = ModelState()
+        leaves: dict[Key, dict[str, Key]] = {}
+        for key, leaf in self.flat.items():
+            if key[0] in ("params", "batch_stats") and hasattr(_raw(leaf), "shape"):
+                leaves.setdefault(key[1:-1], {})[key[-1]] = key
+        covered: set[Key] = set()
+        for path, names in leaves.items():
+            found = self._layer("/".join(path), names, spec)
+            if found:
+                info, roles = found
+                covered |= set(roles.values())
+                self.state.layers[".".join(path)] = ModelLayer(
+                    info, self._reader(info, roles), self._writer(info, roles)
+                )
+        for key, leaf in self.flat.items():
+            if key not in covered and hasattr(_raw(leaf), "shape"):
+                name = ".".join(key[1:] if key[0] == "params" else key)
+                self.state.others[name] = ModelTensor(
+                    lambda key=key: self._read(key), lambda a, key=key: self._write(key, a)
+                )
+
+    def rebuild(self) -> Any:
+        """The tree with its present values."""
+        tree = unflatten_dict(self.flat)
+        tree = tree if self.whole else tree["params"]
+        return freeze(tree) if isinstance(self.given, FrozenDict) else tree
+
+    def _layer(self, path: str, names: dict[str, Key], spec: ConvSpec) -> tuple[LayerInfo, dict[str, Key]] | None:
+        bias = {"bias": names["bias"]} if "bias" in names else {}
+        entry = spec.get(path)
+        if entry is not None and "kernel" in names:
+            if entry.stacked or entry.refused:
+                return None
+            D = {"D_delta": names["D"]} if "D" in names else {}
+            geometry = entry.geometry(_raw(self.flat[names["D"]]).shape[-2] if D else None).to_json()
+            known = ("in_channels", "out_channels", "kernel_size", "groups", "transposed", *(("d_mul",) if D else ()))
+            info = LayerInfo(
+                "conv", {}, {option: geometry[option] for option in known}, transpose_kernel=entry.transpose_kernel
+            )
+            return info, {"W" if D else "weight": names["kernel"]} | D | bias
+        if set(names) <= {"embedding"}:
+            return LayerInfo("embedding", {}), {"weight": names["embedding"]}
+        if {"mean", "var"} <= set(names) <= {"mean", "var", "scale", "bias"}:
+            roles = {"weight": "scale", "bias": "bias", "running_mean": "mean", "running_var": "var"}
+            return LayerInfo("batch_norm", {}), {role: names[name] for role, name in roles.items() if name in names}
+        if "scale" in names and set(names) <= {"scale", "bias"} and _raw(self.flat[names["scale"]]).ndim == 1:
+            return LayerInfo("norm", {}), {"weight": names["scale"]} | bias
+        if "kernel" in names and set(names) <= {"kernel", "bias"} and _raw(self.flat[names["kernel"]]).ndim == 2:
+            return LayerInfo("linear", {}), {"weight": names["kernel"]} | bias
+        return None
+
+    def _reader(self, info: LayerInfo, roles: dict[str, Key]) -> Callable[[], dict[str, np.ndarray]]:
+        return lambda: {role: info.to_canonical(role, self._read(key), "flax") for role, key in roles.items()}
+
+    def _writer(self, info: LayerInfo, roles: dict[str, Key]) -> Callable[[dict[str, np.ndarray]], None]:
+        def write(arrays: dict[str, np.ndarray]) -> None:
+            for role, key in roles.items():
+                self._write(key, info.from_canonical(role, arrays[role], "flax"))
+
+        return write
+
+    def _read(self, key: Key) -> np.ndarray:
+        return np.asarray(_raw(self.flat[key]))
+
+    def _write(self, key: Key, array: np.ndarray) -> None:
+        self.flat[key] = _boxed(self.flat[key], placed(array, _raw(self.flat[key])))
+
+
+def placed(array: np.ndarray, like: Any) -> Any:
+    """The values of `array` with the type and placement of `like`, as a copy."""
+    array = np.array(array, like.dtype)
+    return jax.device_put(array, like.sharding) if isinstance(like, jax.Array) else array

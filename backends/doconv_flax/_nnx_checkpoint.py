@@ -1,0 +1,165 @@
+"""Portable checkpoints of `flax.nnx` models."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+from flax import nnx
+
+from doconv_core.checkpoint import LayerInfo, ModelLayer, ModelState, ModelTensor, NameMap, load_model, save_model
+from doconv_flax._linen_checkpoint import placed
+from doconv_flax._nnx_layers import DOConv, DOConvTranspose
+
+M = TypeVar("M", bound=nnx.Module)
+NORMS = {nnx.LayerNorm: "layer", nnx.RMSNorm: "rms", nnx.GroupNorm: "group", nnx.InstanceNorm: "instance"}
+
+
+def save_checkpoint(
+    model: nnx.Module,
+    path: str | os.PathLike[str],
+    *,
+    name_map: NameMap | None = None,
+    strict: bool = True,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Save a model as a portable checkpoint, which every backend of doconv loads and `doconv fold` folds without one.
+
+    Stored are convolutions (plain or over-parameterized), linear layers, embeddings and normalisations. Random states are not.
+
+    Args:
+        model: a module.
+        path: the file, `.safetensors` by custom; replaced once it is complete.
+        name_map: what a layer of the model is called in the file, where that is not its path (`blocks.0.conv`): a dict from
+            paths, a function of the path, or pairs of a regular expression for the whole path and a replacement.
+        strict: False stores Variables that are of none of these layers as they are; only `doconv_flax.nnx` loads them.
+        metadata: further strings for the file.
+
+    Raises:
+        TypeError: `model` is not an nnx module.
+        ValueError: Variables of other layers, stacked layers among them (`nnx.vmap`); two layers with one name; a `name_map`
+            that names no layer.
+        OSError: the file cannot be written.
+    """
+    save_model(path, _state(model), name_map=name_map, strict=strict, metadata=metadata)
+
+
+def load_checkpoint(
+    path: str | os.PathLike[str], model: M, *, name_map: NameMap | None = None, strict: bool = True
+) -> M:
+    """Load a portable checkpoint into a model, in place, value for value. Nothing is changed unless all fits.
+
+    A DO-Conv layer loads into a DO-Conv layer with the same `d_mul`, a plain one into a plain one. Variables stay the same
+    objects.
+
+    Args:
+        path: the file.
+        model: a module.
+        name_map: as in `save_checkpoint`: what a layer of this model is called in the file.
+        strict: False loads what fits and logs the rest as warnings of the logger "doconv".
+
+    Returns:
+        `model`.
+
+    Raises:
+        TypeError: `model` is not an nnx module.
+        ValueError: the file cannot be read or does not fit (`doconv_core.checkpoint.CheckpointError`, which lists what is
+            missing, left over, of another shape or with other options); a `name_map` that names no layer.
+        OSError: the file cannot be opened.
+    """
+    load_model(path, _state(model), name_map=name_map, strict=strict)
+    return model
+
+
+def _state(model: nnx.Module) -> ModelState:
+    """The model's layers, and the Variables that none of them covers."""
+    if not isinstance(model, nnx.Module):
+        raise TypeError(f"model must be a flax.nnx.Module. Received: {type(model).__name__}")
+    state, covered = ModelState(), set[int]()
+    for path, node in nnx.iter_graph(model):
+        found = _layer(node)
+        if found:
+            info, roles = found
+            variables = {role: getattr(node, name) for role, name in roles.items() if getattr(node, name) is not None}
+            if info.kind != "conv" or len(variables.get("W", variables.get("weight")).shape) == _ndim(node):
+                covered |= {id(variable) for variable in variables.values()}
+                layer = ModelLayer(info, _reader(info, variables), _writer(info, variables))
+                state.layers[".".join(map(str, path))] = layer
+    for path, node in nnx.iter_graph(model):
+        if isinstance(node, nnx.Variable) and not isinstance(node, nnx.RngState) and id(node) not in covered:
+            state.others[".".join(map(str, path))] = ModelTensor(_read_one(node), _write_one(node))
+    return state
+
+
+def _layer(node: Any) -> tuple[LayerInfo, dict[str, str]] | None:
+    """The kind of a layer, and the names of its Variables by role; None for what is of no kind that is covered."""
+    epsilon = getattr(node, "epsilon", None)
+    if isinstance(node, nnx.Conv | nnx.ConvTranspose):
+        over = isinstance(node, DOConv | DOConvTranspose) and node.D is not None
+        roles = {"W": "kernel", "D_delta": "D"} if over else {"weight": "kernel"}
+        return LayerInfo("conv", {}, _geometry(node, over), transpose_kernel=getattr(node, "transpose_kernel", False)), {
+            **roles, "bias": "bias",
+        }  # fmt: skip
+    if type(node) is nnx.Linear:
+        return LayerInfo("linear", {}), {"weight": "kernel", "bias": "bias"}
+    if isinstance(node, nnx.Embed):
+        return LayerInfo("embedding", {}), {"weight": "embedding"}
+    if isinstance(node, nnx.BatchNorm):
+        roles = {"weight": "scale", "bias": "bias", "running_mean": "mean", "running_var": "var"}
+        return LayerInfo("batch_norm", {}, epsilon=epsilon), roles
+    for cls, name in NORMS.items():
+        if isinstance(node, cls):
+            known: dict[str, Any] = {"norm": name} | ({"groups": node.num_groups} if name == "group" else {})
+            roles = {"weight": "scale"} | ({"bias": "bias"} if name != "rms" else {})
+            return LayerInfo("norm", {}, known, epsilon), roles
+    return None
+
+
+def _geometry(layer: Any, over: bool) -> dict[str, Any]:
+    size = [layer.kernel_size] if isinstance(layer.kernel_size, int) else list(layer.kernel_size)
+
+    def per_axis(value: Any) -> list[int]:
+        return [value or 1] * len(size) if value is None or isinstance(value, int) else list(value)
+
+    known: dict[str, Any] = {
+        "in_channels": layer.in_features,
+        "out_channels": layer.out_features,
+        "kernel_size": size,
+        "stride": per_axis(layer.strides),
+        "dilation": per_axis(layer.kernel_dilation),
+        "groups": getattr(layer, "feature_group_count", 1),
+        "transposed": isinstance(layer, nnx.ConvTranspose),
+    }
+    return known | ({"d_mul": layer.D.shape[-2]} if over else {})
+
+
+def _ndim(layer: Any) -> int:
+    """The number of axes of a kernel that is not stacked; `W` has one axis of columns where `S != K`."""
+    size = [layer.kernel_size] if isinstance(layer.kernel_size, int) else list(layer.kernel_size)
+    taps = int(np.prod(size))
+    columns = layer.D.shape[-2] if isinstance(layer, DOConv | DOConvTranspose) and layer.D is not None else taps
+    return 2 + (len(size) if columns == taps else 1)
+
+
+def _reader(info: LayerInfo, variables: dict[str, nnx.Variable]) -> Callable[[], dict[str, np.ndarray]]:
+    return lambda: {
+        role: info.to_canonical(role, _read_one(variable)(), "flax") for role, variable in variables.items()
+    }
+
+
+def _writer(info: LayerInfo, variables: dict[str, nnx.Variable]) -> Callable[[dict[str, np.ndarray]], None]:
+    def write(arrays: dict[str, np.ndarray]) -> None:
+        for role, variable in variables.items():
+            _write_one(variable)(info.from_canonical(role, arrays[role], "flax"))
+
+    return write
+
+
+def _read_one(variable: nnx.Variable) -> Callable[[], np.ndarray]:
+    return lambda: np.asarray(variable[...])
+
+
+def _write_one(variable: nnx.Variable) -> Callable[[np.ndarray], None]:
+    return lambda array: variable.set_value(placed(array, variable[...]))

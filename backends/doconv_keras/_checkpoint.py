@@ -1,0 +1,189 @@
+"""Portable checkpoints: save a model, and load one that any backend saved."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
+
+import keras
+import numpy as np
+
+from doconv_core.checkpoint import LayerInfo, ModelLayer, ModelState, ModelTensor, NameMap, load_model, save_model
+from doconv_keras._arrays import to_numpy
+from doconv_keras._layers import DOConvMixin
+
+L = TypeVar("L", bound=keras.layers.Layer)
+DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
+TRANSPOSED = (keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose, keras.layers.Conv3DTranspose)
+CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D, *DEPTHWISE, *TRANSPOSED)
+SEPARABLE = (keras.layers.SeparableConv1D, keras.layers.SeparableConv2D)
+
+
+def save_checkpoint(
+    model: keras.layers.Layer,
+    path: str | os.PathLike[str],
+    *,
+    name_map: NameMap | None = None,
+    strict: bool = True,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Save a model as a portable checkpoint, which every backend of doconv loads and `doconv fold` folds without one.
+
+    Stored are convolutions (plain or over-parameterized), dense layers, embeddings and normalisations. Random states and the
+    optimizer are not.
+
+    Args:
+        model: a built model or layer.
+        path: the file, `.safetensors` by custom; replaced once it is complete.
+        name_map: what a layer of the model is called in the file, where that is not its path (the names of layers from the
+            model's first level on, joined by dots): a dict from paths, a function of the path, or pairs of a regular
+            expression for the whole path and a replacement.
+        strict: False stores weights that are of none of these layers as they are; only `doconv_keras` loads them.
+        metadata: further strings for the file.
+
+    Raises:
+        TypeError: `model` is not a layer.
+        ValueError: weights of other layers; two layers with one name; a model that is not built; a `name_map` that names no
+            layer.
+        OSError: the file cannot be written.
+    """
+    save_model(path, _state(model), name_map=name_map, strict=strict, metadata=metadata)
+
+
+def load_checkpoint(
+    path: str | os.PathLike[str], model: L, *, name_map: NameMap | None = None, strict: bool = True
+) -> L:
+    """Load a portable checkpoint into a built model, in place, value for value. Nothing is changed unless all fits.
+
+    A DO-Conv layer loads into a DO-Conv layer with the same `d_mul`, a plain one into a plain one. A depthwise convolution and
+    a grouped one with as many groups as channels load into each other.
+
+    Args:
+        path: the file.
+        model: a built model or layer.
+        name_map: as in `save_checkpoint`: what a layer of this model is called in the file.
+        strict: False loads what fits and logs the rest as warnings of the logger "doconv".
+
+    Returns:
+        `model`.
+
+    Raises:
+        TypeError: `model` is not a layer.
+        ValueError: the file cannot be read or does not fit (`doconv_core.checkpoint.CheckpointError`, which lists what is
+            missing, left over, of another shape or with other options); a model that is not built; a `name_map` that names no
+            layer.
+        OSError: the file cannot be opened.
+    """
+    load_model(path, _state(model), name_map=name_map, strict=strict)
+    return model
+
+
+def _state(model: keras.layers.Layer) -> ModelState:
+    """The model's layers, and the weights that none of them covers."""
+    if not isinstance(model, keras.layers.Layer):
+        raise TypeError(f"model must be a keras.layers.Layer. Received: {type(model).__name__}")
+    if not model.built:
+        raise ValueError(f"build the model first. Received: {model.name}, built=False")
+    state, covered, first = ModelState(), set[int](), dict[int, str]()
+    for path, layer in _walk(model, ""):
+        found = _layer(layer)
+        if found is None:
+            continue
+        if id(layer) in first:
+            state.aliases[path] = first[id(layer)]
+            continue
+        if path in state.layers:
+            raise ValueError(f"two layers have one path: give them other names. Received: {path}")
+        info, variables = found
+        first[id(layer)] = path
+        covered |= {id(variable) for variable in variables.values()}
+        state.layers[path] = ModelLayer(info, _reader(info, variables), _writer(info, variables))
+    for path, layer in _walk(model, ""):
+        for variable in (*layer._trainable_variables, *layer._non_trainable_variables):
+            if id(variable) not in covered and not isinstance(layer, keras.random.SeedGenerator):
+                covered.add(id(variable))
+                name = f"{path}.{variable.name}".lstrip(".")
+                state.others[name] = ModelTensor(_read_one(variable), _write_one(variable))
+    return state
+
+
+def _walk(layer: keras.layers.Layer, path: str) -> Iterator[tuple[str, keras.layers.Layer]]:
+    """Every layer with its path, a shared one with each; the path of the model itself is ""."""
+    yield path, layer
+    for inner in layer._flatten_layers(include_self=False, recursive=False):
+        yield from _walk(inner, f"{path}.{inner.name}".lstrip("."))
+
+
+def _layer(layer: keras.layers.Layer) -> tuple[LayerInfo, dict[str, Any]] | None:
+    """The kind of a layer, and its variables by role; None for what is of no kind that is covered."""
+    epsilon = getattr(layer, "epsilon", None)
+    variables: dict[str, Any]
+    if (
+        isinstance(layer, CONVOLUTIONS)
+        and not isinstance(layer, SEPARABLE)
+        and not getattr(layer, "lora_enabled", False)
+    ):
+        over = isinstance(layer, DOConvMixin) and layer.D is not None
+        kernel = layer.W if isinstance(layer, DOConvMixin) else layer.kernel
+        variables = {"W" if over else "weight": kernel, "D_delta": layer.D if over else None, "bias": layer.bias}
+        info = LayerInfo(
+            "conv", {}, _geometry(layer, tuple(kernel.shape), over), depthwise=isinstance(layer, DEPTHWISE)
+        )
+    elif type(layer) is keras.layers.Dense and not layer.lora_enabled:
+        info, variables = LayerInfo("linear", {}), {"weight": layer.kernel, "bias": layer.bias}
+    elif type(layer) is keras.layers.Embedding and not layer.lora_enabled:
+        info, variables = LayerInfo("embedding", {}), {"weight": layer.embeddings}
+    elif isinstance(layer, keras.layers.BatchNormalization):
+        info = LayerInfo("batch_norm", {}, epsilon=epsilon)
+        variables = {"weight": layer.gamma, "bias": layer.beta, "running_mean": layer.moving_mean}
+        variables["running_var"] = layer.moving_variance
+    elif isinstance(layer, keras.layers.GroupNormalization):
+        info = LayerInfo("norm", {}, {"norm": "group", "groups": layer.groups}, epsilon)
+        variables = {"weight": layer.gamma, "bias": layer.beta}
+    elif isinstance(layer, keras.layers.LayerNormalization):
+        info = LayerInfo("norm", {}, {"norm": "layer"}, epsilon)
+        variables = {"weight": layer.gamma, "bias": layer.beta}
+    else:
+        return None
+    variables = {role: variable for role, variable in variables.items() if variable is not None}
+    many = info.kind == "norm" and any(len(variable.shape) != 1 for variable in variables.values())
+    return None if many else (info, variables)
+
+
+def _geometry(layer: Any, kernel: tuple[int, ...], over: bool) -> dict[str, Any]:
+    first, second = kernel[-2:]
+    depthwise, transposed = isinstance(layer, DEPTHWISE), isinstance(layer, TRANSPOSED)
+    channels = second if transposed else first if depthwise else first * layer.groups
+    known: dict[str, Any] = {
+        "in_channels": channels,
+        "out_channels": first if transposed else first * second if depthwise else second,
+        "kernel_size": list(layer.kernel_size),
+        "stride": list(layer.strides),
+        "dilation": list(layer.dilation_rate),
+        "groups": channels if depthwise else getattr(layer, "groups", 1),
+        "transposed": transposed,
+    }
+    if layer.padding == "valid" and not transposed:
+        known["padding"] = [[0, 0] for _ in layer.kernel_size]
+    return known | ({"d_mul": layer.d_mul} if over else {})
+
+
+def _reader(info: LayerInfo, variables: dict[str, Any]) -> Callable[[], dict[str, np.ndarray]]:
+    return lambda: {role: info.to_canonical(role, to_numpy(variable), "keras") for role, variable in variables.items()}
+
+
+def _writer(info: LayerInfo, variables: dict[str, Any]) -> Callable[[dict[str, np.ndarray]], None]:
+    def write(arrays: dict[str, np.ndarray]) -> None:
+        for role, variable in variables.items():
+            _write_one(variable)(info.from_canonical(role, arrays[role], "keras"))
+
+    return write
+
+
+def _read_one(variable: Any) -> Callable[[], np.ndarray]:
+    return lambda: to_numpy(variable)
+
+
+def _write_one(variable: Any) -> Callable[[np.ndarray], None]:
+    return lambda array: variable.assign(np.ascontiguousarray(array))
