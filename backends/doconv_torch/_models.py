@@ -52,12 +52,12 @@ def overparameterize(model: M, *, d_mul: int | None = None, where: Where | None 
         raise ValueError(f"the model has no convolution. Received: {type(model).__name__}")
     selected = _select(found, model, where)
     chosen = {
-        path: depth_multiplier(conv.kernel_size, d_mul, received=f"{path}: {conv}, d_mul={d_mul!r}")
+        path: depth_multiplier(conv.kernel_size, d_mul, received=f"{path or 'the layer'}: {conv}, d_mul={d_mul!r}")
         for path, conv in selected.items()
         if not isinstance(conv, DOConvMixin) and math.prod(conv.kernel_size) != 1
     }
     if not chosen:
-        states = "; ".join(f"{path}: {_state(conv)}" for path, conv in selected.items())
+        states = "; ".join(f"{path or 'the layer'}: {_state(conv)}" for path, conv in selected.items())
         raise ValueError(f"nothing is left to over-parameterize. Received: {states}")
     for module in model.modules():
         if any(cls.__name__ in WRAPPERS for cls in type(module).__mro__):
@@ -83,7 +83,7 @@ def overparameterize(model: M, *, d_mul: int | None = None, where: Where | None 
         replaced(weight, twin.W, f"{path}.weight".lstrip("."), "overparameterize")
     log.info("over-parameterized %d of %d convolutions", len(chosen), len(found))
     for path, state in inspect_model(model).items():
-        log.info("%s: %s%s", path, state, "" if path in selected else ", not selected")
+        log.info("%s: %s%s", path or "the layer", state, "" if path in selected else ", not selected")
     return model
 
 
@@ -120,7 +120,7 @@ def fold(model: M) -> M:
                 replaced(parameter, done[key], f"{path}.{name}".lstrip("."), "fold")
     log.info("folded %d of %d convolutions", len(layers), len(found))
     for path, state in inspect_model(model).items():
-        log.info("%s: %s, %s", path, state, "folded" if path in layers else "was plain before")
+        log.info("%s: %s, %s", path or "the layer", state, "folded" if path in layers else "was plain before")
     return model
 
 
@@ -171,7 +171,7 @@ def _select(found: dict[str, _ConvNd], model: nn.Module, where: Where | None) ->
 
 
 def _refuse(verb: str, reasons: dict[str, str]) -> None:
-    stated = "; ".join(f"{path}: {reason}" for path, reason in reasons.items() if reason)
+    stated = "; ".join(f"{path or 'the layer'}: {reason}" for path, reason in reasons.items() if reason)
     if stated:
         raise ValueError(f"some convolutions can't be {verb}. Received: {stated}")
 
