@@ -102,7 +102,7 @@ def _first_wrong(case: Case, operation: str, numerics: Numerics, got: Mapping[st
         value = got.get(name)
         if value is None or value.shape != want.value.shape:
             continue
-        allowed = np.where(np.isinf(want.bound), np.inf, 0.0) if exact else want.bound
+        allowed = want.allowed(exact)
         error = np.abs(value.astype(np.float64) - want.value)
         wrong = np.argwhere(~(error <= allowed))  # a NaN is wrong, too
         if len(wrong):

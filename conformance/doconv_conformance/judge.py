@@ -86,7 +86,7 @@ def judge(expected: Mapping[str, Expected], outputs: Mapping[str, np.ndarray], *
             where = tuple(int(i) for i in np.argwhere(~np.isfinite(got))[0])
             return _mismatch(f"{name}{list(where)} is {got[where]}; must be {_number(want.value[where])}")
         error = np.abs(got - want.value)
-        allowed = np.where(np.isinf(want.bound), np.inf, 0.0) if exact else want.bound
+        allowed = want.allowed(exact)
         fraction = max(fraction, _largest_ratio(error, want.bound))
         r = max(r, _largest_ratio(error, want.scale) if want.scale.any() else 0.0)
         if (error > allowed).any():
@@ -97,6 +97,11 @@ def judge(expected: Mapping[str, Expected], outputs: Mapping[str, np.ndarray], *
                 f"{'' if exact else f' within {allowed[where]:.3g}'} ({int(wrong.sum())} of {wrong.size} values are wrong)"
             )
             return _mismatch(text, fraction, r)
+        if want.alive is not None and (dead := want.alive & ~got.any(axis=tuple(range(got.ndim - 1)))).any():
+            column = int(np.flatnonzero(dead)[0])
+            return _mismatch(
+                f"{name}[..., {column}] is zero throughout, as is that column of D: neither can be trained"
+            )
     if exact:
         return {"verdict": "exact", "bound_fraction": 0.0, "r": 0.0, "reason": ""}
     return {

@@ -85,12 +85,18 @@ class Expected:
         bound: how far off an element may be; infinite where any finite value is right.
         scale: `u * a`, the unit in which `r` is measured.
         dtype: the type the output must have.
+        alive: the entries of the last axis that must not be zero throughout, or None: columns that would never be trained.
     """
 
     value: np.ndarray
     bound: np.ndarray
     scale: np.ndarray
     dtype: np.dtype
+    alive: np.ndarray | None = None
+
+    def allowed(self, exact: bool) -> np.ndarray:
+        """How far off an element may be where values must be equal, or not."""
+        return np.where(np.isinf(self.bound), np.inf, 0.0) if exact else self.bound
 
 
 def gamma(n: float, u: float) -> float:
@@ -118,6 +124,7 @@ class _Output:
         norms: of the two factors of the convolution, for algorithms with a bound by norms only; with its size and rank.
         once: the bound where the accumulator forms every sum exactly, for cases made so or without a sum; None elsewhere.
         sums: what they are, as in `Numerics.forming`.
+        alive: as in `Expected`.
     """
 
     value: np.ndarray
@@ -130,11 +137,12 @@ class _Output:
     norms: tuple[float, int, int] | None = None
     once: np.ndarray | None = None
     sums: str = "products"
+    alive: np.ndarray | None = None
 
     def within(self, numerics: Numerics) -> Expected:
         """With the bound for a port's arithmetic."""
         unit = UNIT_ROUNDOFF[self.unit] * self.scale
-        return Expected(self.value, self._bound(numerics.forming(self.sums)), unit, DTYPES[self.dtype])
+        return Expected(self.value, self._bound(numerics.forming(self.sums)), unit, DTYPES[self.dtype], self.alive)
 
     def _bound(self, numerics: Numerics) -> np.ndarray:
         types = {self.dtype, *self.cast}
@@ -264,10 +272,13 @@ def _copies(geometry: ConvGeometry, size: tuple[int, ...]) -> int:
 
 
 def _rounding(value: np.ndarray, dtype: str, error: np.ndarray | None = None) -> np.ndarray:
-    """The bound of a sum that is off by `error` and rounded once to `dtype`; nothing where the type holds it."""
-    error = np.zeros(value.shape) if error is None else error
-    held = (value.astype(DTYPES[dtype]) == value) & (error == 0)
-    return np.where(held, 0.0, error + UNIT_ROUNDOFF[dtype] * (np.abs(value) + error))
+    """The bound of a sum that is off by `error` and rounded once to `dtype`; nothing where the type holds an exact sum."""
+    if error is None:
+        error = np.zeros(value.shape)
+    held = value.astype(DTYPES[dtype]) == value
+    half_unit = UNIT_ROUNDOFF[dtype] * np.ldexp(0.5, np.frexp(value)[1])  # in the last place of the exact sum
+    off = error + UNIT_ROUNDOFF[dtype] * (np.abs(value) + error)
+    return np.where(error > 0, off, np.where(held, 0.0, half_unit))
 
 
 def _smallest_normal(dtype: str) -> float:
@@ -275,11 +286,15 @@ def _smallest_normal(dtype: str) -> float:
 
 
 def _initialised(case: Case) -> dict[str, _Output]:
-    """Exact in every type: the kernel in the first tile, zeros elsewhere; the surplus columns are free."""
+    """Exact in every type: the kernel in the first tile, zeros elsewhere; the surplus columns are free, but not zero.
+
+    Where `W`, `D_delta` and `E` all have a column of zeros, no gradient ever reaches it.
+    """
     W, D_delta = start_from_kernel(case.tensors["weight"], case.geometry)
     outputs = {"weight": _given(case, "weight"), "W": _exactly(W, case.param_dtype)}
-    surplus = np.broadcast_to(spread_tiles(np.ones(case.geometry.taps), case.geometry) == 0, W.shape)
-    outputs["W"] = replace(outputs["W"], once=np.where(surplus, np.inf, 0.0))
+    surplus = spread_tiles(np.ones(case.geometry.taps), case.geometry) == 0
+    bound = np.where(np.broadcast_to(surplus, W.shape), np.inf, 0.0)
+    outputs["W"] = replace(outputs["W"], once=bound, alive=surplus)
     return outputs | ({} if D_delta is None else {"D_delta": _exactly(D_delta, case.param_dtype)})
 
 
