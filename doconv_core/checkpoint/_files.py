@@ -41,9 +41,13 @@ DTYPES: dict[str, np.dtype] = {
     }.items()
 }  # fmt: skip
 CODES = {dtype: code for code, dtype in DTYPES.items()}
-BITS = {code: 8 * dtype.itemsize for code, dtype in DTYPES.items()} | {
-    "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8,
+# Bits of every type of the format, in the order in which the library puts tensors of different types.
+BITS = {
+    "U64": 64, "I64": 64, "F64": 64, "C64": 64, "F32": 32, "U32": 32, "I32": 32, "BF16": 16, "F16": 16, "U16": 16, "I16": 16,
+    "F8_E5M2FNUZ": 8, "F8_E4M3FNUZ": 8, "F8_E8M0": 8, "F8_E4M3": 8, "F8_E5M2": 8, "I8": 8, "U8": 8,
+    "F6_E3M2": 6, "F6_E2M3": 6, "F4": 4, "BOOL": 8,
 }  # fmt: skip
+ORDER = list(BITS)
 CHUNK = 2**23  # bytes of a tensor that is passed through, at a time
 LONGEST_HEADER = 100_000_000  # the library's limit
 
@@ -144,7 +148,7 @@ class TensorWriter:
         metadata: strings to store.
 
     Attributes:
-        order: the names in the order of their bytes: by size of the type, then by name, as the library orders them.
+        order: the names in the order of their bytes: by type, wide ones first, then by name, as the library orders them.
 
     Raises:
         OSError: the folder does not exist or is not writable, or the disk is too small.
@@ -157,7 +161,7 @@ class TensorWriter:
         metadata: Mapping[str, str],
     ) -> None:
         self.path = Path(os.path.realpath(path))
-        self.order = sorted(tensors, key=lambda name: (-BITS[tensors[name][0]], name))
+        self.order = sorted(tensors, key=lambda name: (ORDER.index(tensors[name][0]), name))
         header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
         self._start: dict[str, int] = {}
         self._end: dict[str, int] = {}

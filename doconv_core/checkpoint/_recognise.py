@@ -54,7 +54,9 @@ def recognise_torch(
             found[path] = LayerInfo("batch_norm", {role: leaves[role] for role in roles if role in leaves})
         elif "weight" in leaves and len(shape["weight"]) in (1, 2, 3, 4, 5):
             tensors = {leaf: name for leaf, name in leaves.items() if leaf in ("weight", "bias")}
-            found[path] = _plain(path, tensors, shape["weight"], hints)
+            layer = _plain(path, tensors, shape, hints)
+            if layer is not None:
+                found[path] = layer
     return found
 
 
@@ -122,7 +124,9 @@ def _do_layer(
     first, second, multiplier = shape["W"]
     channels, taps, columns = shape["D"]
     plain = channels % second == 0 and first % (channels // second or 1) == 0
-    transposed = _matches(path, hints.transposed) or (not plain and first == channels and dialect is None)
+    transposed = dialect is None and (
+        _is_transposed(path, shape["W"], shape, hints) or (not plain and first == channels)
+    )
     if columns != multiplier or taps < 2 or not (first == channels if transposed else plain):
         raise CheckpointError(f"{label}: {leaves['W']} and {leaves['D']} do not belong together. {_received(shape)}")
     diagonal = next((leaf for leaf in DIAGONALS if leaf in leaves), None)
@@ -130,9 +134,9 @@ def _do_layer(
         raise CheckpointError(f"{label}: {leaves[diagonal]} must have the shape of D. {_received(shape)}")
     geometry: dict[str, Any] = {
         "in_channels": channels,
-        "out_channels": second if transposed else first,
+        "out_channels": _outputs(second, shape) if transposed else first,
         "kernel_size": _kernel_size(label, path, taps, (first, second), hints, notes),
-        "groups": 1 if transposed else channels // second,
+        "groups": _outputs(second, shape) // second if transposed else channels // second,
         "transposed": transposed,
         "d_mul": multiplier,
     }
@@ -150,9 +154,8 @@ def _do_layer(
     tensors = {"W": leaves["W"], "D_delta": leaves["D"]} | ({"bias": leaves["bias"]} if "bias" in leaves else {})
     if diagonal:
         tensors["diagonal"] = leaves[diagonal]
-    return LayerInfo(
-        "conv", tensors, geometry, dialect=dialect or "doconv", guessed=("groups", "out_channels") * transposed
-    )
+    guessed = ("groups", "out_channels") if transposed and "bias" not in shape else ()
+    return LayerInfo("conv", tensors, geometry, dialect=dialect or "doconv", guessed=guessed)
 
 
 def _one_tap(
@@ -160,22 +163,46 @@ def _one_tap(
 ) -> LayerInfo:
     """A kernel of one tap has no `D`: the layer is the plain convolution, and its groups are not in the shapes."""
     size = [1, 1] if dialect else _kernel_size(label, path, 1, shape["W"][:2], hints, notes)
-    transposed = _matches(path, hints.transposed)
-    ins, outs = shape["W"][:2] if transposed else shape["W"][1::-1]
-    geometry = {"in_channels": ins, "out_channels": outs, "kernel_size": size, "transposed": transposed, "d_mul": 1}
     tensors = {"W": leaves["W"]} | ({"bias": leaves["bias"]} if "bias" in leaves else {})
-    return LayerInfo("conv", tensors, geometry, guessed=("groups", "out_channels" if transposed else "in_channels"))
+    geometry, guessed = _sizes(shape["W"][:2], shape, _is_transposed(path, shape["W"], shape, hints))
+    return LayerInfo("conv", tensors, geometry | {"kernel_size": size, "d_mul": 1}, guessed=guessed)
 
 
-def _plain(path: str, tensors: dict[str, str], shape: tuple[int, ...], hints: Hints) -> LayerInfo:
-    if len(shape) == 1:
+def _plain(path: str, tensors: dict[str, str], shape: Shapes, hints: Hints) -> LayerInfo | None:
+    """A plain layer; None where the bias is not that of a layer that is known here."""
+    weight, bias = shape["weight"], shape.get("bias")
+    transposed = len(weight) > 2 and _is_transposed(path, weight, shape, hints)
+    if bias is not None and bias != (_outputs(weight[1], shape) if transposed else weight[0],):
+        return None
+    if len(weight) == 1:
         return LayerInfo("norm", tensors)
-    if len(shape) == 2:
+    if len(weight) == 2:
         return LayerInfo("embedding" if _matches(path, hints.embeddings) else "linear", tensors)
-    transposed = _matches(path, hints.transposed)
-    ins, outs = shape[:2] if transposed else shape[1::-1]
-    geometry = {"in_channels": ins, "out_channels": outs, "kernel_size": list(shape[2:]), "transposed": transposed}
-    return LayerInfo("conv", tensors, geometry, guessed=("groups", "out_channels" if transposed else "in_channels"))
+    geometry, guessed = _sizes(weight[:2], shape, transposed)
+    return LayerInfo("conv", tensors, geometry | {"kernel_size": list(weight[2:])}, guessed=guessed)
+
+
+def _is_transposed(path: str, ends: tuple[int, ...], shape: Shapes, hints: Hints) -> bool:
+    """Whether a kernel is said to be transposed, or has a bias that tells."""
+    return _matches(path, hints.transposed) or ("bias" in shape and shape["bias"] != (ends[0],))
+
+
+def _sizes(ends: tuple[int, ...], shape: Shapes, transposed: bool) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The channels of a plain kernel as far as its shape tells, and which of them only stand for the right shapes.
+
+    A kernel `(C_out, C_in/G, ...)` does not tell `G`; a transposed one `(C_in, C_out/G, ...)` does with its bias.
+    """
+    if not transposed:
+        return {"in_channels": ends[1], "out_channels": ends[0]}, ("in_channels", "groups")
+    outs = _outputs(ends[1], shape)
+    known = {"in_channels": ends[0], "out_channels": outs, "groups": outs // ends[1], "transposed": True}
+    return known, () if "bias" in shape else ("out_channels", "groups")
+
+
+def _outputs(second: int, shape: Shapes) -> int:
+    """`C_out` of a transposed convolution with kernels `(C_in, C_out/G, ...)`; without a bias one group stands for any."""
+    bias = shape.get("bias", (second,))
+    return bias[0] if len(bias) == 1 and bias[0] and bias[0] % second == 0 else second
 
 
 def _kernel_size(label: str, path: str, taps: int, channels: tuple[int, ...], hints: Hints, notes: Notes) -> list[int]:
