@@ -165,7 +165,9 @@ def _one_tap(
     size = [1, 1] if dialect else _kernel_size(label, path, 1, shape["W"][:2], hints, notes)
     tensors = {"W": leaves["W"]} | ({"bias": leaves["bias"]} if "bias" in leaves else {})
     geometry, guessed = _sizes(shape["W"][:2], shape, _is_transposed(path, shape["W"], shape, hints))
-    return LayerInfo("conv", tensors, geometry | {"kernel_size": size, "d_mul": 1}, guessed=guessed)
+    return LayerInfo(
+        "conv", tensors, geometry | {"kernel_size": size, "d_mul": 1}, dialect=dialect or "doconv", guessed=guessed
+    )
 
 
 def _plain(path: str, tensors: dict[str, str], shape: Shapes, hints: Hints) -> LayerInfo | None:
