@@ -91,12 +91,15 @@ class TensorFile:
             raise CheckpointError(f"{self.path} is not a valid safetensors file: {error}") from None
         with self.path.open("rb") as file:
             self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        # Every array is a view of this one, which holds the map open; `numpy.ndarray(buffer=map)` does not.
+        self._bytes: np.ndarray | None = np.frombuffer(self._map, np.uint8)
 
     def __enter__(self) -> TensorFile:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        with suppress(BufferError):  # an array that is still in use keeps the map open
+        self._bytes = None
+        with suppress(BufferError):  # an array is still in use: the map is closed with the last of them
             self._map.close()
 
     @property
@@ -116,11 +119,11 @@ class TensorFile:
         tensor = self.stored[name]
         if tensor.code not in DTYPES:
             raise CheckpointError(f"{self.path}: {name} has a type that NumPy lacks. Received: {tensor.code}")
-        return np.ndarray(tensor.shape, DTYPES[tensor.code], buffer=self._map, offset=tensor.start)
+        return self._open()[tensor.start : tensor.end].view(DTYPES[tensor.code]).reshape(tensor.shape)
 
     def chunks(self, name: str) -> Iterator[memoryview]:
         """A tensor's bytes, whatever its type, a part at a time."""
-        tensor, whole = self.stored[name], memoryview(self._map)
+        tensor, whole = self.stored[name], self._open().data
         for start in range(tensor.start, tensor.end, CHUNK):
             end = min(start + CHUNK, tensor.end)
             yield whole[start:end]
@@ -129,6 +132,11 @@ class TensorFile:
     def release(self, name: str) -> None:
         """Give the memory of a tensor back to the system; it is read again where it is used again."""
         self._release(self.stored[name].start, self.stored[name].end)
+
+    def _open(self) -> np.ndarray:
+        if self._bytes is None:
+            raise ValueError(f"the file is closed. Received: {self.path}")
+        return self._bytes
 
     def _release(self, start: int, end: int) -> None:
         if hasattr(mmap, "MADV_DONTNEED"):

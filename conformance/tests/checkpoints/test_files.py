@@ -43,6 +43,15 @@ def test_a_file_reads_back(tmp_path: Path) -> None:
             assert b"".join(file.chunks(name)) == array.tobytes()
 
 
+def test_an_array_outlives_its_file(tmp_path: Path) -> None:
+    write_tensors(tmp_path / "file", TENSORS, {})
+    with TensorFile(tmp_path / "file") as file:
+        array = file.array("b")
+    np.testing.assert_array_equal(array, TENSORS["b"])
+    with pytest.raises(ValueError, match=r"the file is closed. Received: "):
+        file.array("b")
+
+
 def test_unaligned_tensors_are_read(tmp_path: Path) -> None:
     header = json.dumps({"x": entry([2], [0, 8])}).encode()
     header += b" " * (-len(header) % 8 + 1)  # the data begins at an odd byte

@@ -1,0 +1,201 @@
+"""What the backends share to save and load models: name maps, one error for all that does not fit, ties, other tensors."""
+
+import logging
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from doconv_core import ConvGeometry, compose
+from doconv_core.checkpoint import (
+    CheckpointError,
+    Hints,
+    LayerInfo,
+    ModelLayer,
+    ModelState,
+    ModelTensor,
+    load_model,
+    save_model,
+)
+
+CONV = ConvGeometry(in_channels=2, out_channels=3, kernel_size=(2, 2))
+SIZES = {"in_channels": 2, "out_channels": 3, "kernel_size": [2, 2], "groups": 1, "transposed": False}
+
+
+class Model(dict[str, dict[str, np.ndarray]]):
+    """A model of arrays: tensors by layer and role; `others` are in no layer."""
+
+    def __init__(self, **layers: dict[str, np.ndarray]) -> None:
+        super().__init__(layers)
+        self.infos: dict[str, LayerInfo] = {}
+        self.others: dict[str, np.ndarray] = {}
+        self.aliases: dict[str, str] = {}
+
+    def state(self) -> ModelState:
+        layers = {
+            path: ModelLayer(self.infos.get(path) or self.info(path), lambda path=path: self[path], self[path].update)
+            for path in self
+        }
+        others = {
+            name: ModelTensor(lambda name=name: self.others[name], lambda a, name=name: self.others.update({name: a}))
+            for name in self.others
+        }
+        return ModelState(layers, others, self.aliases)
+
+    def info(self, path: str) -> LayerInfo:
+        if "W" in self[path]:
+            return LayerInfo("conv", {}, SIZES | {"d_mul": self[path]["W"].shape[-1]})
+        return LayerInfo("conv", {}, SIZES) if self[path]["weight"].ndim == 4 else LayerInfo("linear", {})
+
+
+def do_layer(value: float, d_mul: int = 4) -> dict[str, np.ndarray]:
+    return {"W": np.full((3, 2, d_mul), value, np.float32), "D_delta": np.full((2, 4, d_mul), value, np.float32)}
+
+
+def linear(value: float, dtype: type = np.float32) -> dict[str, np.ndarray]:
+    return {"weight": np.full((5, 4), value, dtype), "bias": np.full(5, value, dtype)}
+
+
+MAPS = {
+    "a dict": {"block.conv": "stem", "fc": "head"},
+    "a function": {"block.conv": "stem", "fc": "head"}.__getitem__,
+    "pairs": [(r"block\.(conv)", "stem"), (r"f(c)", "head")],
+}
+
+
+@pytest.mark.parametrize("kind", MAPS)
+def test_name_maps(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    save_model(path, Model(**{"block.conv": do_layer(1), "fc": linear(2)}).state(), name_map=MAPS[kind])  # type: ignore[arg-type]
+    assert load_file(path).keys() == {"stem.W", "stem.D_delta", "head.weight", "head.bias"}
+    there = Model(**{"block.conv": do_layer(0), "fc": linear(0)})
+    assert load_model(path, there.state(), name_map=MAPS[kind]) == []  # type: ignore[arg-type]
+    assert (there["block.conv"]["W"] == 1).all()
+    assert (there["fc"]["bias"] == 2).all()
+    with pytest.raises(
+        CheckpointError, match=r"missing in the file: block\.conv, fc\n  left over in the file: stem, head"
+    ):
+        load_model(path, there.state())
+
+
+def test_name_maps_that_cannot_be_meant_are_refused(tmp_path: Path) -> None:
+    model = Model(a=linear(1), b=linear(2))
+    with pytest.raises(ValueError, match=r"layers that the model lacks, whose paths are a, b. Received: 'c'"):
+        save_model(tmp_path / "file", model.state(), name_map={"c": "a"})
+    with pytest.raises(ValueError, match=r"two layers have one name in the file. Received: b"):
+        save_model(tmp_path / "file", model.state(), name_map={"a": "b"})
+    assert not list(tmp_path.iterdir())
+
+
+def test_one_error_lists_everything_and_changes_nothing(tmp_path: Path) -> None:
+    file = Model(
+        a=do_layer(1), b=do_layer(1), c=do_layer(1), d=linear(1), e=linear(1), f=linear(1), g=linear(1), old=linear(1)
+    )
+    file["h"] = {"weight": np.ones((3, 2, 2, 2), np.float32)}
+    file.infos["h"] = LayerInfo("conv", {}, SIZES | {"stride": [2, 2]})
+    file.infos["f"] = LayerInfo("norm", {}, {"norm": "group", "groups": 2}, epsilon=1e-3)
+    save_model(tmp_path / "file", file.state())
+    model = Model(a=do_layer(0, 8), c=linear(0), d={"weight": np.zeros((5, 4), np.float32)}, e=linear(0, np.float16))
+    model["b"] = {"weight": np.zeros((3, 2, 2, 2), np.float32)}
+    model["f"], model["g"], model["new"] = linear(0), do_layer(0), linear(0)
+    model.infos["f"] = LayerInfo("norm", {}, {"norm": "group", "groups": 4}, epsilon=1e-5)
+    model["h"] = {"weight": np.zeros((3, 2, 2, 2), np.float32)}
+    model.infos["h"] = LayerInfo("conv", {}, SIZES | {"stride": (1, 1)})
+    with pytest.raises(CheckpointError) as caught:
+        load_model(tmp_path / "file", model.state())
+    assert str(caught.value).splitlines() == [
+        f"{tmp_path / 'file'} does not fit the model:",
+        "  missing in the file: new",
+        "  left over in the file: old",
+        "  a has W (3, 2, 4) in the file, (3, 2, 8) in the model",
+        "  a has D_delta (2, 4, 4) in the file, (2, 4, 8) in the model",
+        "  c is a conv layer in the file, a linear layer in the model",
+        "  d has no bias in the model",
+        "  e has weight float32 in the file, float16 in the model",
+        "  e has bias float32 in the file, float16 in the model",
+        "  b is over-parameterized in the file, plain in the model: `doconv fold` the file first",
+        "  f has groups 2 in the file, 4 in the model",
+        "  f has epsilon 0.001 in the file, 1e-05 in the model",
+        "  g is a linear layer in the file, a conv layer in the model",
+        "  h has stride [2, 2] in the file, (1, 1) in the model",
+        "Received: name_map=None",
+    ]
+    assert not any(array.any() for layer in model.values() for array in layer.values())
+
+
+def test_a_plain_file_says_when_it_is_to_be_loaded(tmp_path: Path) -> None:
+    file = Model(a={"weight": np.ones((3, 2, 2, 2), np.float32)})
+    save_model(tmp_path / "file", file.state())
+    with pytest.raises(
+        CheckpointError, match=r"over-parameterized in the model: load the file before `overparameterize`"
+    ):
+        load_model(tmp_path / "file", Model(a=do_layer(0)).state())
+
+
+def test_what_fits_is_loaded_where_that_is_asked_for(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    save_model(tmp_path / "file", Model(a=do_layer(1), old=linear(1)).state())
+    model = Model(a=do_layer(0), new=linear(0))
+    with caplog.at_level(logging.WARNING, "doconv"):
+        problems = load_model(tmp_path / "file", model.state(), strict=False)
+    assert problems == ["missing in the file: new", "left over in the file: old"]
+    assert [record.getMessage() for record in caplog.records] == [f"{tmp_path / 'file'}: {text}" for text in problems]
+    assert model["a"]["W"].all()
+    assert not model["new"]["weight"].any()
+
+
+def test_a_wider_type_takes_a_narrow_one_exactly(tmp_path: Path) -> None:
+    save_model(tmp_path / "file", Model(a=linear(1.5, ml_dtypes.bfloat16)).state())
+    model = Model(a=linear(0))
+    load_model(tmp_path / "file", model.state())
+    assert (model["a"]["weight"].astype(np.float32) == 1.5).all()
+
+
+def test_shared_layers_are_stored_once_and_found_under_every_name(tmp_path: Path) -> None:
+    shared = Model(a=linear(1))
+    shared.aliases = {"b": "a"}
+    save_model(tmp_path / "file", shared.state())
+    assert load_file(tmp_path / "file").keys() == {"a.weight", "a.bias"}
+    apart = Model(a=linear(0), b=linear(0))
+    load_model(tmp_path / "file", apart.state())
+    assert apart["a"]["weight"].all()
+    assert apart["b"]["weight"].all()
+    load_model(tmp_path / "file", shared.state())
+
+
+def test_tensors_of_no_layer_are_refused_or_stay_with_their_framework(tmp_path: Path) -> None:
+    model = Model(a=linear(1))
+    model.others = {"attention.in_proj": np.ones(3, np.float32)}
+    with pytest.raises(
+        ValueError, match=r"strict=False stores them for this framework alone. Received: attention\.in_proj"
+    ):
+        save_model(tmp_path / "file", model.state())
+    save_model(tmp_path / "file", model.state(), strict=False)
+    again = Model(a=linear(0))
+    again.others = {"attention.in_proj": np.zeros(3, np.float32)}
+    load_model(tmp_path / "file", again.state())
+    assert again.others["attention.in_proj"].all()
+    with pytest.raises(CheckpointError, match=r"left over in the file: attention\.in_proj"):
+        load_model(tmp_path / "file", Model(a=linear(0)).state())
+    again.others = {"attention.in_proj": np.zeros(4, np.float32)}
+    with pytest.raises(CheckpointError, match=r"attention\.in_proj has shape \(3,\) in the file, \(4,\) in the model"):
+        load_model(tmp_path / "file", again.state())
+
+
+def test_the_authors_layers_fold_into_plain_ones(tmp_path: Path) -> None:
+    W, D = do_layer(0.5)["W"], do_layer(0.5)["D_delta"]
+    save_file({"a.W": W, "a.D": D, "b.W": W, "b.D": D}, tmp_path / "file")
+    model = Model(a=do_layer(0), b={"weight": np.zeros((3, 2, 2, 2), np.float32)})
+    hints = Hints({"*": (2, 2)})
+    load_model(tmp_path / "file", model.state(), dialect="original-torch", hints=hints, fold=True)
+    np.testing.assert_array_equal(model["a"]["W"], W)
+    np.testing.assert_array_equal(model["b"]["weight"], compose(W, D, CONV))
+
+
+def test_further_metadata_is_kept(tmp_path: Path) -> None:
+    save_model(tmp_path / "file", Model(a=linear(1)).state(), metadata={"epoch": "3"})
+    from doconv_core.checkpoint import open_checkpoint
+
+    with open_checkpoint(tmp_path / "file") as checkpoint:
+        assert checkpoint.source.metadata["epoch"] == "3"
