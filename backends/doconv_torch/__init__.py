@@ -16,6 +16,7 @@ from doconv_torch._layers import (
     DOConvTranspose2d,
     DOConvTranspose3d,
 )
+from doconv_torch._memory import store_by_channel
 from doconv_torch._models import fold, inspect_model, overparameterize
 from doconv_torch._state_dict import fold_state_dict
 
@@ -35,4 +36,5 @@ __all__ = [
     "load_original",
     "overparameterize",
     "save_checkpoint",
+    "store_by_channel",
 ]

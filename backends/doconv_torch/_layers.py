@@ -18,7 +18,7 @@ from torch.nn.modules.conv import _ConvNd
 from doconv_core import composition
 from doconv_core.geometry import ConvGeometry
 from doconv_torch._arrays import to_numpy, to_tensor
-from doconv_torch._compose import compose
+from doconv_torch._compose import compose, full_precision
 
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 log = logging.getLogger("doconv")
@@ -149,11 +149,7 @@ class DOConvMixin(_ConvNd):
 @torch.fx.wrap
 def _kernel(W: Tensor, D: Tensor | None, groups: int, transposed: bool, kernel_size: tuple[int, ...]) -> Tensor:
     """The composed kernel, never in autocast's type. `torch.fx` keeps it as one call, on the parameters."""
-    device = W.device.type
-    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-        with torch.autocast(device, enabled=False):
-            flat = compose(W, D, groups, transposed=transposed)
-    else:
+    with full_precision(W):
         flat = compose(W, D, groups, transposed=transposed)
     return flat.reshape(*flat.shape[:2], *kernel_size)
 

@@ -1,0 +1,107 @@
+"""Every way the composition is computed gives the same numbers, values and gradients of any order."""
+
+import numpy as np
+import pytest
+import torch
+
+import doconv_torch._compose as composition
+from doconv_core import ConvGeometry, compose, compose_vjp
+from doconv_torch import DOConv2d, overparameterize, store_by_channel
+
+# C_out, C_in, groups, taps of one axis, d_mul, transposed: few and many taps and kernels, tiles with and without a surplus.
+SIZES = {
+    "many kernels": (36, 4, 1, 3, 3, False),
+    "many kernels, surplus": (36, 4, 1, 3, 7, False),
+    "few kernels": (6, 4, 1, 3, 6, False),
+    "many taps": (20, 4, 1, 17, 17, False),
+    "groups of many": (40, 6, 2, 3, 3, False),
+    "groups of few": (12, 6, 3, 3, 4, False),
+    "depthwise": (6, 6, 6, 3, 3, False),
+    "depthwise, multiplier": (12, 6, 6, 3, 3, False),
+    "transposed": (24, 6, 1, 3, 5, True),
+    "transposed, groups": (6, 4, 2, 3, 3, True),
+}
+
+
+def tensors(size: tuple, dtype: torch.dtype = torch.float64) -> tuple[ConvGeometry, torch.Tensor, torch.Tensor]:
+    """Small integers: every product and sum is exact."""
+    out, channels, groups, taps, d_mul, transposed = size
+    geometry = ConvGeometry(in_channels=channels, out_channels=out, kernel_size=(taps,), groups=groups, d_mul=d_mul,
+                            transposed=transposed)  # fmt: skip
+    rng = np.random.default_rng(0)
+    W, D = (torch.tensor(rng.integers(-4, 5, s), dtype=dtype) for s in (geometry.w_shape, geometry.d_shape))
+    return geometry, W.requires_grad_(), D.requires_grad_()
+
+
+@pytest.mark.parametrize("way", ["whole", "in blocks", "by channel", "transformed"])
+@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
+def test_values_and_gradients_are_the_reference_ones(size: tuple, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    geometry, W, D = tensors(size, torch.float32)
+    if way == "in blocks":
+        monkeypatch.setattr(composition, "BLOCK", 16)
+    if way == "by channel":
+        W = W.detach().permute(1, 2, 0).contiguous().permute(2, 0, 1).requires_grad_()
+
+    def function(W: torch.Tensor, D: torch.Tensor) -> torch.Tensor:
+        return composition.compose(W, D, geometry.groups, transposed=geometry.transposed)
+
+    weight = function(W, D)
+    if way == "transformed":
+        weight = torch.vmap(function)(W[None], D[None])[0]
+    g = torch.randint(-4, 5, weight.shape, generator=torch.Generator().manual_seed(0)).float()
+    got = torch.autograd.grad(weight, (W, D), g)
+    w, d = W.detach().numpy(), D.detach().numpy()
+    np.testing.assert_array_equal(weight.detach().flatten().numpy(), compose(w, d, geometry).ravel())
+    for ours, reference in zip(got, compose_vjp(w, d, g.numpy(), geometry), strict=True):
+        np.testing.assert_array_equal(ours.numpy(), reference)
+
+
+@pytest.mark.filterwarnings(
+    "ignore:.torch.jit.script. is deprecated:DeprecationWarning"
+)  # PyTorch's own, in torch.func.jvp
+@pytest.mark.parametrize("size", ["many kernels", "few kernels", "groups of few", "depthwise"])
+def test_gradients_of_any_order_and_function_transforms(size: str) -> None:
+    geometry, W, D = tensors(SIZES[size])
+
+    def function(W: torch.Tensor, D: torch.Tensor) -> torch.Tensor:
+        return composition.compose(W, D, geometry.groups)
+
+    assert torch.autograd.gradgradcheck(function, (W, D))
+    W_t, D_t = torch.ones_like(W), torch.ones_like(D)
+    _, tangent = torch.func.jvp(function, (W, D), (W_t, D_t))
+    torch.testing.assert_close(tangent, function(W_t, D) + function(W, D + D_t) - function(W, D))
+
+
+@pytest.mark.parametrize("frozen", ["W", "D"])
+def test_a_frozen_parameter_gets_no_gradient(frozen: str) -> None:
+    layer = DOConv2d(2, 20, 3)
+    getattr(layer, frozen).requires_grad_(False)
+    layer(torch.ones(1, 2, 4, 4)).sum().backward()
+    assert {name for name, p in layer.named_parameters() if p.grad is not None} == {"W", "D", "bias"} - {frozen}
+
+
+def test_gradients_do_not_depend_on_autocast_around_the_backward_pass() -> None:
+    layer, x = DOConv2d(4, 20, 3, dtype=torch.float32), torch.randn(1, 4, 5, 5)
+    torch.nn.init.normal_(layer.D)
+    grads = []
+    for around in (False, True):
+        layer.zero_grad()
+        weight = layer.weight
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=around):
+            (weight * x.sum()).sum().backward()
+        grads.append([p.grad.clone() for p in (layer.W, layer.D)])
+    assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))
+
+
+def test_store_by_channel_changes_the_memory_only() -> None:
+    torch.manual_seed(0)
+    model = overparameterize(torch.nn.Sequential(torch.nn.Conv2d(3, 20, 3), torch.nn.Conv2d(20, 20, 3, groups=2)))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    assert store_by_channel(model) is model
+    assert model[0].W.permute(1, 2, 0).is_contiguous()
+    assert model[1].W.is_contiguous()
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    model(torch.randn(1, 3, 8, 8)).sum().backward()
+    assert model[0].W.grad.stride() == model[0].W.stride()
+    with pytest.raises(TypeError, match=r"must be a torch.nn.Module. Received: int"):
+        store_by_channel(3)
