@@ -15,8 +15,12 @@ from doconv_keras._layers import (
     DOConv3DTranspose,
     DODepthwiseConv1D,
     DODepthwiseConv2D,
-    fold_layer,
+    DOSeparableConv1D,
+    DOSeparableConv2D,
+    do_class,
 )
+from doconv_keras._models import fold, inspect_model, overparameterize
+from doconv_keras._transfer import transfer_weights
 
 __all__ = [
     "DOConv1D",
@@ -27,7 +31,13 @@ __all__ = [
     "DOConv3DTranspose",
     "DODepthwiseConv1D",
     "DODepthwiseConv2D",
-    "fold_layer",
+    "DOSeparableConv1D",
+    "DOSeparableConv2D",
+    "do_class",
+    "fold",
+    "inspect_model",
     "load_checkpoint",
+    "overparameterize",
     "save_checkpoint",
+    "transfer_weights",
 ]

@@ -1,19 +1,23 @@
 """The layers: one mixin over Keras's own convolutions.
 
-It gives the plain layer's `call` the composed kernel where that reads `kernel`. `W` is the plain layer's variable "kernel" (at
-`S == K` of the plain shape, so that seeds and initialisers give the plain layer's kernel), `D` one more variable that holds
-`D_delta`. Both are composed in their own dtype, and only the composed kernel is cast to the compute dtype.
+It gives the plain layer's `call` the composed kernel where that reads `kernel` (a separable layer: `depthwise_kernel`). `W` is
+the plain layer's variable of that name (at `S == K` of the plain shape, so that seeds and initialisers give the plain layer's
+kernel), `D` one more variable that holds `D_delta`. Both are composed in their own dtype, and only the composed kernel is cast
+to the compute dtype.
 """
 
 from __future__ import annotations
 
 import inspect
 import math
-from typing import Any
+import random
+from collections.abc import Callable
+from functools import cache
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
-from keras import ops
+from keras import layers, ops
 
 from doconv_core import ConvGeometry, Layout, composition
 from doconv_core.geometry import depth_multiplier
@@ -24,16 +28,21 @@ PACKAGE = "doconv_keras"
 
 
 class DOConvMixin:
-    """What turns one of Keras's convolutions into its over-parameterized form.
+    """What turns a class of Keras's convolutions into its over-parameterized form.
 
     Attributes:
         W: variable, the plain kernel's shape at `S == K`; else its spatial axes are one axis of size `S`.
         D: variable `(*kernel_size, S, C_in)` holding `D_delta`, or None where the kernel has one tap.
         d_mul: `S`.
-        kernel: the composed kernel, `W' = W E^T + D o W` (Cao et al., arXiv 2006.12030, section 3), in the compute dtype.
+        kernel: the composed kernel, `W' = W E^T + D o W` (Cao et al., arXiv 2006.12030, section 3), in the compute dtype. Of a
+            separable layer it is `depthwise_kernel`.
+        plain_class: the class it replaces.
     """
 
-    plain_class: type[keras.layers.Layer]
+    plain_class: ClassVar[type[layers.Layer]]
+    _kernel_name: ClassVar[str]
+    _transposed: ClassVar[bool]
+    _depthwise: ClassVar[bool]
 
     def __init__(self, *args: Any, d_mul: int | None = None, d_regularizer: Any = None, **options: Any) -> None:
         if options.get("lora_rank"):
@@ -54,8 +63,16 @@ class DOConvMixin:
     def _taps(self) -> int:
         return math.prod(self.kernel_size)
 
+    def build(self, input_shape: Any) -> None:
+        super().build(input_shape)
+        if self.D is None and self._taps > 1:  # only a class of the user's own can do that
+            raise TypeError(
+                f"{self.plain_class.__name__} cannot be over-parameterized: its build adds no weight named "
+                f"{self._kernel_name!r}. Received: {self.name}"
+            )
+
     def add_weight(self, shape: Any = None, initializer: Any = None, dtype: Any = None, **options: Any) -> Any:
-        if options.get("name") != "kernel" or self._taps == 1:
+        if options.get("name") != self._kernel_name or self._taps == 1:
             return super().add_weight(shape=shape, initializer=initializer, dtype=dtype, **options)
         w_shape = tuple(shape) if self.d_mul == self._taps else (self.d_mul, *shape[-2:])
         options["autocast"] = False
@@ -69,26 +86,16 @@ class DOConvMixin:
     def W(self) -> Any:
         return self._kernel
 
-    @property
-    def kernel(self) -> Any:
+    def _composed_kernel(self) -> Any:
         if getattr(self, "_kernel", None) is None:
-            raise AttributeError("You must build the layer before accessing `kernel`.")
+            raise AttributeError(f"You must build the layer before accessing `{self._kernel_name}`.")
         if self.D is None:
             return self._kernel
         W, D = ops.convert_to_tensor(self._kernel), ops.convert_to_tensor(self.D)
         return ops.cast(compose(W, D, transposed=self._transposed), self.compute_dtype)
 
-    @kernel.setter
-    def kernel(self, variable: Any) -> None:
+    def _store_kernel(self, variable: Any) -> None:
         self._kernel = variable
-
-    @property
-    def _transposed(self) -> bool:
-        return "Transpose" in self.plain_class.__name__
-
-    @property
-    def _depthwise(self) -> bool:
-        return "Depthwise" in self.plain_class.__name__
 
     def _in_channels(self, kernel_shape: tuple[int, ...]) -> int:
         if self._transposed:
@@ -110,7 +117,8 @@ class DOConvMixin:
     def start_from(self, kernel: Any, seed: int | None = None) -> None:
         """Start anew from a plain kernel, of the composed kernel's shape: `W[..., :K] = kernel`, `D` zeros.
 
-        Columns of `W` that the identity does not reach (`S` no multiple of `K`) are drawn as `doconv_core.start` does.
+        Columns of `W` that the identity does not reach (`S` no multiple of `K`) are drawn as `doconv_core.start` does, from
+        `seed` or, as Keras draws its own default seeds, from what `keras.utils.set_random_seed` sets.
 
         Raises:
             ValueError: the layer is not built, or `kernel` is of another shape.
@@ -119,29 +127,48 @@ class DOConvMixin:
             raise ValueError(f"build the layer first. Received: {self.name}")
         layout = self.layout()
         canonical = layout.kernel_to_canonical(to_numpy(kernel))
-        W, D = composition.start_from_kernel(canonical, layout.geometry, np.random.default_rng(seed))
+        rng = None
+        if self.d_mul % self._taps:
+            rng = np.random.default_rng(random.getrandbits(32) if seed is None else seed)
+        W, D = composition.start_from_kernel(canonical, layout.geometry, rng)
         self._kernel.assign(layout.w_from_canonical(W))
         if D is not None:
             self.D.assign(layout.d_from_canonical(D))
 
+    def folded_kernel(self) -> np.ndarray:
+        """The plain layer's kernel: composed by `doconv_core` in float64 and rounded once, as every backend folds."""
+        layout = self.layout()
+        W = layout.w_to_canonical(to_numpy(self.W))
+        D = None if self.D is None else layout.d_to_canonical(to_numpy(self.D))
+        return layout.kernel_from_canonical(composition.compose(W, D, layout.geometry))
+
     def enable_lora(self, *args: Any, **options: Any) -> None:
         raise ValueError(f"a DO-Conv layer has no LoRA: fold it first. Received: enable_lora on {self.name}")
 
+    # Keras's convolutions store what `kernel` gives, which here is composed and would lose `D`.
     def save_own_variables(self, store: Any) -> None:
-        keras.layers.Layer.save_own_variables(self, store)
+        layers.Layer.save_own_variables(self, store)
 
     def load_own_variables(self, store: Any) -> None:
-        keras.layers.Layer.load_own_variables(self, store)
+        own = len(self._trainable_variables) + len(self._non_trainable_variables)
+        if self.D is not None and len(store.keys()) == own - 1:
+            raise ValueError(
+                f"the weights of {self.name} are those of a plain {self.plain_class.__name__}: load them into the plain model "
+                f"and over-parameterize it afterwards. Received: {own - 1} variables where W and D make it {own}"
+            )
+        layers.Layer.load_own_variables(self, store)
 
     def get_config(self) -> dict[str, Any]:
         regularizer = keras.regularizers.serialize(self.d_regularizer)
         return super().get_config() | {"d_mul": self.d_mul, "d_regularizer": regularizer}
 
 
-def _replaces(plain: type) -> Any:
+def _replaces(
+    plain: type[layers.Layer], *, kernel_name: str = "kernel", transposed: bool = False, depthwise: bool = False
+) -> Callable[[type], type]:
     """Class decorator: the signature of the layer replaced, with `d_mul` and `d_regularizer` by keyword only."""
 
-    def decorate(cls: type) -> type:
+    def decorate(cls: Any) -> Any:
         own = [
             inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in ("d_mul", "d_regularizer")
         ]
@@ -153,83 +180,105 @@ def _replaces(plain: type) -> Any:
             super(cls, self).__init__(*args, **options)
 
         __init__.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        cls.__init__ = __init__  # type: ignore[misc]
-        cls.plain_class = plain  # type: ignore[attr-defined]
-        cls.__doc__ = f"""Over-parameterized `keras.layers.{plain.__name__}`: the same arguments, and by keyword only:
+        cls.__init__ = __init__
+        cls.plain_class, cls._kernel_name, cls._transposed, cls._depthwise = plain, kernel_name, transposed, depthwise
+        setattr(cls, kernel_name, property(DOConvMixin._composed_kernel, DOConvMixin._store_kernel))
+        part = "depthwise kernel" if depthwise else "kernel"
+        cls.__doc__ = f"""Over-parameterized `{plain.__name__}`: the same arguments, and by keyword only:
 
     Args:
-        d_mul: the depth multiplier `S`, at least the number of taps `K` of the kernel; `None` means `K`. A kernel of one tap is
+        d_mul: the depth multiplier `S`, at least the number of taps `K` of the {part}; `None` means `K`. A kernel of one tap is
             not over-parameterized.
-        d_regularizer: of `D`; the kernel's regularizer acts on `W`.
+        d_regularizer: of `D`; the {part}'s regularizer acts on `W`.
 
-    Shapes: input and output as `keras.layers.{plain.__name__}`; variables as `DOConvMixin` says.
+    Shapes: input and output as `{plain.__name__}`; variables as `DOConvMixin` says.
 
     Raises:
         TypeError: `d_mul` is not an integer.
-        ValueError: `d_mul` is below the number of taps; a kernel constraint or LoRA is asked for.
+        ValueError: `d_mul` is below the number of taps; a constraint of the {part} or LoRA is asked for.
     """
-        return keras.saving.register_keras_serializable(PACKAGE)(cls)
+        # A user's class may have the name of another one, or of Keras's own.
+        name = cls.__name__ if cls.__module__ == __name__ else f"{cls.__module__}.{cls.__qualname__}"
+        return keras.saving.register_keras_serializable(PACKAGE, name)(cls)
 
     return decorate
 
 
-@_replaces(keras.layers.Conv1D)
-class DOConv1D(DOConvMixin, keras.layers.Conv1D): ...
+@_replaces(layers.Conv1D)
+class DOConv1D(DOConvMixin, layers.Conv1D): ...
 
 
-@_replaces(keras.layers.Conv2D)
-class DOConv2D(DOConvMixin, keras.layers.Conv2D): ...
+@_replaces(layers.Conv2D)
+class DOConv2D(DOConvMixin, layers.Conv2D): ...
 
 
-@_replaces(keras.layers.Conv3D)
-class DOConv3D(DOConvMixin, keras.layers.Conv3D): ...
+@_replaces(layers.Conv3D)
+class DOConv3D(DOConvMixin, layers.Conv3D): ...
 
 
-@_replaces(keras.layers.DepthwiseConv1D)
-class DODepthwiseConv1D(DOConvMixin, keras.layers.DepthwiseConv1D): ...
+@_replaces(layers.DepthwiseConv1D, depthwise=True)
+class DODepthwiseConv1D(DOConvMixin, layers.DepthwiseConv1D): ...
 
 
-@_replaces(keras.layers.DepthwiseConv2D)
-class DODepthwiseConv2D(DOConvMixin, keras.layers.DepthwiseConv2D): ...
+@_replaces(layers.DepthwiseConv2D, depthwise=True)
+class DODepthwiseConv2D(DOConvMixin, layers.DepthwiseConv2D): ...
 
 
-@_replaces(keras.layers.Conv1DTranspose)
-class DOConv1DTranspose(DOConvMixin, keras.layers.Conv1DTranspose): ...
+@_replaces(layers.SeparableConv1D, kernel_name="depthwise_kernel", depthwise=True)
+class DOSeparableConv1D(DOConvMixin, layers.SeparableConv1D): ...
 
 
-@_replaces(keras.layers.Conv2DTranspose)
-class DOConv2DTranspose(DOConvMixin, keras.layers.Conv2DTranspose): ...
+@_replaces(layers.SeparableConv2D, kernel_name="depthwise_kernel", depthwise=True)
+class DOSeparableConv2D(DOConvMixin, layers.SeparableConv2D): ...
 
 
-@_replaces(keras.layers.Conv3DTranspose)
-class DOConv3DTranspose(DOConvMixin, keras.layers.Conv3DTranspose): ...
+@_replaces(layers.Conv1DTranspose, transposed=True)
+class DOConv1DTranspose(DOConvMixin, layers.Conv1DTranspose): ...
 
 
-def fold_layer(layer: Any) -> keras.layers.Layer:
-    """The plain layer with the composed kernel: a new, built layer of the same name; the given one stays as it is.
+@_replaces(layers.Conv2DTranspose, transposed=True)
+class DOConv2DTranspose(DOConvMixin, layers.Conv2DTranspose): ...
 
-    Composed by `doconv_core` in float64 and rounded once, as every backend folds.
+
+@_replaces(layers.Conv3DTranspose, transposed=True)
+class DOConv3DTranspose(DOConvMixin, layers.Conv3DTranspose): ...
+
+
+EXPLICIT: dict[type[layers.Layer], Any] = {
+    cls.plain_class: cls
+    for cls in (
+        DOConv1D, DOConv2D, DOConv3D, DODepthwiseConv1D, DODepthwiseConv2D, DOSeparableConv1D, DOSeparableConv2D,
+        DOConv1DTranspose, DOConv2DTranspose, DOConv3DTranspose,
+    )
+}  # fmt: skip
+
+
+@cache
+def do_class(plain: type[layers.Layer]) -> Any:
+    """The DO form of a class of convolutions: Keras's own, or a user's class derived from one of them.
+
+    A derived class is made once and registered, so that a model that contains it saves. Where such a model is loaded by another
+    program, call this there first.
 
     Raises:
-        TypeError: `layer` is not a DO-Conv layer.
-        ValueError: it is not built.
+        TypeError: the class is no convolution of Keras's, defines `kernel` anew, or reads `_kernel`, which here is `W` and not
+            the composed kernel.
     """
-    if not isinstance(layer, DOConvMixin):
-        raise TypeError(f"layer must be a DO-Conv layer. Received: {type(layer).__name__}")
-    if not layer.built:
-        raise ValueError(f"build the layer first. Received: {layer.name}")
-    config = layer.get_config()
-    del config["d_mul"], config["d_regularizer"]
-    plain = layer.plain_class.from_config(config)
-    layout = layer.layout()
-    channels = layout.geometry.in_channels
-    unknown = [None] * layer.rank
-    last = layer.data_format == "channels_last"
-    plain.build((None, *unknown, channels) if last else (None, channels, *unknown))
-    W = layout.w_to_canonical(to_numpy(layer.W))
-    D = None if layer.D is None else layout.d_to_canonical(to_numpy(layer.D))
-    weight = layout.kernel_from_canonical(composition.compose(W, D, layout.geometry))
-    plain.kernel.assign(weight)
-    if layer.use_bias:
-        plain.bias.assign(to_numpy(layer.bias))
-    return plain
+    if plain in EXPLICIT:
+        return EXPLICIT[plain]
+    base = next((base for base in EXPLICIT if inspect.isclass(plain) and issubclass(plain, base)), None)
+    if base is None or issubclass(plain, DOConvMixin):
+        raise TypeError(f"plain must be a class of Keras's convolutions. Received: {plain!r}")
+    form = EXPLICIT[base]
+    for cls in plain.__mro__[: plain.__mro__.index(base)]:
+        for name, member in vars(cls).items():
+            code = getattr(inspect.unwrap(getattr(member, "fget", member)), "__code__", None)
+            if name == form._kernel_name or (code and "_kernel" in code.co_names):
+                raise TypeError(
+                    f"{plain.__name__} cannot be over-parameterized: a convolution must read its kernel as "
+                    f"self.{form._kernel_name}. Received: {cls.__name__}.{name}"
+                )
+    names = {"__module__": plain.__module__, "__qualname__": f"DO{plain.__qualname__}"}
+    cls = type(f"DO{plain.__name__}", (DOConvMixin, plain), names)
+    options = {"kernel_name": form._kernel_name, "transposed": form._transposed, "depthwise": form._depthwise}
+    return _replaces(plain, **options)(cls)

@@ -66,7 +66,7 @@ ROWS: dict[str, Selects] = {
     "mixed float16": _types("float16", "float32"),
 }
 # What has a row of its own does not count against the others.
-OWN_ROW = ("transposed with groups", "transposed with dilation", "backward")
+OWN_ROW = ("transposed with groups", "transposed with dilation", "backward", "float64")
 
 
 def column(hello: Mapping[str, Any]) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 from typing import Any
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -17,15 +18,26 @@ import doconv_keras
 from doconv_conformance.port import OPERATIONS, Port, Tensors, Unsupported, serve
 from doconv_core.geometry import PADDING_MODES, ConvGeometry
 from doconv_core.padding import pad_vjp
+from doconv_keras._arrays import to_numpy
 
 BACKEND = keras.backend.backend()
 PAD_MODES = {"zeros": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
 LIMITS = [
     ({"transposed": True, "grouped": True}, "Keras's transposed convolutions have no groups"),
-    ({"transposed": True, "dilated": True}, "TensorFlow has no dilated transposed convolution"),
+    ({"strided": True, "dilated": True}, "Keras refuses strides together with dilations"),
 ]
+if BACKEND == "tensorflow":
+    LIMITS.append(({"transposed": True, "dilated": True}, "TensorFlow has no dilated transposed convolution"))
 if BACKEND == "numpy":
     LIMITS.append(({"operation": "backward"}, "Keras's numpy backend has no gradients"))
+    LIMITS.append(({"dtype": "float64"}, "Keras's numpy backend computes in float32"))
+
+
+# The gradient of a bias is a plain sum, which these backends form in the type itself, measured.
+REDUCTION = {
+    "tensorflow": {"bfloat16": "bfloat16"},
+    "jax": {"bfloat16": "bfloat16", "float16": "float16"},
+}
 
 
 class KerasPort(Port):
@@ -49,76 +61,94 @@ class KerasPort(Port):
             },
             "unsupported": [{"when": when, "reason": reason} for when, reason in LIMITS],
         }
-        # TensorFlow's float16 convolutions on the CPU add up in float16, measured on a kernel gradient.
+        # On the CPU TensorFlow's float16 convolutions add up in float16, measured on a kernel gradient.
         half = "float16" if BACKEND == "tensorflow" else "float32"
         self.numerics = {
             "algorithm": "direct",
             "accumulator": {"float64": "float64", "float32": "float32", "float16": half, "bfloat16": "float32"},
-            "reduction": {"bfloat16": "bfloat16"},  # the gradient of a bias, measured
+            "reduction": REDUCTION.get(BACKEND, {}),
+            # PyTorch's float16 transposed convolutions on the CPU round every product of matrices before they add them up.
+            "scatter": {"float16": "float16"} if BACKEND == "torch" else {},
         }
 
     def compose(self, geometry: ConvGeometry, inputs: Tensors) -> Tensors:
         x = np.zeros((1, geometry.in_channels, *[1] * geometry.spatial_rank), inputs["W"].dtype)
         layer = build(geometry, inputs | {"x": x})
-        return {"weight": layer.layout().kernel_to_canonical(ops.convert_to_numpy(layer.kernel))}
+        return {"weight": layer.layout().kernel_to_canonical(to_numpy(layer.kernel))}
 
     def forward(self, geometry: ConvGeometry, inputs: Tensors) -> Tensors:
         layer = build(geometry, inputs)
-        return {"y": to_canonical(crop(layer(pad(inputs["x"], geometry)), geometry, inputs["x"].shape))}
+        return {"y": run(layer, geometry, inputs["x"])}
 
     def fold(self, geometry: ConvGeometry, inputs: Tensors) -> Tensors:
         layer = build(geometry, inputs)
-        plain = doconv_keras.fold_layer(layer)
-        y = crop(plain(pad(inputs["x"], geometry)), geometry, inputs["x"].shape)
-        kernel = ops.convert_to_numpy(plain.weights[0])
-        outputs = {"weight": layer.layout().kernel_to_canonical(kernel), "y": to_canonical(y)}
-        return outputs | ({"bias": ops.convert_to_numpy(plain.bias)} if plain.use_bias else {})
+        plain = doconv_keras.fold(layer)
+        weight = layer.layout().kernel_to_canonical(to_numpy(plain.weights[0]))
+        outputs = {"weight": weight, "y": run(plain, geometry, inputs["x"])}
+        return outputs | ({"bias": to_numpy(plain.bias)} if plain.use_bias else {})
 
     def initialise(self, geometry: ConvGeometry, inputs: Tensors) -> Tensors:
         x = np.zeros((1, geometry.in_channels, *[1] * geometry.spatial_rank), inputs["weight"].dtype)
         layer = build(geometry, {"x": x, "weight": inputs["weight"]})
         layout = layer.layout()
         layer.start_from(layout.kernel_from_canonical(inputs["weight"]), seed=0)
-        outputs = {"W": layout.w_to_canonical(ops.convert_to_numpy(layer.W))}
-        outputs["weight"] = layout.kernel_to_canonical(ops.convert_to_numpy(layer.kernel))
-        return outputs | ({} if layer.D is None else {"D_delta": layout.d_to_canonical(ops.convert_to_numpy(layer.D))})
+        outputs = {"W": layout.w_to_canonical(to_numpy(layer.W))}
+        outputs["weight"] = layout.kernel_to_canonical(to_numpy(layer.kernel))
+        return outputs | ({} if layer.D is None else {"D_delta": layout.d_to_canonical(to_numpy(layer.D))})
 
     def backward(self, geometry: ConvGeometry, inputs: Tensors) -> Tensors:
-        layer = build(geometry, inputs)
+        layer = build(geometry, inputs, "backward")
         padded, grad_y = pad(inputs["x"], geometry), np.moveaxis(inputs["grad_y"], 1, -1)
-        gradients = GRADIENTS[BACKEND](layer, padded, lambda y: crop(y, geometry, inputs["x"].shape), grad_y)
+        gradients = GRADIENTS[BACKEND](layer, geometry, padded, grad_y)
+        grad_x, *others = map(to_numpy, gradients)
         layout = layer.layout()
-        named = dict(zip([variable.name for variable in layer.trainable_variables], gradients[1:], strict=True))
-        grad_x = np.moveaxis(np.asarray(gradients[0]), -1, 1)
+        named = dict(zip([variable.name for variable in layer.variables], others, strict=True))
+        grad_x = np.moveaxis(grad_x, -1, 1)
         if not geometry.transposed:
             grad_x = pad_vjp(grad_x.astype(np.float64), geometry.padding, geometry.padding_mode)
-        outputs = {
-            "grad_x": grad_x.astype(inputs["x"].dtype),
-            "grad_W": layout.w_to_canonical(np.asarray(named["kernel"])),
-        }
+        outputs = {"grad_x": grad_x.astype(inputs["x"].dtype), "grad_W": layout.w_to_canonical(named["kernel"])}
         if "D" in named:
-            outputs["grad_D_delta"] = layout.d_to_canonical(np.asarray(named["D"]))
+            outputs["grad_D_delta"] = layout.d_to_canonical(named["D"])
         if "bias" in named:
-            outputs["grad_bias"] = np.asarray(named["bias"])
+            outputs["grad_bias"] = named["bias"]
         return outputs
 
 
-def build(geometry: ConvGeometry, inputs: Tensors) -> Any:
-    """The DO layer of the geometry, built, with the case's parameters where they are given."""
+def refuse(geometry: ConvGeometry, operation: str, dtype: str) -> None:
+    facts = {
+        "operation": operation,
+        "dtype": dtype,
+        "transposed": geometry.transposed,
+        "grouped": geometry.groups > 1,
+        "strided": max(geometry.stride) > 1,
+        "dilated": max(geometry.dilation) > 1,
+    }
     for when, reason in LIMITS:
-        facts = {
-            "transposed": geometry.transposed,
-            "grouped": geometry.groups > 1,
-            "dilated": max(geometry.dilation) > 1,
-        }
-        if all(facts.get(key) == value for key, value in when.items()):
+        if all(facts[key] == value for key, value in when.items()):
             raise Unsupported(reason)
-    x = inputs["x"]
-    parameters = inputs.get("W", inputs.get("weight"))
-    compute, variable = str(x.dtype), str(parameters.dtype)
-    policy = compute if compute == variable else f"mixed_{compute}"
+
+
+def build(geometry: ConvGeometry, inputs: Tensors, operation: str = "") -> Any:
+    """The DO layer of the geometry, with the case's parameters where they are given."""
+    compute = str(inputs["x"].dtype)
+    refuse(geometry, operation, compute)
+    variable = str(inputs.get("W", inputs.get("weight")).dtype)
+    layer = blank(geometry, compute if compute == variable else f"mixed_{compute}", "bias" in inputs)
+    layout = layer.layout()
+    if "W" in inputs:
+        layer.W.assign(layout.w_from_canonical(inputs["W"]))
+    if "D_delta" in inputs:
+        layer.D.assign(layout.d_from_canonical(inputs["D_delta"]))
+    if "bias" in inputs:
+        layer.bias.assign(inputs["bias"])
+    return layer
+
+
+@cache
+def blank(geometry: ConvGeometry, policy: str, bias: bool) -> Any:
+    """A built layer; one for all numbers of a geometry, so that JAX compiles it once."""
     shared = {"strides": geometry.stride, "dilation_rate": geometry.dilation, "d_mul": geometry.d_mul,
-              "use_bias": "bias" in inputs, "dtype": keras.DTypePolicy(policy), "padding": "valid"}  # fmt: skip
+              "use_bias": bias, "dtype": keras.DTypePolicy(policy), "padding": "valid"}  # fmt: skip
     rank = geometry.spatial_rank
     multiplier = geometry.out_channels // geometry.in_channels
     square = len(set(geometry.stride)) == 1
@@ -132,13 +162,6 @@ def build(geometry: ConvGeometry, inputs: Tensors) -> Any:
         cls = getattr(doconv_keras, f"DOConv{rank}D")
         layer = cls(geometry.out_channels, geometry.kernel_size, groups=geometry.groups, **shared)
     layer.build((None, *[None] * rank, geometry.in_channels))
-    layout = layer.layout()
-    if "W" in inputs:
-        layer.W.assign(layout.w_from_canonical(inputs["W"]))
-    if "D_delta" in inputs:
-        layer.D.assign(layout.d_from_canonical(inputs["D_delta"]))
-    if "bias" in inputs:
-        layer.bias.assign(inputs["bias"])
     return layer
 
 
@@ -159,42 +182,72 @@ def crop(y: Any, geometry: ConvGeometry, x_shape: tuple[int, ...]) -> Any:
     return y[(slice(None), *ends)]
 
 
-def to_canonical(y: Any) -> np.ndarray:
-    return np.moveaxis(ops.convert_to_numpy(y), -1, 1)
+def run(layer: Any, geometry: ConvGeometry, x: np.ndarray) -> np.ndarray:
+    """The layer's output, canonical."""
+    padded = pad(x, geometry)
+    y = jax_call(layer)(values(layer), padded) if BACKEND == "jax" else layer(padded)
+    return np.moveaxis(to_numpy(crop(y, geometry, x.shape)), -1, 1)
 
 
-def _tensorflow_gradients(layer: Any, x: np.ndarray, crop_output: Any, grad_y: np.ndarray) -> list[np.ndarray]:
+def values(layer: Any) -> list[Any]:
+    return [variable.value for variable in layer.variables]
+
+
+@cache
+def jax_call(layer: Any) -> Any:
+    """The layer as a function of its variables' values and the input, compiled as a whole."""
+    import jax
+
+    def call(given: Any, x: Any) -> Any:
+        with keras.StatelessScope(list(zip(layer.variables, given, strict=True))):
+            return layer(x)
+
+    return jax.jit(call)
+
+
+@cache
+def jax_vjp(layer: Any, geometry: ConvGeometry) -> Any:
+    import jax
+
+    def call(given: Any, x: Any) -> Any:
+        return crop(jax_call(layer)(given, x), geometry, canonical_shape(x))
+
+    return jax.jit(lambda given, x, grad_y: jax.vjp(call, given, x)[1](grad_y))
+
+
+def _jax_gradients(layer: Any, geometry: ConvGeometry, x: np.ndarray, grad_y: np.ndarray) -> list[Any]:
+    others, grad_x = jax_vjp(layer, geometry)(values(layer), x, grad_y)
+    return [grad_x, *others]
+
+
+def _tensorflow_gradients(layer: Any, geometry: ConvGeometry, x: np.ndarray, grad_y: np.ndarray) -> list[Any]:
     import tensorflow as tf
 
     tensor = tf.convert_to_tensor(x)
-    variables = [variable.value for variable in layer.trainable_variables]
     with tf.GradientTape() as tape:
         tape.watch(tensor)
-        y = crop_output(layer(tensor))
-    gradients = tape.gradient(y, [tensor, *variables], output_gradients=tf.convert_to_tensor(grad_y))
-    return [np.asarray(gradient) for gradient in gradients]
+        y = crop(layer(tensor), geometry, canonical_shape(x))
+    return tape.gradient(y, [tensor, *values(layer)], output_gradients=tf.convert_to_tensor(grad_y))
 
 
-def _jax_gradients(layer: Any, x: np.ndarray, crop_output: Any, grad_y: np.ndarray) -> list[np.ndarray]:
-    import jax
-
-    def call(tensor: Any, values: Any) -> Any:
-        return crop_output(layer.stateless_call(values, [], tensor)[0])
-
-    values = [variable.value for variable in layer.trainable_variables]
-    _, vjp = jax.vjp(call, jax.numpy.asarray(x), values)
-    grad_x, gradients = vjp(jax.numpy.asarray(grad_y))
-    return [np.asarray(gradient) for gradient in (grad_x, *gradients)]
-
-
-def _torch_gradients(layer: Any, x: np.ndarray, crop_output: Any, grad_y: np.ndarray) -> list[np.ndarray]:
+def _torch_gradients(layer: Any, geometry: ConvGeometry, x: np.ndarray, grad_y: np.ndarray) -> list[Any]:
+    for value in values(layer):
+        value.grad = None
     tensor = ops.convert_to_tensor(x).clone().requires_grad_()
-    crop_output(layer(tensor)).backward(ops.convert_to_tensor(grad_y))
-    return [ops.convert_to_numpy(t.grad) for t in (tensor, *(v.value for v in layer.trainable_variables))]
+    crop(layer(tensor), geometry, canonical_shape(x)).backward(ops.convert_to_tensor(grad_y))
+    return [tensor.grad, *(value.grad for value in values(layer))]
+
+
+def canonical_shape(x: Any) -> tuple[int, ...]:
+    return (x.shape[0], x.shape[-1], *x.shape[1:-1])
 
 
 GRADIENTS = {"tensorflow": _tensorflow_gradients, "jax": _jax_gradients, "torch": _torch_gradients}
 
 if __name__ == "__main__":
     keras.config.disable_traceback_filtering()
+    if BACKEND in ("jax", "numpy"):  # Keras's numpy backend convolves with JAX
+        import jax
+
+        jax.config.update("jax_enable_x64", True)
     serve(KerasPort())
