@@ -20,6 +20,9 @@ from doconv_core import Layout
 from doconv_core.geometry import PADDING_MODES, ConvGeometry
 
 PAD_MODES = {"zeros": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+# A function is compiled once for all numbers of a shape.
+compose = jax.jit(doconv_flax.compose)
+start_from = jax.jit(doconv_flax.start_from, static_argnums=1, static_argnames="d_mul")
 GROUPED = "Flax's ConvTranspose has no feature_group_count"
 
 
@@ -55,9 +58,7 @@ class FlaxPort(Port):
     def compose(self, geometry: ConvGeometry, inputs: Tensors) -> Tensors:
         refuse(geometry)
         params, layout = load(geometry, inputs), Layout("flax", geometry)
-        return {
-            "weight": layout.kernel_to_canonical(np.asarray(doconv_flax.compose(params["kernel"], params.get("D"))))
-        }
+        return {"weight": layout.kernel_to_canonical(np.asarray(compose(params["kernel"], params.get("D"))))}
 
     def forward(self, geometry: ConvGeometry, inputs: Tensors) -> Tensors:
         return {"y": self._run(geometry, load(geometry, inputs), inputs["x"], plain=False)}
@@ -84,12 +85,9 @@ class FlaxPort(Port):
         if self.api == "linen":
             folded = doconv_flax.linen.fold(params)
         else:
-            layer = self._layer(geometry, inputs["x"].dtype, params["kernel"].dtype, "bias" in params, False)
-            for name, value in params.items():
-                getattr(layer, name)[...] = value
-            plain = doconv_flax.nnx.fold(layer)
-            named = {"kernel": plain.kernel, "bias": plain.bias}
-            folded = {name: value[...] for name, value in named.items() if value is not None}
+            graph, state = self._graph(geometry, inputs["x"].dtype, params["kernel"].dtype, "bias" in params, False)
+            plain = doconv_flax.nnx.fold(nnx.merge(graph, fill(state, params)))
+            folded = nnx.to_pure_dict(nnx.state(plain))
         outputs = {"weight": layout.kernel_to_canonical(np.asarray(folded["kernel"]))}
         outputs["y"] = self._run(geometry, folded, inputs["x"], plain=True)
         return outputs | ({"bias": np.asarray(folded["bias"])} if "bias" in folded else {})
@@ -98,9 +96,9 @@ class FlaxPort(Port):
         refuse(geometry)
         layout = Layout("flax", geometry)
         plain = jnp.asarray(layout.kernel_from_canonical(inputs["weight"]))
-        W, D = doconv_flax.start_from(plain, geometry.in_channels, d_mul=geometry.d_mul, key=jax.random.key(0))
+        W, D = start_from(plain, geometry.in_channels, d_mul=geometry.d_mul, key=jax.random.key(0))
         outputs = {"W": layout.w_to_canonical(np.asarray(W))}
-        outputs["weight"] = layout.kernel_to_canonical(np.asarray(doconv_flax.compose(W, D)))
+        outputs["weight"] = layout.kernel_to_canonical(np.asarray(compose(W, D)))
         return outputs | ({} if D is None else {"D_delta": layout.d_to_canonical(np.asarray(D))})
 
     def _run(self, geometry: ConvGeometry, params: dict, x: np.ndarray, *, plain: bool) -> np.ndarray:
@@ -113,16 +111,15 @@ class FlaxPort(Port):
     @cache  # noqa: B019  # one port a process; a function is compiled once for all numbers of a geometry
     def _call(self, geometry: ConvGeometry, dtype: Any, param_dtype: Any, bias: bool, plain: bool) -> Any:
         """The layer as a function of its parameters and the input."""
-        layer = self._layer(geometry, dtype, param_dtype, bias, plain)
         if self.api == "linen":
+            layer = self._layer(geometry, dtype, param_dtype, bias, plain)
             return jax.jit(lambda params, x: layer.apply({"params": params}, pad(x, geometry)))
-        graph, state = nnx.split(layer)
+        graph, state = self._graph(geometry, dtype, param_dtype, bias, plain)
+        return jax.jit(lambda params, x: nnx.merge(graph, fill(state, params))(pad(x, geometry)))
 
-        def call(params: dict, x: jax.Array) -> jax.Array:
-            given = jax.tree_util.tree_map_with_path(lambda path, _: params[path[0].key], state)
-            return nnx.merge(graph, given)(pad(x, geometry))
-
-        return jax.jit(call)
+    def _graph(self, geometry: ConvGeometry, dtype: Any, param_dtype: Any, bias: bool, plain: bool) -> Any:
+        """The layer as structure and shapes: no number is drawn."""
+        return nnx.split(nnx.eval_shape(lambda: self._layer(geometry, dtype, param_dtype, bias, plain)))
 
     @cache  # noqa: B019
     def _backward(self, geometry: ConvGeometry, dtype: Any, param_dtype: Any, bias: bool) -> Any:
@@ -155,6 +152,11 @@ def load(geometry: ConvGeometry, inputs: Tensors) -> dict[str, jax.Array]:
     if "bias" in inputs:
         params["bias"] = inputs["bias"]
     return {name: jnp.asarray(value) for name, value in params.items()}
+
+
+def fill(state: nnx.State, params: dict[str, jax.Array]) -> nnx.State:
+    """The state of a single layer with these parameters."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: params[path[0].key], state)
 
 
 def options(geometry: ConvGeometry) -> dict[str, Any]:
