@@ -40,7 +40,7 @@ def compose(kernel: jax.Array, D: jax.Array | None, *, transpose_kernel: bool = 
     local = second if transpose_kernel else first
     if math.prod(kernel.shape[:-2]) != multiplier or in_channels % local:
         raise ValueError(f"kernel and D do not belong together. Received: shapes {kernel.shape} and {D.shape}")
-    dtype = jnp.promote_types(kernel.dtype, jnp.float32)
+    dtype = jnp.float32 if jnp.finfo(kernel.dtype).bits < 32 else kernel.dtype  # promotion may be strict
     groups = in_channels // local
     W = kernel.reshape(multiplier, first, second).astype(dtype)
     delta = D.reshape(taps, multiplier, in_channels).astype(dtype)

@@ -49,8 +49,10 @@ class DOConv(nn.Conv):
         plain, *rest = init_args
         shape = w_shape(plain, plain[:-2], self.d_mul)
         kernel = super().param(name, _with_names(init_fn, plain), shape, *rest, **options)
-        channels = -2 if self.feature_group_count == 1 else None
-        return _composed(self, kernel, plain, plain[-2] * self.feature_group_count, channels)
+        groups = self.feature_group_count
+        if self.features % groups:  # no layer: the convolution refuses any kernel of this shape, in its own words
+            return jnp.zeros(plain, kernel.dtype)
+        return _composed(self, kernel, plain, plain[-2] * groups, -2 if groups == 1 else None)
 
 
 class DOConvTranspose(nn.ConvTranspose):

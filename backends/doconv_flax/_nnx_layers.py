@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from types import MappingProxyType, SimpleNamespace
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -82,7 +82,7 @@ class DOConv(nnx.Conv):
 
     def __call__(self, inputs: jax.Array, out_sharding: Any = None) -> jax.Array:
         """As `flax.nnx.Conv.__call__`: `(*batch, *space, C_in)` to `(*batch, *output space, C_out)`."""
-        return nnx.Conv.__call__(_view(self), inputs, out_sharding)
+        return nnx.Conv.__call__(_View(self), inputs, out_sharding)
 
     @property
     def d_mul(self) -> int:
@@ -139,7 +139,7 @@ class DOConvTranspose(nnx.ConvTranspose):
 
     def __call__(self, inputs: jax.Array) -> jax.Array:
         """As `flax.nnx.ConvTranspose.__call__`."""
-        return nnx.ConvTranspose.__call__(_view(self), inputs)
+        return nnx.ConvTranspose.__call__(_View(self), inputs)
 
     @property
     def d_mul(self) -> int:
@@ -149,9 +149,12 @@ class DOConvTranspose(nnx.ConvTranspose):
 
 def composed_kernel(layer: DOConv | DOConvTranspose) -> jax.Array:
     """The composed kernel `(*kernel_size, C_in/G, C_out)` of a layer, differentiable."""
+    kernel, groups = layer.kernel[...], getattr(layer, "feature_group_count", 1)
     if layer.D is None:
-        return layer.kernel[...]
-    return compose(layer.kernel[...], layer.D[...], transpose_kernel=getattr(layer, "transpose_kernel", False))
+        return kernel
+    if kernel.shape[-1] % groups:  # no layer: the convolution refuses any kernel of this shape, in its own words
+        return jnp.zeros(layer.kernel_shape, kernel.dtype)
+    return compose(kernel, layer.D[...], transpose_kernel=getattr(layer, "transpose_kernel", False))
 
 
 def add_d(layer: Any, D: jax.Array | None = None) -> None:
@@ -188,7 +191,7 @@ def _for_taps(kernel_init: Any, d_mul: int | None) -> Any:
 def _for_columns(metadata: Mapping[str, Any], kernel_size: Sizes, d_mul: int | None) -> Mapping[str, Any]:
     """The kernel's metadata with names for the axes of `W`."""
     size = (kernel_size,) if isinstance(kernel_size, int) else tuple(kernel_size)
-    if depth_multiplier(size, d_mul) == math.prod(size):
+    if not metadata or depth_multiplier(size, d_mul) == math.prod(size):
         return metadata
     names = {name: metadata[name] for name in ("out_sharding", "sharding", "sharding_names") if name in metadata}
     return {
@@ -197,6 +200,13 @@ def _for_columns(metadata: Mapping[str, Any], kernel_size: Sizes, d_mul: int | N
     }
 
 
-def _view(layer: DOConv | DOConvTranspose) -> Any:
-    """The layer as the plain layer's `__call__` wants it. Assigning to the layer would be an error inside a trace."""
-    return SimpleNamespace(**vars(layer) | {"kernel": composed_kernel(layer)})
+class _View:
+    """A layer as the plain layer's `__call__` wants it. Assigning to the layer itself would be an error inside a trace."""
+
+    def __init__(self, layer: DOConv | DOConvTranspose) -> None:
+        vars(self).update(vars(layer), layer=layer)
+
+    @property
+    def kernel(self) -> jax.Array:
+        """Composed when it is asked for, so that what the plain layer refuses before is refused as it does."""
+        return composed_kernel(self.layer)

@@ -19,7 +19,7 @@ from doconv_conformance.port import OPERATIONS, Port, Tensors, Unsupported, serv
 from doconv_core import Layout
 from doconv_core.geometry import PADDING_MODES, ConvGeometry
 
-PAD_MODES = {"zeros": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+PAD_MODES = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
 # A function is compiled once for all numbers of a shape.
 compose = jax.jit(doconv_flax.compose)
 start_from = jax.jit(doconv_flax.start_from, static_argnums=1, static_argnames="d_mul")
@@ -27,7 +27,7 @@ GROUPED = "Flax's ConvTranspose has no feature_group_count"
 
 
 class FlaxPort(Port):
-    """Both of Flax's interfaces through one program; padding modes are `jnp.pad` before a layer without padding."""
+    """Both of Flax's interfaces through one program. What Flax's paddings do not say is `jnp.pad` before the layer."""
 
     def __init__(self, api: str) -> None:
         self.api = api
@@ -163,7 +163,7 @@ def options(geometry: ConvGeometry) -> dict[str, Any]:
     """The arguments that the plain and the DO layer share."""
     shared = {"strides": geometry.stride, "kernel_dilation": geometry.dilation}
     if not geometry.transposed:
-        return shared | {"padding": "VALID", "feature_group_count": geometry.groups}
+        return shared | {"padding": own_padding(geometry) or "VALID", "feature_group_count": geometry.groups}
     pairs = [
         (span - low, span - high + extra)
         for span, (low, high), extra in zip(
@@ -176,8 +176,18 @@ def options(geometry: ConvGeometry) -> dict[str, Any]:
     return shared | {"padding": pairs}
 
 
+def own_padding(geometry: ConvGeometry) -> Any:
+    """The `padding` of Flax's layer that says what the geometry says, or None."""
+    reach = [d * (k - 1) for d, k in zip(geometry.dilation, geometry.kernel_size, strict=True)]
+    if geometry.padding_mode == "zeros":
+        return "CAUSAL" if geometry.padding == ((reach[0], 0),) and reach[0] else list(geometry.padding)
+    halves = tuple((size // 2, size - size // 2) for size in reach)
+    names = {"reflect": "REFLECT", "circular": "CIRCULAR"}
+    return names.get(geometry.padding_mode) if geometry.padding == halves else None
+
+
 def pad(x: jax.Array, geometry: ConvGeometry) -> jax.Array:
-    if geometry.transposed or not any(map(any, geometry.padding)):
+    if geometry.transposed or own_padding(geometry):
         return x
     return jnp.pad(x, [(0, 0), *geometry.padding, (0, 0)], mode=PAD_MODES[geometry.padding_mode])
 

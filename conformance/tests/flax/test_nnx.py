@@ -1,4 +1,4 @@
-"""The suite on the nnx layers."""
+"""The suite on the nnx layers: what is not the linen layers' own code."""
 
 from doconv_conformance.cases import select
 from doconv_conformance.judge import disagreements
@@ -6,7 +6,8 @@ from doconv_conformance.runner import python_backend, run_cases
 
 
 def test_every_case_agrees_with_the_core() -> None:
-    pairs = [(case, operation) for case, operation in select() if case.dtype in ("float32", "bfloat16")]
+    operations = ("forward", "backward", "fold")  # `compose` and `initialise` are one function for both interfaces
+    pairs = [pair for pair in select() if pair[0].dtype in ("float32", "bfloat16") and pair[1] in operations]
     run = run_cases(python_backend("flax-nnx", "doconv_conformance.adapters.flax", "nnx"), pairs)
     wrong = disagreements(run.results)
     assert not wrong, "\n".join(wrong[:20])
