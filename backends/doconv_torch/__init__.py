@@ -18,6 +18,8 @@ from doconv_torch._layers import (
 )
 from doconv_torch._memory import store_by_channel
 from doconv_torch._models import fold, inspect_model, overparameterize
+from doconv_torch._once import composed_once
+from doconv_torch._recompute import recompute_kernels
 from doconv_torch._state_dict import fold_state_dict
 
 __all__ = [
@@ -29,12 +31,14 @@ __all__ = [
     "DOConvTranspose2d",
     "DOConvTranspose3d",
     "compose",
+    "composed_once",
     "fold",
     "fold_state_dict",
     "inspect_model",
     "load_checkpoint",
     "load_original",
     "overparameterize",
+    "recompute_kernels",
     "save_checkpoint",
     "store_by_channel",
 ]

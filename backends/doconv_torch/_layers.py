@@ -19,6 +19,8 @@ from doconv_core import composition
 from doconv_core.geometry import ConvGeometry
 from doconv_torch._arrays import to_numpy, to_tensor
 from doconv_torch._compose import compose, full_precision
+from doconv_torch._once import kept_kernel
+from doconv_torch._recompute import remember
 
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 log = logging.getLogger("doconv")
@@ -58,7 +60,7 @@ class DOConvMixin(_ConvNd):
 
     @property
     def weight(self) -> Tensor:  # type: ignore[override]  # a Parameter in the plain layer
-        return _kernel(self.W, self.D, self.groups, self.transposed, self.kernel_size)
+        return kept_kernel(self, lambda: _kernel(self.W, self.D, self.groups, self.transposed, self.kernel_size))
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "weight" and "W" in self._parameters:
@@ -149,9 +151,15 @@ class DOConvMixin(_ConvNd):
 @torch.fx.wrap
 def _kernel(W: Tensor, D: Tensor | None, groups: int, transposed: bool, kernel_size: tuple[int, ...]) -> Tensor:
     """The composed kernel, never in autocast's type. `torch.fx` keeps it as one call, on the parameters."""
-    with full_precision(W):
-        flat = compose(W, D, groups, transposed=transposed)
-    return flat.reshape(*flat.shape[:2], *kernel_size)
+
+    def composed(W: Tensor, D: Tensor | None) -> Tensor:
+        with full_precision(W):
+            flat = compose(W, D, groups, transposed=transposed)
+        return flat.reshape(*flat.shape[:2], *kernel_size)
+
+    kernel = composed(W, D)
+    remember(kernel, composed, W, D)
+    return kernel
 
 
 def started(weight: Tensor, in_channels: int, d_mul: int) -> tuple[Tensor, Tensor | None]:
