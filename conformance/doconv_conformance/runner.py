@@ -166,8 +166,10 @@ def answer(
 ) -> Result:  # fmt: skip
     """The row of an answer: the verdict on its outputs, or what its status says, and whether that contradicts its claims."""
     declared = declared_unsupported(hello, case, operation) if hello else ""
-    if status == "error":
-        result: dict[str, Any] = {"verdict": "crashed", "reason": reason}
+    if status == "error" and declared:
+        result: dict[str, Any] = {"verdict": "unsupported", "reason": f"{declared}; it answered an error: {reason}"}
+    elif status == "error":
+        result = {"verdict": "crashed", "reason": reason}
     elif status == "unsupported":
         contradicts = "" if declared else "declared supported, but answered unsupported"
         result = {"verdict": "unsupported", "reason": reason, "contradicts": contradicts}

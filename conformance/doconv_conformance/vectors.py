@@ -108,8 +108,7 @@ def save_expected(path: Path, want: dict[str, Expected], exact: bool) -> None:
     """Each output as float64, and `<name>.bound`: 0 where exact, infinite where any finite value is right."""
     tensors: dict[str, np.ndarray] = {}
     for name, expectation in want.items():
-        free = np.where(np.isinf(expectation.bound), np.inf, 0.0)
-        tensors |= {name: expectation.value, f"{name}.bound": free if exact else expectation.bound}
+        tensors |= {name: expectation.value, f"{name}.bound": expectation.allowed(exact)}
     save_file({name: np.ascontiguousarray(tensor, np.float64) for name, tensor in tensors.items()}, path)
 
 
