@@ -33,6 +33,7 @@ def tests(session: nox.Session) -> None:
     pytest(session, "core", "suite")
     for framework in FRAMEWORKS:
         pytest(session, framework)
+    pytest(session, "checkpoints")
 
 
 @nox.session(name="tests-framework")
@@ -59,6 +60,13 @@ def thorough(session: nox.Session) -> None:
     session.install(*CONSTRAINTS, "-e", ".[dev]")
     for framework in FRAMEWORKS:
         pytest(session, framework)
+
+
+@nox.session(name="kill-matrix")
+def kill_matrix(session: nox.Session) -> None:
+    """Every planted fault against the case table, with three seeds: a survivor is a failure. Writes docs/kill-matrix.md."""
+    session.install(*CONSTRAINTS, "-e", ".")
+    session.run("python", "-m", "doconv_conformance.kill_matrix", "--output", "docs/kill-matrix.md", *session.posargs)
 
 
 @nox.session
