@@ -47,6 +47,7 @@ class DOConvMixin(_ConvNd):
         weight: the composed kernel, computed at each access. Assigning a tensor to it starts the layer anew from that
             kernel; changing it in place changes a temporary and is lost.
         plain_class: the class that the layer is folded into.
+        memory_format: of the composed kernel: that of the kernel which the layer was made from (channels last or contiguous).
 
     Raises:
         TypeError: `d_mul` or a size is not an integer.
@@ -57,10 +58,14 @@ class DOConvMixin(_ConvNd):
     D: nn.Parameter | None
     d_mul: int
     plain_class: ClassVar[type[_ConvNd]]
+    memory_format: torch.memory_format = torch.contiguous_format
 
     @property
     def weight(self) -> Tensor:  # type: ignore[override]  # a Parameter in the plain layer
-        return kept_kernel(self, lambda: _kernel(self.W, self.D, self.groups, self.transposed, self.kernel_size))
+        return kept_kernel(
+            self,
+            lambda: _kernel(self.W, self.D, self.groups, self.transposed, self.kernel_size, self.memory_format),
+        )
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "weight" and "W" in self._parameters:
@@ -149,13 +154,15 @@ class DOConvMixin(_ConvNd):
 
 
 @torch.fx.wrap
-def _kernel(W: Tensor, D: Tensor | None, groups: int, transposed: bool, kernel_size: tuple[int, ...]) -> Tensor:
+def _kernel(
+    W: Tensor, D: Tensor | None, groups: int, transposed: bool, kernel_size: tuple[int, ...], order: torch.memory_format
+) -> Tensor:
     """The composed kernel, never in autocast's type. `torch.fx` keeps it as one call, on the parameters."""
 
     def composed(W: Tensor, D: Tensor | None) -> Tensor:
         with full_precision(W):
             flat = compose(W, D, groups, transposed=transposed)
-        return flat.reshape(*flat.shape[:2], *kernel_size)
+        return flat.reshape(*flat.shape[:2], *kernel_size).contiguous(memory_format=order)
 
     kernel = composed(W, D)
     remember(kernel, composed, W, D)
@@ -192,6 +199,10 @@ def attach(conv: DOConvMixin, d_mul: int) -> None:
 
 def adopt(conv: DOConvMixin, d_mul: int, W: nn.Parameter, D: nn.Parameter | None) -> None:
     """`W` and `D` in place of the plain `weight`."""
+    weight = conv._parameters["weight"]
+    order = {4: torch.channels_last, 5: torch.channels_last_3d}.get(weight.ndim) if weight is not None else None
+    if weight is not None and order and not weight.is_contiguous() and weight.is_contiguous(memory_format=order):
+        conv.memory_format = order
     conv.d_mul = d_mul
     exchange(conv, ("weight",), {"W": W, "D": D})
 
@@ -236,13 +247,14 @@ def folded(conv: DOConvMixin) -> nn.Parameter:
     weight = composition.compose(
         to_numpy(W), None if D is None else to_numpy(D), ConvGeometry(**options_of(conv, conv.d_mul))
     )
-    return nn.Parameter(to_tensor(weight, W.device), W.requires_grad)
+    return nn.Parameter(to_tensor(weight, W.device).contiguous(memory_format=conv.memory_format), W.requires_grad)
 
 
 def detach(conv: DOConvMixin, weight: nn.Parameter) -> None:
     """Turn a layer, in place, into the plain convolution with kernel `weight`."""
     exchange(conv, ("W", "D"), {"weight": weight})
     del conv.d_mul
+    vars(conv).pop("memory_format", None)
     conv.__class__ = conv.plain_class  # type: ignore[assignment]
 
 
