@@ -63,7 +63,7 @@ def composed_once(model: M) -> Iterator[M]:
             kept.check(getattr(layer, "W", None), getattr(layer, "D", None))
         sums = [pair for kept in shared.values() if (pair := kept.collected())]
         if sums:
-            torch.autograd.backward(*zip(*sums, strict=True))
+            torch.autograd.backward([kernel for kernel, _ in sums], [grad for _, grad in sums])
     finally:
         for layer, kept in own.items():
             _kept.pop(layer, None)
