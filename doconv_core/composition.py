@@ -11,6 +11,7 @@ A porter reads this file first. Every function computes in float64, whatever flo
 
 from __future__ import annotations
 
+import math
 from itertools import product
 
 import numpy as np
@@ -22,7 +23,7 @@ from doconv_core.geometry import ConvGeometry
 
 DIALECTS = ("doconv", "original-torch", "original-tf")
 BLOCK = 2**16  # elements of W that are composed at a time, and of them
-KERNELS = 512  # kernels of one row of D
+KERNELS = 64  # kernels of one row of D
 
 
 def compose(
@@ -60,12 +61,15 @@ def compose(
     composed = _by_row(weight, geometry, dialect)
     kernels = min(w.shape[2], KERNELS)
     inner = min(w.shape[1], max(1, BLOCK // (kernels * geometry.d_mul)))
-    outer = max(1, BLOCK // (inner * kernels * geometry.d_mul))
+    outer = min(len(w), max(1, BLOCK // (inner * kernels * geometry.d_mul)))
     steps = (outer, inner, kernels)
+    wide_buffer, kernel_buffer = (np.empty(math.prod(steps) * columns) for columns in (geometry.d_mul, geometry.taps))
     for corner in product(*(range(0, size, step) for size, step in zip(w.shape[:3], steps, strict=True))):
         block = tuple(slice(first, first + step) for first, step in zip(corner, steps, strict=True))
-        wide = w[block].astype(np.float64)
-        kernel = wide @ d[block[:2]].astype(np.float64).mT
+        wide = wide_buffer[: w[block].size].reshape(w[block].shape)
+        wide[...] = w[block]
+        kernel = kernel_buffer[: composed[block].size].reshape(composed[block].shape)
+        np.matmul(wide, d[block[:2]].mT.astype(np.float64, order="C"), out=kernel)
         kernel += sum_tiles(wide, geometry)
         composed[block] = kernel
     return weight.reshape(geometry.kernel_shape)

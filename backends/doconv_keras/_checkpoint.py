@@ -12,6 +12,7 @@ import numpy as np
 from doconv_core.checkpoint import LayerInfo, ModelLayer, ModelState, ModelTensor, NameMap, load_model, save_model
 from doconv_keras._arrays import to_numpy
 from doconv_keras._layers import DOConvMixin
+from doconv_keras._transfer import sublayers
 
 L = TypeVar("L", bound=keras.layers.Layer)
 DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
@@ -111,7 +112,7 @@ def _state(model: keras.layers.Layer) -> ModelState:
 def _walk(layer: keras.layers.Layer, path: str) -> Iterator[tuple[str, keras.layers.Layer]]:
     """Every layer with its path, a shared one with each; the path of the model itself is ""."""
     yield path, layer
-    for inner in layer._flatten_layers(include_self=False, recursive=False):
+    for inner in sublayers(layer):
         yield from _walk(inner, f"{path}.{inner.name}".lstrip("."))
 
 

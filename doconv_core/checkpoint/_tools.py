@@ -18,7 +18,7 @@ from doconv_core.checkpoint._layers import LayerInfo
 from doconv_core.composition import KERNELS
 from doconv_core.layouts import FRAMEWORKS
 
-PIECE = 2**22  # elements of W that are composed between two writes
+PIECE = 2**18  # elements of W that are composed between two writes
 Target = str | os.PathLike[str]
 Progress = Callable[[int, int], None]
 Make = Callable[[], np.ndarray | memoryview]

@@ -105,11 +105,7 @@ class Keras:
         self.backend.save_checkpoint(self.model, path, name_map=self.NAMES)
 
     def fold(self, path: str) -> None:
-        fold = self.backend.fold_layer
-        plain = [fold(layer) if hasattr(layer, "d_mul") else layer for layer in self.model.layers]
-        self.backend.save_checkpoint(
-            self.keras.Sequential([self.keras.Input((8, 8, 3)), *plain]), path, name_map=self.NAMES
-        )
+        self.backend.save_checkpoint(self.backend.fold(self.model), path, name_map=self.NAMES)
 
     def train(self, steps: int) -> None:
         import tensorflow as tf
