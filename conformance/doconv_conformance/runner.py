@@ -119,7 +119,7 @@ def _run_pairs(
             which = "port" if stage in given_up else "stages before it"
             reason = f"not run: the {which} failed {PATIENCE} times in a row"
             run.results.append(row(run.backend.name, case, operation, verdict="crashed", reason=reason))
-        elif _run_case(run, session, case, operation):
+        elif run_case(run, session, case, operation):
             failures += 1
             if failures == PATIENCE:
                 given_up.append(stage)
@@ -131,7 +131,7 @@ def _run_pairs(
         progress()
 
 
-def _run_case(run: Run, session: PortSession, case: Case, operation: str) -> bool:
+def run_case(run: Run, session: PortSession, case: Case, operation: str) -> bool:
     """Run one and add its row; whether the port had to be ended."""
     name, numerics = session.backend.name, numerics_of(run.hello)
     with run.clock("reference"):

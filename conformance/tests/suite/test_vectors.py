@@ -2,10 +2,12 @@
 
 import hashlib
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
@@ -127,3 +129,38 @@ def test_schemas_are_schemas_and_every_request_keeps_to_them() -> None:
         assert problem(request, "protocol", "run") == ""
         assert problem(request, "protocol") == ""
     assert problem({"type": "result", "id": "a", "status": "error"}, "protocol", "result") == "lacks reason"
+
+
+README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+
+
+def test_the_example_file_of_the_readme_is_a_safetensors_file(tmp_path: Path) -> None:
+    (block,) = re.findall(r"```hex\n(.*?)```", README, re.DOTALL)
+    path = tmp_path / "example.safetensors"
+    path.write_bytes(bytes.fromhex("".join(line[10:57] for line in block.splitlines())))
+    tensors = load_file(path)
+    assert list(tensors) == ["W"]
+    assert tensors["W"].dtype == ml_dtypes.bfloat16
+    assert tensors["W"].tolist() == [[[1.0, -2.5]]]
+
+
+def test_the_messages_of_the_readme_keep_to_the_schema() -> None:
+    messages = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", README, re.DOTALL)]
+    assert [message["type"] for message in messages] == ["hello", "hello", "run", "result", "result", "result"]
+    definitions = ("hello_request", "hello", "run", "result", "result", "result")
+    for message, definition in zip(messages, definitions, strict=True):
+        assert problem(message, "protocol", definition) == ""
+    case = next(case for case in cases() if case.name == "groups-2-exact-float32")
+    assert messages[2]["id"] == f"{case.id}/forward"
+    assert messages[2]["geometry"] == case.geometry.to_json()
+
+
+def test_the_draws_of_the_readme() -> None:
+    assert " ".join(f"0x{draw:016x}" for draw in draws("x", (3,)).tolist()) in README
+
+
+def test_the_readme_names_every_field_that_the_schema_has() -> None:
+    definitions = schema("protocol")["$defs"]
+    for name in ("hello", "supports", "numerics", "run", "result", "geometry"):
+        for field in definitions[name]["properties"]:
+            assert f"`{field}`" in README or f".{field}`" in README or f'"{field}"' in README, (name, field)
