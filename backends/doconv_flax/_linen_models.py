@@ -289,6 +289,6 @@ def _state(path: str, entry: ConvEntry, flat: Mapping[tuple[str, ...], Any]) -> 
     stacked = f", {math.prod(entry.stacked)} layers stacked" if entry.stacked else ""
     D = _raw(flat.get(_key(path, "D")))
     if D is not None:
-        return f"over-parameterized {entry.layer} {kernel}, d_mul={D.shape[-2]}{stacked}"
+        return f"{entry.layer} {kernel}, d_mul={D.shape[-2]}{stacked}"
     why = entry.refused or ("a kernel of one tap has no D" if math.prod(entry.kernel_size) == 1 else "")
     return f"plain {entry.layer} {kernel}{stacked}{': ' + why if why else ''}"

@@ -190,8 +190,12 @@ def _become(layer: Any, cls: type) -> None:
 
 def _state(layer: Any) -> str:
     kernel, name = "x".join(map(str, layer.kernel_size)), type(layer).__name__
+    columns = layer.D if isinstance(layer, tuple(PLAIN_CLASS)) and layer.D is not None else None
+    shape = layer.kernel.shape if columns is None else columns.shape
+    stack = shape[: len(shape) - len(layer.kernel_size) - 2]
+    stacked = f", {math.prod(stack)} layers stacked" if stack else ""
     if isinstance(layer, tuple(PLAIN_CLASS)):
-        return f"{name} {kernel}, d_mul={layer.d_mul}"
+        return f"{name} {kernel}, d_mul={layer.d_mul}{stacked}"
     one_tap = ": a kernel of one tap has no D" if math.prod(layer.kernel_size) == 1 else ""
     foreign = ": a subclass" if _is_foreign(layer) else ""
-    return f"plain {name} {kernel}{foreign or one_tap}"
+    return f"plain {name} {kernel}{stacked}{foreign or one_tap}"
