@@ -74,7 +74,7 @@ def test_a_port_that_is_wrong_fails_in_words(site: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("options", "status", "text"),
     [
-        ((), 4, 'doconv_conformance tests a port: give --port "PROGRAM ARGUMENTS"'),
+        ((), 1, 'these are tests of a port: give --port "PROGRAM ARGUMENTS"'),
         (("--port", "no-such-program"), 1, "the port cannot start 'no-such-program'"),
     ],
 )
