@@ -22,6 +22,7 @@ from doconv_torch._compose import compose, full_precision
 from doconv_torch._once import kept_kernel
 from doconv_torch._recompute import remember
 
+FLOATS = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 log = logging.getLogger("doconv")
 
@@ -50,7 +51,7 @@ class DOConvMixin(_ConvNd):
         memory_format: of the composed kernel: that of the kernel which the layer was made from (channels last or contiguous).
 
     Raises:
-        TypeError: `d_mul` or a size is not an integer.
+        TypeError: `d_mul` or a size is not an integer; `dtype` is not bfloat16, float16, float32 or float64.
         ValueError: `d_mul` is below the number of taps, a size is not positive; and whatever the replaced class raises.
     """
 
@@ -242,12 +243,12 @@ def folded(conv: DOConvMixin) -> nn.Parameter:
     Composed by `doconv_core` in float64 and rounded once, so that every backend and the command line fold to the same values.
     """
     W, D = conv.W, conv.D
+    trains = W.requires_grad or (D is not None and D.requires_grad)
     if W.is_meta:
-        return nn.Parameter(W.new_empty(*W.shape[:2], *conv.kernel_size), W.requires_grad)
-    weight = composition.compose(
-        to_numpy(W), None if D is None else to_numpy(D), ConvGeometry(**options_of(conv, conv.d_mul))
-    )
-    return nn.Parameter(to_tensor(weight, W.device).contiguous(memory_format=conv.memory_format), W.requires_grad)
+        return nn.Parameter(W.new_empty(*W.shape[:2], *conv.kernel_size), trains)
+    geometry = ConvGeometry(**options_of(conv, conv.d_mul))
+    weight = to_tensor(composition.compose(to_numpy(W), None if D is None else to_numpy(D), geometry), W.device)
+    return nn.Parameter(weight.contiguous(memory_format=conv.memory_format), trains)
 
 
 def detach(conv: DOConvMixin, weight: nn.Parameter) -> None:
@@ -261,6 +262,9 @@ def detach(conv: DOConvMixin, weight: nn.Parameter) -> None:
 def _construct(conv: DOConvMixin, d_mul: int | None) -> None:
     """The end of a layer's constructor, after the plain one; checks what that leaves to the first call."""
     geometry = ConvGeometry(**options_of(conv, d_mul))
+    weight = conv._parameters["weight"]
+    if weight is not None and weight.dtype not in FLOATS:
+        raise TypeError(f"dtype must be bfloat16, float16, float32 or float64. Received: {weight.dtype}")
     attach(conv, geometry.d_mul)
     if geometry.d_mul != geometry.taps:
         conv.reset_parameters()

@@ -14,7 +14,7 @@ from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils import parametrize
 
 from doconv_core.geometry import depth_multiplier
-from doconv_torch._layers import DOConvMixin, adopt, attach, detach, do_class, folded
+from doconv_torch._layers import FLOATS, DOConvMixin, adopt, attach, detach, do_class, folded
 from doconv_torch._stale import replaced
 
 M = TypeVar("M", bound=nn.Module)
@@ -44,8 +44,9 @@ def overparameterize(model: M, *, d_mul: int | None = None, where: Where | None 
     Raises:
         TypeError: `model` is not a module, `where` is nothing of the above.
         ValueError: there is no convolution, none that `where` (or one of its patterns) selects, none left to convert; `d_mul`
-            is too small; a selected convolution is lazy, sharded, pruned or has its weight computed by a parametrization or a
-            hook; convolutions that are tied could not stay so; the model is wrapped. Nothing has been changed then.
+            is too small; a selected convolution is lazy, sharded, pruned, has values that are not finite or a weight that a
+            parametrization or a hook computes; tied convolutions could not stay so; the model is wrapped. Nothing has been
+            changed then.
     """
     found = _found(model)
     if not found:
@@ -102,8 +103,8 @@ def fold(model: M) -> M:
 
     Raises:
         TypeError: `model` is not a module.
-        ValueError: the parameters of a layer are sharded (FSDP), pruned or parametrized; its class is derived from a DO layer,
-            overrides `forward` and names no `plain_class` of its own. Nothing has been changed then.
+        ValueError: the parameters of a layer are sharded (FSDP), pruned, parametrized or not finite; its class is derived from a
+            DO layer, overrides `forward` and names no `plain_class` of its own. Nothing has been changed then.
     """
     found = _found(model)
     layers = {path: conv for path, conv in found.items() if isinstance(conv, DOConvMixin)}
@@ -185,19 +186,21 @@ def _obstacle(conv: _ConvNd) -> str:
         return "parametrized: call torch.nn.utils.parametrize.remove_parametrizations before"
     if any(name not in conv._parameters for name in names):
         return f"its {names[0]} is not its Parameter (weight_norm, spectral_norm, prune, FSDP?): remove that before"
-    if any(type(conv._parameters[name]).__name__ == "DTensor" for name in names):
+    parameters = [parameter for name in names if (parameter := conv._parameters[name]) is not None]
+    if any(type(parameter).__name__ == "DTensor" for parameter in parameters):
         return "sharded: convert before sharding, or a model loaded from the full state dict"
+    if any(parameter.dtype not in FLOATS for parameter in parameters):
+        return f"of {parameters[0].dtype}, and not bfloat16, float16, float32 or float64"
+    if any(not parameter.is_meta and not parameter.isfinite().all() for parameter in parameters):
+        return f"its {' or '.join(names)} has values that are not finite, which composition would spread"
     if isinstance(conv, DOConvMixin):
         for cls in type(conv).__mro__:
             if "plain_class" in vars(cls):
                 return ""
             if "forward" in vars(cls) or "_conv_forward" in vars(cls):
                 return f"{cls.__name__} overrides forward: give it a `plain_class`, the class it is to be folded into"
-    clash = [
-        name
-        for name in ("W", "D", "d_mul", "geometry", "memory_format", "plain_class", "start_from")
-        if hasattr(conv, name)
-    ]
+    needed = ("W", "D", "d_mul", "geometry", "memory_format", "plain_class", "start_from")
+    clash = [name for name in needed if hasattr(conv, name)]
     return f"{type(conv).__name__} has its own attribute {clash[0]}, which a DO layer needs" if clash else ""
 
 

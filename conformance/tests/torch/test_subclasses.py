@@ -137,6 +137,11 @@ def tagged(conv: nn.Conv2d) -> nn.Module:
     return conv
 
 
+def broken(conv: nn.Conv2d) -> nn.Module:
+    nn.init.constant_(conv.weight[0], float("nan"))
+    return conv
+
+
 COMPUTED = "its weight is not its Parameter"
 REFUSED = {
     "parametrized weight": (parametrizations.weight_norm, "parametrized: call .*remove_parametrizations"),
@@ -145,6 +150,8 @@ REFUSED = {
     "weight_norm by a hook": (weight_norm, COMPUTED),
     "spectral_norm by a hook": (spectral_norm, COMPUTED),
     "pruned": (pruned, COMPUTED),
+    "complex": (lambda conv: nn.Conv2d(4, 4, 3, dtype=torch.complex64), "of torch.complex64, and not bfloat16"),
+    "not finite": (broken, "its weight has values that are not finite"),
     "own attribute": (tagged, "Conv2d has its own attribute D, which a DO layer needs"),
 }
 
@@ -154,12 +161,12 @@ REFUSED = {
 def test_a_layer_whose_weight_is_made_elsewhere_is_refused_by_name(change: Callable, text: str) -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), change(nn.Conv2d(4, 4, 3))).eval()
     x = torch.rand(2, 3, 9, 9)
-    before, classes, names = model(x), [type(conv) for conv in model], list(model.state_dict())
+    before, classes, names = model[0](x), [type(conv) for conv in model], list(model.state_dict())
     with pytest.raises(ValueError, match=f"can't be over-parameterized.*leave them plain. Received: 1: {text}"):
         overparameterize(model)
     assert [type(conv) for conv in model] == classes
     assert list(model.state_dict()) == names
-    assert torch.equal(overparameterize(model, where="0")(x), before)  # the other one alone
+    assert torch.equal(overparameterize(model, where="0")[0](x), before)  # the other one alone
 
 
 def test_weight_norm_that_was_removed_is_no_obstacle() -> None:

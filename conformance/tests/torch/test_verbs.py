@@ -105,6 +105,14 @@ def test_no_module_is_refused_by_the_other_verbs_too(verb: object) -> None:
     assert not verb(nn.Linear(2, 2)) or verb is fold
 
 
+def test_values_that_are_not_finite_are_not_spread() -> None:
+    net = overparameterize(model())
+    nn.init.constant_(net[2].D[0, 0], float("inf"))
+    with pytest.raises(ValueError, match=r"can't be folded. Received: 2: its W or D has values that are not finite"):
+        fold(net)
+    assert inspect_model(net)["0.0"].startswith("DO")
+
+
 class Autoencoder(nn.Module):
     """The kernel of the decoder is that of the encoder: PyTorch's shapes allow it, D's do not."""
 
