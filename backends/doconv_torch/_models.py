@@ -103,8 +103,8 @@ def fold(model: M) -> M:
 
     Raises:
         TypeError: `model` is not a module.
-        ValueError: the parameters of a layer are sharded (FSDP), pruned, parametrized or not finite; its class is derived from a
-            DO layer, overrides `forward` and names no `plain_class` of its own. Nothing has been changed then.
+        ValueError: the parameters of a layer are sharded (FSDP), pruned, parametrized or not finite; its class is derived from
+            a DO layer, overrides `forward` and names no `plain_class` of its own. Nothing has been changed then.
     """
     found = _found(model)
     layers = {path: conv for path, conv in found.items() if isinstance(conv, DOConvMixin)}
