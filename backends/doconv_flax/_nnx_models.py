@@ -94,7 +94,8 @@ def fold(model: M) -> M:
 
     The layers become `nnx.Conv` and `nnx.ConvTranspose` with the composed kernel: nothing of doconv is needed to run or load
     the model. Composed by `doconv_core` in float64 and rounded once, as every backend folds; in a trace by `compose`. A model
-    without DO-Conv layers is returned as it is.
+    without DO-Conv layers is returned as it is. (`nnx.jit` lets no argument change its class: call this outside, or on a model
+    merged inside.)
 
     Args:
         model: a module, or a single layer.
