@@ -23,6 +23,7 @@ from doconv_torch._once import kept_kernel
 from doconv_torch._recompute import remember
 
 FLOATS = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
+CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}  # by the rank of a kernel
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 log = logging.getLogger("doconv")
 
@@ -48,7 +49,7 @@ class DOConvMixin(_ConvNd):
         weight: the composed kernel, computed at each access. Assigning a tensor to it starts the layer anew from that
             kernel; changing it in place changes a temporary and is lost.
         plain_class: the class that the layer is folded into.
-        memory_format: of the composed kernel: that of the kernel which the layer was made from (channels last or contiguous).
+        channels_last: whether the composed kernel is in that memory format, as the kernel was which the layer was made from.
 
     Raises:
         TypeError: `d_mul` or a size is not an integer; `dtype` is not bfloat16, float16, float32 or float64.
@@ -59,13 +60,13 @@ class DOConvMixin(_ConvNd):
     D: nn.Parameter | None
     d_mul: int
     plain_class: ClassVar[type[_ConvNd]]
-    memory_format: torch.memory_format = torch.contiguous_format
+    channels_last: bool = False
 
     @property
     def weight(self) -> Tensor:  # type: ignore[override]  # a Parameter in the plain layer
         return kept_kernel(
             self,
-            lambda: _kernel(self.W, self.D, self.groups, self.transposed, self.kernel_size, self.memory_format),
+            lambda: _kernel(self.W, self.D, self.groups, self.transposed, self.kernel_size, self.channels_last),
         )
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -156,18 +157,22 @@ class DOConvMixin(_ConvNd):
 
 @torch.fx.wrap
 def _kernel(
-    W: Tensor, D: Tensor | None, groups: int, transposed: bool, kernel_size: tuple[int, ...], order: torch.memory_format
+    W: Tensor, D: Tensor | None, groups: int, transposed: bool, kernel_size: tuple[int, ...], channels_last: bool
 ) -> Tensor:
     """The composed kernel, never in autocast's type. `torch.fx` keeps it as one call, on the parameters."""
 
     def composed(W: Tensor, D: Tensor | None) -> Tensor:
         with full_precision(W):
             flat = compose(W, D, groups, transposed=transposed)
-        return flat.reshape(*flat.shape[:2], *kernel_size).contiguous(memory_format=order)
+        return _ordered(flat.reshape(*flat.shape[:2], *kernel_size), channels_last)
 
     kernel = composed(W, D)
     remember(kernel, composed, W, D)
     return kernel
+
+
+def _ordered(weight: Tensor, channels_last: bool) -> Tensor:
+    return weight.contiguous(memory_format=CHANNELS_LAST[weight.ndim]) if channels_last else weight
 
 
 def started(weight: Tensor, in_channels: int, d_mul: int) -> tuple[Tensor, Tensor | None]:
@@ -201,9 +206,8 @@ def attach(conv: DOConvMixin, d_mul: int) -> None:
 def adopt(conv: DOConvMixin, d_mul: int, W: nn.Parameter, D: nn.Parameter | None) -> None:
     """`W` and `D` in place of the plain `weight`."""
     weight = conv._parameters["weight"]
-    order = {4: torch.channels_last, 5: torch.channels_last_3d}.get(weight.ndim) if weight is not None else None
-    if weight is not None and order and not weight.is_contiguous() and weight.is_contiguous(memory_format=order):
-        conv.memory_format = order
+    if weight is not None and weight.ndim in CHANNELS_LAST and not weight.is_contiguous():
+        conv.channels_last = weight.is_contiguous(memory_format=CHANNELS_LAST[weight.ndim])
     conv.d_mul = d_mul
     exchange(conv, ("weight",), {"W": W, "D": D})
 
@@ -221,16 +225,11 @@ def exchange(conv: _ConvNd, old: tuple[str, ...], new: dict[str, nn.Parameter | 
 
 def options_of(conv: _ConvNd, d_mul: int | None) -> dict[str, Any]:
     """The options of `ConvGeometry`, but for the padding, on which neither composition nor its checks depend."""
-    rank = len(conv.kernel_size)
-    one_an_axis = {
-        name: value * rank if len(value) == 1 else value  # PyTorch takes one for all
-        for name, value in (
-            ("stride", conv.stride),
-            ("dilation", conv.dilation),
-            ("output_padding", conv.output_padding),
-        )
-    }
-    return one_an_axis | {
+    rank, values = (
+        len(conv.kernel_size),
+        {name: getattr(conv, name) for name in ("stride", "dilation", "output_padding")},
+    )
+    return {name: value * rank if len(value) == 1 else value for name, value in values.items()} | {  # one stands for all
         "in_channels": conv.in_channels, "out_channels": conv.out_channels, "kernel_size": conv.kernel_size,
         "groups": conv.groups, "transposed": conv.transposed, "d_mul": d_mul,
     }  # fmt: skip
@@ -248,14 +247,14 @@ def folded(conv: DOConvMixin) -> nn.Parameter:
         return nn.Parameter(W.new_empty(*W.shape[:2], *conv.kernel_size), trains)
     geometry = ConvGeometry(**options_of(conv, conv.d_mul))
     weight = to_tensor(composition.compose(to_numpy(W), None if D is None else to_numpy(D), geometry), W.device)
-    return nn.Parameter(weight.contiguous(memory_format=conv.memory_format), trains)
+    return nn.Parameter(_ordered(weight, conv.channels_last), trains)
 
 
 def detach(conv: DOConvMixin, weight: nn.Parameter) -> None:
     """Turn a layer, in place, into the plain convolution with kernel `weight`."""
     exchange(conv, ("W", "D"), {"weight": weight})
     del conv.d_mul
-    vars(conv).pop("memory_format", None)
+    vars(conv).pop("channels_last", None)
     conv.__class__ = conv.plain_class  # type: ignore[assignment]
 
 

@@ -199,7 +199,7 @@ def _obstacle(conv: _ConvNd) -> str:
                 return ""
             if "forward" in vars(cls) or "_conv_forward" in vars(cls):
                 return f"{cls.__name__} overrides forward: give it a `plain_class`, the class it is to be folded into"
-    needed = ("W", "D", "d_mul", "geometry", "memory_format", "plain_class", "start_from")
+    needed = ("W", "D", "channels_last", "d_mul", "geometry", "plain_class", "start_from")
     clash = [name for name in needed if hasattr(conv, name)]
     return f"{type(conv).__name__} has its own attribute {clash[0]}, which a DO layer needs" if clash else ""
 

@@ -11,20 +11,8 @@ from torch.nn import functional
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils import parametrizations, parametrize, prune, remove_weight_norm, spectral_norm, weight_norm
 
+from conformance.tests.torch.architectures import Conv2dSame
 from doconv_torch import DOConv2d, DOConvMixin, fold, overparameterize
-
-
-class Conv2dSame(nn.Conv2d):
-    """TensorFlow's SAME, by an own `forward`."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        ends = []
-        for size, kernel, stride in zip(x.shape[:1:-1], self.kernel_size[::-1], self.stride[::-1], strict=True):
-            total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
-            ends += [total // 2, total - total // 2]
-        return functional.conv2d(
-            functional.pad(x, ends), self.weight, self.bias, self.stride, 0, self.dilation, self.groups
-        )
 
 
 class OwnConstructor(nn.Conv2d):
