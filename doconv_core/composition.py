@@ -23,7 +23,7 @@ from doconv_core.geometry import ConvGeometry
 
 DIALECTS = ("doconv", "original-torch", "original-tf")
 BLOCK = 2**16  # elements of W that are composed at a time, and of them
-KERNELS = 64  # kernels of one row of D
+KERNELS = 512  # kernels of one row of D
 
 
 def compose(
@@ -33,6 +33,7 @@ def compose(
     *,
     dialect: str = "doconv",
     dtype: DTypeLike | None = None,
+    out: np.ndarray | None = None,
 ) -> np.ndarray:
     """The composed kernel `W' = W E^T + D_delta o W`.
 
@@ -42,6 +43,7 @@ def compose(
         geometry: the convolution.
         dialect: whose pairing of kernels with rows of `D`; anything but "doconv" is for reading old checkpoints.
         dtype: of the result; by default that of `W`.
+        out: a contiguous array of `geometry.kernel_shape` that takes the result, and decides its dtype.
 
     Returns:
         `geometry.kernel_shape`. Equal to `W` where `S == K` and `D_delta` is zero.
@@ -52,10 +54,12 @@ def compose(
     """
     W, D_delta = _check_parameters(W, D_delta, geometry)
     _check_dialect(dialect, geometry)
-    weight = np.empty((*W.shape[:2], geometry.taps), dtype or W.dtype)
+    if out is None:
+        out = np.empty(geometry.kernel_shape, dtype or W.dtype)
+    weight = out.reshape(*W.shape[:2], geometry.taps, copy=False)
     if D_delta is None:
         weight[...] = W
-        return weight.reshape(geometry.kernel_shape)
+        return out
     # One small product for each row of D. Blocks keep the float64 copies in the processor's cache, and change no product.
     w, d = _by_row(W, geometry, dialect), _rows_of(D_delta, geometry, dialect)
     composed = _by_row(weight, geometry, dialect)
@@ -63,16 +67,19 @@ def compose(
     inner = min(w.shape[1], max(1, BLOCK // (kernels * geometry.d_mul)))
     outer = min(len(w), max(1, BLOCK // (inner * kernels * geometry.d_mul)))
     steps = (outer, inner, kernels)
-    wide_buffer, kernel_buffer = (np.empty(math.prod(steps) * columns) for columns in (geometry.d_mul, geometry.taps))
+    buffers = [np.empty(math.prod(steps) * columns) for columns in (geometry.d_mul, geometry.taps)]
     for corner in product(*(range(0, size, step) for size, step in zip(w.shape[:3], steps, strict=True))):
         block = tuple(slice(first, first + step) for first, step in zip(corner, steps, strict=True))
-        wide = wide_buffer[: w[block].size].reshape(w[block].shape)
+        # In the order of W in memory, kernels before rows, so that copies run along more than one kernel's columns.
+        wide, kernel = (
+            buffer[: view[block].size].reshape(view[block].swapaxes(1, 2).shape).swapaxes(1, 2)
+            for buffer, view in zip(buffers, (w, composed), strict=True)
+        )
         wide[...] = w[block]
-        kernel = kernel_buffer[: composed[block].size].reshape(composed[block].shape)
         np.matmul(wide, d[block[:2]].mT.astype(np.float64, order="C"), out=kernel)
         kernel += sum_tiles(wide, geometry)
         composed[block] = kernel
-    return weight.reshape(geometry.kernel_shape)
+    return out
 
 
 def _by_row(kernels: np.ndarray, geometry: ConvGeometry, dialect: str) -> np.ndarray:

@@ -162,12 +162,19 @@ class Checkpoint:
         D_delta = self._canonical(info, "D_delta") if info.has_d else None
         return self.compose(path, self._canonical(info, "W"), D_delta, info.conv)
 
-    def compose(self, path: str, W: np.ndarray, D_delta: np.ndarray | None, conv: ConvGeometry) -> np.ndarray:
+    def compose(
+        self,
+        path: str,
+        W: np.ndarray,
+        D_delta: np.ndarray | None,
+        conv: ConvGeometry,
+        out: np.ndarray | None = None,
+    ) -> np.ndarray:
         """`doconv_core.compose` for a layer or a part of it; errors name the file and the tensor."""
         info = self.layers[path]
         try:
             with np.errstate(over="ignore", invalid="ignore"):
-                kernel = compose(W, D_delta, conv, dialect=info.dialect)
+                kernel = compose(W, D_delta, conv, dialect=info.dialect, out=out)
         except (ValueError, TypeError) as error:
             raise CheckpointError(f"{self.label}: {path}: {error}") from None
         if np.isfinite(kernel).all():

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
+from itertools import cycle
 
 import numpy as np
 
@@ -18,10 +19,10 @@ from doconv_core.checkpoint._layers import LayerInfo
 from doconv_core.composition import KERNELS
 from doconv_core.layouts import FRAMEWORKS
 
-PIECE = 2**18  # elements of W that are composed between two writes
+PIECE = 2**22  # elements of W that are composed between two writes
 Target = str | os.PathLike[str]
 Progress = Callable[[int, int], None]
-Make = Callable[[], np.ndarray | memoryview]
+Make = Callable[["Scratch"], np.ndarray | memoryview]
 Part = tuple[int, Make]  # where in a tensor's bytes, and what makes them
 
 
@@ -124,7 +125,7 @@ def convert_file(checkpoint: Checkpoint, path: Target, layout: str, *, progress:
         metadata["format"] = "pt"
     read = lru_cache(maxsize=1)(checkpoint.read)  # the tensors of a layer follow each other
 
-    def convert(name: str) -> np.ndarray:
+    def convert(name: str, scratch: Scratch) -> np.ndarray:
         layer = plan.made[name]
         array = layers[layer].from_canonical(roles[name], read(layer)[roles[name]], layout)
         return np.ascontiguousarray(array)
@@ -186,24 +187,39 @@ class _Plan:
             offset += chunk.nbytes
 
 
-def _same(chunk: memoryview) -> memoryview:
+class Scratch:
+    """Memory that is used again and again: fresh memory for every layer would cost more than to compose it."""
+
+    def __init__(self) -> None:
+        self._bytes = np.empty(0, np.uint8)
+
+    def array(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        size = math.prod(shape) * dtype.itemsize
+        if self._bytes.size < size:
+            self._bytes = np.empty(size, np.uint8)
+        return self._bytes[:size].view(dtype).reshape(shape)
+
+
+def _same(chunk: memoryview, scratch: Scratch) -> memoryview:
     return chunk
 
 
 def _ahead(parts: Iterator[tuple[str, int, Make]]) -> Iterator[tuple[str, int, np.ndarray | memoryview]]:
     """The parts in order, made by other threads while earlier ones are written."""
     workers = min(4, os.cpu_count() or 1)
+    # When a part is begun, at most `workers` others wait to be written, so each has memory of its own.
+    scratches = cycle([Scratch() for _ in range(workers + 1)])
     pending: deque[tuple[str, int, Future[np.ndarray | memoryview]]] = deque()
     with ThreadPoolExecutor(workers) as pool:
         try:
             for name, offset, make in parts:
-                pending.append((name, offset, pool.submit(make)))
-                if len(pending) > workers:
-                    name, offset, future = pending.popleft()
-                    yield name, offset, future.result()
+                if len(pending) == workers:
+                    first, start, future = pending.popleft()
+                    yield first, start, future.result()
+                pending.append((name, offset, pool.submit(make, next(scratches))))
             while pending:
-                name, offset, future = pending.popleft()
-                yield name, offset, future.result()
+                first, start, future = pending.popleft()
+                yield first, start, future.result()
         finally:
             for _, _, future in pending:
                 future.cancel()
@@ -218,14 +234,13 @@ def _folded_pieces(checkpoint: Checkpoint, path: str, layers: Mapping[str, Layer
     source = checkpoint.layers[path]
     conv = source.conv
 
-    def whole() -> np.ndarray:
+    def whole(scratch: Scratch) -> np.ndarray:
         kernel = layers[path].from_canonical("weight", checkpoint.fold(path), checkpoint.layout)
         for name in source.tensors.values():
             checkpoint.source.release(name)
         return kernel
 
-    as_stored = checkpoint.layout in ("canonical", "torch") and source.dialect == "doconv"
-    if not (source.has_d and as_stored and math.prod(conv.w_shape) > PIECE):
+    if not (source.has_d and checkpoint.layout in ("canonical", "torch") and source.dialect == "doconv"):
         yield 0, whole
         return
     first, second = conv.w_shape[:2]
@@ -237,7 +252,7 @@ def _folded_pieces(checkpoint: Checkpoint, path: str, layers: Mapping[str, Layer
         yield start * second * conv.taps * itemsize, partial(_fold_part, checkpoint, path, part)
 
 
-def _fold_part(checkpoint: Checkpoint, path: str, part: slice) -> np.ndarray:
+def _fold_part(checkpoint: Checkpoint, path: str, part: slice, scratch: Scratch) -> np.ndarray:
     """The folded kernels of `part`, a slice of the first axis of `W` that the rows of `D` allow."""
     source = checkpoint.layers[path]
     conv, names = source.conv, source.tensors
@@ -253,7 +268,7 @@ def _fold_part(checkpoint: Checkpoint, path: str, part: slice) -> np.ndarray:
         rows = slice(part.start // shared * second, part.stop // shared * second)
         piece = replace(conv, in_channels=rows.stop - rows.start, out_channels=count, groups=count // shared)
     W, D = checkpoint.source.array(names["W"])[part], checkpoint.source.array(names["D_delta"])[rows]
-    kernel = checkpoint.compose(path, W, D, piece)
+    kernel = checkpoint.compose(path, W, D, piece, scratch.array(piece.kernel_shape, W.dtype))
     checkpoint.source.release(names["W"])
     return kernel
 
