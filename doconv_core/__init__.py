@@ -1,7 +1,7 @@
 """The mathematics of DO-Conv in NumPy: what every backend and every port is compared with.
 
 Read `composition.py` first, then `convolution.py`; `geometry.py` holds every check, `padding.py` and `layouts.py` what the
-frameworks name and store differently, `checkpoint.py` the files.
+frameworks name and store differently, `checkpoint/` the files.
 """
 
 from doconv_core.composition import (

@@ -49,6 +49,7 @@ BITS = {
 }  # fmt: skip
 ORDER = list(BITS)
 CHUNK = 2**23  # bytes of a tensor that is passed through, at a time
+FLUSH = 2**26  # bytes that are written before the system is told to put them on the disk
 LONGEST_HEADER = 100_000_000  # the library's limit
 
 
@@ -183,7 +184,7 @@ class TensorWriter:
         text += b" " * (-len(text) % 8)
         self._header = struct.pack("<Q", len(text)) + text
         self.size = len(self._header) + position
-        self._written = 0
+        self._written = self._flushed = 0
 
     def __enter__(self) -> TensorWriter:
         _remove_stale(self.path)
@@ -233,6 +234,11 @@ class TensorWriter:
         while view.nbytes:
             count = self._file.write(view)
             view, self._written = view[count:], self._written + count
+        if self._written - self._flushed >= FLUSH and hasattr(os, "posix_fadvise"):
+            # Writing to the disk begins now, not all at the end. Pages that are still to be written are not dropped by this.
+            new = self._written - self._flushed
+            os.posix_fadvise(self._file.fileno(), self._flushed, new, os.POSIX_FADV_DONTNEED)
+            self._flushed = self._written
 
     def _discard(self) -> None:
         self._file.close()
