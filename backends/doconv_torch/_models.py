@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import fnmatch
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from typing import TypeVar
 
 from torch import nn
@@ -14,11 +13,11 @@ from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils import parametrize
 
 from doconv_core.geometry import depth_multiplier
+from doconv_core.selection import Where, select
 from doconv_torch._layers import FLOATS, DOConvMixin, adopt, attach, detach, do_class, folded
 from doconv_torch._stale import replaced
 
 M = TypeVar("M", bound=nn.Module)
-Where = Callable[[str, nn.Module], bool] | str | Sequence[str]
 log = logging.getLogger("doconv")
 # Wrappers that keep their own list of the parameters.
 WRAPPERS = ("DistributedDataParallel", "FullyShardedDataParallel")
@@ -51,7 +50,9 @@ def overparameterize(model: M, *, d_mul: int | None = None, where: Where | None 
     found = _found(model)
     if not found:
         raise ValueError(f"the model has no convolution. Received: {type(model).__name__}")
-    selected = _select(found, model, where)
+    first = {id(conv): path for path, conv in found.items()}
+    aliases = {path: first[id(conv)] for path, conv in _everywhere(model)}
+    selected = select(found, where, aliases=aliases)
     chosen = {
         path: depth_multiplier(conv.kernel_size, d_mul, received=f"{path or 'the layer'}: {conv}, d_mul={d_mul!r}")
         for path, conv in selected.items()
@@ -67,7 +68,9 @@ def overparameterize(model: M, *, d_mul: int | None = None, where: Where | None 
                 f"`overparameterize`. Received: {type(module).__name__}"
             )
     _refuse("over-parameterized; `where` can leave them plain", {path: _obstacle(found[path]) for path in chosen})
-    _refuse("over-parameterized; `where` can leave all of a tie plain", _broken_ties(model, found, set(chosen)))
+    _refuse(
+        "over-parameterized; `where` can leave all of a tie plain", _broken_ties(model, found, aliases, set(chosen))
+    )
 
     done: dict[int, DOConvMixin] = {}
     for path, multiplier in chosen.items():
@@ -148,29 +151,6 @@ def _everywhere(model: nn.Module) -> Iterator[tuple[str, _ConvNd]]:
             yield path, module
 
 
-def _select(found: dict[str, _ConvNd], model: nn.Module, where: Where | None) -> dict[str, _ConvNd]:
-    if where is None:
-        return found
-    unused: list[object]
-    if callable(where):
-        selected = {path: conv for path, conv in found.items() if where(path, conv)}
-        unused = [] if selected else [where]
-    else:
-        patterns = [where] if isinstance(where, str) else where
-        if not isinstance(patterns, Sequence) or not all(isinstance(pattern, str) for pattern in patterns):
-            raise TypeError(f"`where` must be a predicate, a glob pattern or several. Received: {where!r}")
-        named = list(_everywhere(model))
-        hits = {
-            pattern: {id(conv) for path, conv in named if fnmatch.fnmatchcase(path, pattern)} for pattern in patterns
-        }
-        wanted = set[int]().union(*hits.values())
-        selected = {path: conv for path, conv in found.items() if id(conv) in wanted}
-        unused = [pattern for pattern, matched in hits.items() if not matched] if patterns else [where]
-    if unused:
-        raise ValueError(f"`where` selects no convolution. Received: {unused[0]!r}; the paths are {', '.join(found)}")
-    return selected
-
-
 def _refuse(verb: str, reasons: dict[str, str]) -> None:
     stated = "; ".join(f"{path or 'the layer'}: {reason}" for path, reason in reasons.items() if reason)
     if stated:
@@ -204,10 +184,11 @@ def _obstacle(conv: _ConvNd) -> str:
     return f"{type(conv).__name__} has its own attribute {clash[0]}, which a DO layer needs" if clash else ""
 
 
-def _broken_ties(model: nn.Module, found: dict[str, _ConvNd], chosen: set[str]) -> dict[str, str]:
+def _broken_ties(
+    model: nn.Module, found: dict[str, _ConvNd], aliases: dict[str, str], chosen: set[str]
+) -> dict[str, str]:
     """Reasons of the chosen convolutions whose weight is used elsewhere, in a way that can't share `W` and `D`."""
-    first = {id(conv): path for path, conv in found.items()}
-    paths = {f"{path}.weight".lstrip("."): first[id(conv)] for path, conv in _everywhere(model)}
+    paths = {f"{alias}.weight".lstrip("."): path for alias, path in aliases.items()}
     owners: dict[int, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         owners.setdefault(id(parameter), []).append(name)
