@@ -115,7 +115,7 @@ def fold(model: M) -> M:
     done: dict[tuple[object, ...], nn.Parameter] = {}
     for path, conv in layers.items():
         W, D = conv.W, conv.D
-        key = (id(W), id(D), conv.transposed, conv.groups)  # tied layers have one kernel
+        key = (id(W), id(D), conv.transposed, conv.groups, conv.kernel_size)  # tied layers have one kernel
         if key not in done:
             done[key] = folded(conv)
         detach(conv, done[key])
@@ -129,7 +129,7 @@ def fold(model: M) -> M:
 
 
 def inspect_model(model: nn.Module) -> dict[str, str]:
-    """Every convolution of a model: its path, and in words whether it is over-parameterized, and if not why.
+    """Every convolution of a model: its path, and in words whether it is over-parameterized, or why it can't be.
 
     Raises:
         TypeError: `model` is not a module.
@@ -171,6 +171,8 @@ def _obstacle(conv: _ConvNd) -> str:
         return "sharded: convert before sharding, or a model loaded from the full state dict"
     if any(parameter.dtype not in FLOATS for parameter in parameters):
         return f"of {parameters[0].dtype}, and not bfloat16, float16, float32 or float64"
+    if not all(parameter.numel() for parameter in parameters):
+        return f"its {' or '.join(names)} is empty"
     if any(not parameter.is_meta and not parameter.isfinite().all() for parameter in parameters):
         return f"its {' or '.join(names)} has values that are not finite, which composition would spread"
     if isinstance(conv, DOConvMixin):
@@ -215,5 +217,5 @@ def _state(conv: _ConvNd) -> str:
     kernel = "x".join(map(str, conv.kernel_size))
     if isinstance(conv, DOConvMixin):
         return f"{type(conv).__name__} {kernel}, d_mul={conv.d_mul}"
-    one_tap = ": a kernel of one tap has no D" if math.prod(conv.kernel_size) == 1 else ""
-    return f"plain {type(conv).__name__} {kernel}{one_tap}"
+    reason = "a kernel of one tap has no D" if math.prod(conv.kernel_size) == 1 else _obstacle(conv)
+    return f"plain {type(conv).__name__} {kernel}" + f": {reason}" * bool(reason)

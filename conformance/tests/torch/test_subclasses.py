@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import re
 from collections.abc import Callable
 
 import pytest
@@ -12,7 +13,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils import parametrizations, parametrize, prune, remove_weight_norm, spectral_norm, weight_norm
 
 from conformance.tests.torch.architectures import Conv2dSame
-from doconv_torch import DOConv2d, DOConvMixin, fold, overparameterize
+from doconv_torch import DOConv2d, DOConvMixin, fold, inspect_model, overparameterize
 
 
 class OwnConstructor(nn.Conv2d):
@@ -140,11 +141,13 @@ REFUSED = {
     "pruned": (pruned, COMPUTED),
     "complex": (lambda conv: nn.Conv2d(4, 4, 3, dtype=torch.complex64), "of torch.complex64, and not bfloat16"),
     "not finite": (broken, "its weight has values that are not finite"),
+    "empty": (lambda conv: nn.utils.skip_init(nn.Conv2d, 4, 4, 0), "its weight is empty"),
     "own attribute": (tagged, "Conv2d has its own attribute D, which a DO layer needs"),
 }
 
 
 @pytest.mark.filterwarnings("ignore:`torch.nn.utils.(weight|spectral)_norm` is deprecated:FutureWarning")
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors:UserWarning")
 @pytest.mark.parametrize(("change", "text"), REFUSED.values(), ids=REFUSED)
 def test_a_layer_whose_weight_is_made_elsewhere_is_refused_by_name(change: Callable, text: str) -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), change(nn.Conv2d(4, 4, 3))).eval()
@@ -152,6 +155,7 @@ def test_a_layer_whose_weight_is_made_elsewhere_is_refused_by_name(change: Calla
     before, classes, names = model[0](x), [type(conv) for conv in model], list(model.state_dict())
     with pytest.raises(ValueError, match=f"can't be over-parameterized.*leave them plain. Received: 1: {text}"):
         overparameterize(model)
+    assert re.fullmatch(f"plain [A-Za-z]+2d [30]x[30]: {text}.*", inspect_model(model)["1"])
     assert [type(conv) for conv in model] == classes
     assert list(model.state_dict()) == names
     assert torch.equal(overparameterize(model, where="0")[0](x), before)  # the other one alone
