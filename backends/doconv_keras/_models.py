@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import logging
 import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -122,7 +123,7 @@ def _make_anew(model: Any, changes: dict[int, Change]) -> Any:
 
     if isinstance(model, keras.Sequential | keras.Function):
         with _uncompiled(model):
-            twin = keras.models.clone_model(model, clone_function=clone, recursive=True)
+            twin = keras.models.clone_model(model, _inputs(model), clone_function=clone, recursive=True)
     else:
         twin = clone(model)
     if model.built and not twin.built:
@@ -146,12 +147,27 @@ def _make_anew(model: Any, changes: dict[int, Change]) -> Any:
     return twin
 
 
+def _inputs(model: Any) -> Any:
+    """New inputs of the same names, by which data is fed; `clone_model` would rename those that were named automatically."""
+    if isinstance(model, keras.Sequential):
+        return None
+
+    def anew(tensor: Any) -> Any:
+        source = tensor._keras_history.operation
+        options = {"sparse": source.sparse, "optional": getattr(source, "optional", False)}
+        return keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=source.name, **options)
+
+    return keras.tree.map_structure(anew, model.input)
+
+
 def _from_config(layer: Any, change: Change, path: str) -> Any:
     """One layer made anew; by Keras's usual `from_config` its activation, initializers and the like are handed on themselves.
 
     A function that is registered nowhere, a lambda among them, does not survive its way through a config.
     """
-    config = layer.get_config()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The object being serialized includes a `lambda`")
+        config = layer.get_config()
     if isinstance(layer, keras.layers.Lambda):
         kept = {name: config[name] for name in ("name", "trainable", "dtype")}
         shape = {"output_shape": layer._output_shape} if layer._output_shape is not None else {}
