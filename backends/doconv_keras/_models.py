@@ -178,7 +178,7 @@ def _from_config(layer: Any, change: Change, path: str) -> Any:
         return change.cls.from_config(change.apply(config))
     except Exception as error:
         raise ValueError(
-            f"{path or layer.name} cannot be made anew from its config. Received: {type(layer).__name__}; {_first_line(error)}"
+            f"{path or layer.name} cannot be made anew from its config. Received: {type(layer).__name__}; {_reason(error)}"
         ) from error
 
 
@@ -209,7 +209,7 @@ def _through_config(layer: Any, changes: dict[int, Change], path: str) -> Any:
             return _from_config(layer, Change(type(layer), edit(layer.get_config())), path)
     except Exception as error:  # of whatever type a user's own class raises
         missed = [where for where, inner in owned if id(inner) in changes]
-        raise ValueError(f"{_advice(missed)} Received: {type(layer).__name__}; {_first_line(error)}") from error
+        raise ValueError(f"{_advice(missed)} Received: {type(layer).__name__}; {_reason(error)}") from error
 
 
 @contextmanager
@@ -235,8 +235,9 @@ def _check_untied(model: Any) -> None:
             holders[id(variable)] = path
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]
+def _reason(error: Exception) -> str:
+    """The last line: Keras puts what went wrong after the whole config."""
+    return str(error).strip().rpartition("\n")[2].removeprefix("Exception encountered: ")
 
 
 def _advice(paths: Sequence[str]) -> str:
