@@ -122,6 +122,14 @@ def compare(drawn: dict[str, Any]) -> str:
     trained = [parameter for parameter in (conv.W, conv.D) if parameter is not None]
     for parameter, gradient in zip(trained, torch.autograd.grad(conv.weight, trained, plain.weight.grad), strict=True):
         assert torch.equal(parameter.grad, gradient)
+
+    kernel, d_mul = plain.weight.detach().clone(), drawn["d_mul"]
+    if (
+        conv.D is not None
+    ):  # there and back: the plain layer over-parameterized is itself, and folded has its own kernel
+        with torch.no_grad():
+            assert torch.equal(doconv_torch.overparameterize(plain, d_mul=d_mul)(x, **call), want)
+            assert torch.equal(doconv_torch.fold(plain).weight, kernel)
     return "equal"
 
 
