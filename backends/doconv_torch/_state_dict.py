@@ -55,7 +55,12 @@ def fold_state_dict(
     result = OrderedDict(state_dict)
     if hasattr(state_dict, "_metadata"):
         result._metadata = OrderedDict(state_dict._metadata)  # type: ignore[attr-defined]  # versions of modules
-    plain = like.state_dict() if isinstance(like, nn.Module) else like or {}
+    modules = like.named_modules(remove_duplicate=False) if isinstance(like, nn.Module) else ()
+    convs = {path: conv for path, conv in modules if isinstance(conv, _ConvNd)}
+    plain = like.state_dict() if isinstance(like, nn.Module) else dict(like or {})
+    plain |= {
+        f"{path}.weight".lstrip("."): conv.weight for path, conv in convs.items()
+    }  # composed, should it be a DO layer
     while prefix := next((p for p in PREFIXES if result and all(name.startswith(p) for name in result)), None):
         if any(name.startswith(prefix) for name in plain):
             break
@@ -64,9 +69,7 @@ def fold_state_dict(
     ours = {name: tensor for name, tensor in result.items() if name.rpartition(".")[2] in LEAVES}
     if sharded := [name for name, tensor in ours.items() if type(tensor).__name__ == "DTensor"]:
         raise ValueError(f"sharded tensors must be gathered before. Received: {', '.join(sharded)}")
-    if isinstance(like, nn.Module):
-        convs = [(path, conv) for path, conv in like.named_modules() if isinstance(conv, _ConvNd)]
-        transposed = [*transposed, *(glob.escape(path) for path, conv in convs if conv.transposed)]
+    transposed = [*transposed, *(glob.escape(path) for path, conv in convs.items() if conv.transposed)]
     hints = Hints(kernel_size or {}, transposed, like={name: tuple(tensor.shape) for name, tensor in plain.items()})
     arrays = {name: to_numpy(tensor) for name, tensor in ours.items()}
     checkpoint = Checkpoint(Arrays("state dict", arrays), "state dict", dialect=dialect, hints=hints)

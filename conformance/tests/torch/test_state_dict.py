@@ -55,11 +55,15 @@ def test_the_result_is_the_state_of_the_folded_model_whatever_wrapped_it(trained
         assert folded._metadata["norm"] == {"version": 2}
 
 
-@pytest.mark.parametrize("kind", ["model", "meta", "wrapped"])
+@pytest.mark.parametrize("kind", ["model", "meta", "converted", "wrapped"])
 def test_the_plain_model_answers_what_the_state_does_not_say(trained: nn.Module, kind: str) -> None:
     like = plain().to("meta") if kind == "meta" else plain()
     like.body.add_module("2", nn.Conv2d(4, 4, 1))
+    like.again = like.up  # a second path
+    trained.again = trained.up
     state = trained.state_dict()
+    if kind == "converted":
+        overparameterize(like)
     want = fold(trained).state_dict()
     if kind == "wrapped":  # a model that has such a name of its own keeps it
         like, state, want = (
@@ -69,6 +73,7 @@ def test_the_plain_model_answers_what_the_state_does_not_say(trained: nn.Module,
         )
     folded = fold_state_dict(state, like=like)
     assert_same(folded, want)
+    fold(like)
     assert like.load_state_dict(folded, assign=True) == ([], [])
 
 
