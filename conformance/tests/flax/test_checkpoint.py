@@ -33,7 +33,7 @@ class Net(nn.Module):
         x = Block(name="block")(x)[0]
         x = nn.BatchNorm(use_running_average=True, name="bn")(x)
         x = nn.ConvTranspose(4, (2, 3), (2, 1), transpose_kernel=self.transpose_kernel, name="up")(x)
-        x = nn.Conv(6, (1, 1), param_dtype=jnp.bfloat16, name="one")(nn.LayerNorm(name="last")(x))
+        x = nn.Conv(6, (1, 1), dtype=jnp.float32, param_dtype=jnp.bfloat16, name="one")(nn.LayerNorm(name="last")(x))
         return nn.Dense(2, name="fc")(x.mean((1, 2)) + nn.Embed(5, 6, name="words")(jnp.arange(2)))
 
 
