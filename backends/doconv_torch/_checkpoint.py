@@ -183,6 +183,8 @@ def _state(model: nn.Module) -> ModelState:
             first[id(module)] = path
             state.layers[path] = ModelLayer(_info(module), _reader(module, roles), _writer(module, roles))
     for name, tensor in model.state_dict(keep_vars=True).items():
+        if type(tensor.data if isinstance(tensor, nn.Parameter) else tensor).__name__ == "DTensor":
+            raise ValueError(f"sharded tensors must be gathered before. Received: {name}")
         if name not in covered:
             if not isinstance(tensor, torch.Tensor):
                 raise ValueError(f"a portable checkpoint holds tensors only. Received: {name}, {type(tensor).__name__}")

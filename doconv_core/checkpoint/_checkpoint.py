@@ -148,7 +148,7 @@ class Checkpoint:
     def is_exact(self, path: str) -> bool:
         """Whether `read` gives a layer's own `W` and `D`: true of all but the authors' PyTorch layers with some groups."""
         info = self.layers[path]
-        return info.kind != "conv" or row_order(info.dialect, info.conv) is not None
+        return info.dialect == "doconv" or row_order(info.dialect, info.conv) is not None
 
     def fold(self, path: str) -> np.ndarray:
         """The composed kernel of a DO-Conv layer, canonical: by `doconv_core.compose`, in float64 and rounded once.
@@ -190,6 +190,11 @@ class Checkpoint:
             f"{self.label}: {path} folds to values beyond its type. Received: {info.tensors['W']} of dtype {W.dtype}"
         )
 
+    def release(self, path: str) -> None:
+        """Give the memory of a layer's tensors back to the system; they are read again where they are used again."""
+        for name in self.layers[path].tensors.values():
+            self.source.release(name)
+
     def _canonical(self, info: LayerInfo, role: str) -> np.ndarray:
         return info.to_canonical(role, self.source.array(info.tensors[role]), self.layout)
 
@@ -218,7 +223,7 @@ class Checkpoint:
             }
         except CheckpointError:
             raise
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise CheckpointError(
                 f"{self.label}: unreadable metadata {KEY!r}: {type(error).__name__}: {error}"
             ) from None

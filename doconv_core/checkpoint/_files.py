@@ -126,23 +126,19 @@ class TensorFile:
         """A tensor's bytes, whatever its type, a part at a time."""
         tensor, whole = self.stored[name], self._open().data
         for start in range(tensor.start, tensor.end, CHUNK):
-            end = min(start + CHUNK, tensor.end)
-            yield whole[start:end]
-            self._release(start, end)
+            yield whole[start : min(start + CHUNK, tensor.end)]
 
     def release(self, name: str) -> None:
         """Give the memory of a tensor back to the system; it is read again where it is used again."""
-        self._release(self.stored[name].start, self.stored[name].end)
+        tensor = self.stored[name]
+        if hasattr(mmap, "MADV_DONTNEED"):
+            first = tensor.start // mmap.PAGESIZE * mmap.PAGESIZE
+            self._map.madvise(mmap.MADV_DONTNEED, first, tensor.end - first)
 
     def _open(self) -> np.ndarray:
         if self._bytes is None:
             raise ValueError(f"the file is closed. Received: {self.path}")
         return self._bytes
-
-    def _release(self, start: int, end: int) -> None:
-        if hasattr(mmap, "MADV_DONTNEED"):
-            first = start // mmap.PAGESIZE * mmap.PAGESIZE
-            self._map.madvise(mmap.MADV_DONTNEED, first, end - first)
 
 
 class TensorWriter:

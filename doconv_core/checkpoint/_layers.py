@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -92,31 +93,19 @@ class LayerInfo:
 
     def from_canonical(self, role: str, array: np.ndarray, layout: str) -> np.ndarray:
         """A canonical tensor as `layout` stores it, a view where that is possible."""
-        if layout in ("canonical", "torch") or role == "bias":
-            return array
-        if self.kind == "linear":
-            return array.T
-        if self.kind != "conv":
-            return array
-        kernel = self._layout(layout)
-        function = {
-            "W": kernel.w_from_canonical, "D_delta": kernel.d_from_canonical, "weight": kernel.kernel_from_canonical,
-        }  # fmt: skip
-        return function[role](array)
+        return self._moved(role, array, layout, "from")
 
     def to_canonical(self, role: str, array: np.ndarray, layout: str) -> np.ndarray:
         """The inverse of `from_canonical`."""
-        if layout in ("canonical", "torch") or role == "bias":
+        return self._moved(role, array, layout, "to")
+
+    def _moved(self, role: str, array: np.ndarray, layout: str, direction: str) -> np.ndarray:
+        if layout in ("canonical", "torch") or role == "bias" or self.kind not in ("conv", "linear"):
             return array
         if self.kind == "linear":
             return array.T
-        if self.kind != "conv":
-            return array
-        kernel = self._layout(layout)
-        function = {
-            "W": kernel.w_to_canonical, "D_delta": kernel.d_to_canonical, "weight": kernel.kernel_to_canonical,
-        }  # fmt: skip
-        return function[role](array)
+        tensor = {"W": "w", "D_delta": "d", "weight": "kernel"}[role]
+        return getattr(self._layout(layout), f"{tensor}_{direction}_canonical")(array)
 
     def named(self, path: str, layout: str) -> LayerInfo:
         """The same layer, its tensors named as `layout` names them below `path`."""
@@ -173,7 +162,8 @@ def layer_from_json(path: str, values: Mapping[str, Any], names: Mapping[str, An
     column = FRAMEWORKS.index(layout)
     found = {role: join(path, row[column]) for role, row in NAMES[kind].items() if join(path, row[column]) in names}
     if kind == "conv":  # `W` and `weight` have one name in Keras and Flax
-        found.pop("weight" if "d_mul" in info.geometry else "W", None)
+        over = "d_mul" in info.geometry and math.prod(info.geometry["kernel_size"]) > 1
+        found.pop("weight" if over else "W", None)
     return replace(info, tensors=found)
 
 

@@ -22,7 +22,7 @@ from doconv_core.layouts import FRAMEWORKS
 PIECE = 2**22  # elements of W that are composed between two writes
 Target = str | os.PathLike[str]
 Progress = Callable[[int, int], None]
-Make = Callable[["Scratch"], np.ndarray | memoryview]
+Make = Callable[["Scratch"], np.ndarray]
 Part = tuple[int, Make]  # where in a tensor's bytes, and what makes them
 
 
@@ -102,6 +102,7 @@ def convert_file(checkpoint: Checkpoint, path: Target, layout: str, *, progress:
         raise ValueError(f"layout must be one of {', '.join(FRAMEWORKS)}. Received: {layout!r}")
     layers, plan = dict[str, LayerInfo](), _Plan(checkpoint)
     roles: dict[str, str] = {}
+    unchanged: dict[str, str] = {}
     for layer, source in checkpoint.layers.items():
         info = source
         if "W" in source.tensors and not source.conv.has_d:
@@ -119,6 +120,9 @@ def convert_file(checkpoint: Checkpoint, path: Target, layout: str, *, progress:
                 name, checkpoint.source.code(stored), info.from_canonical(role, _dummy(shape), layout).shape, layer
             )
             roles[name] = role
+            moved = info.kind in ("conv", "linear") and not {checkpoint.layout, layout} <= {"canonical", "torch"}
+            if source.dialect == "doconv" and (role == "bias" or not moved):
+                unchanged[name] = stored
     metadata = {key: value for key, value in checkpoint.source.metadata.items() if key not in (KEY, "format")}
     metadata[KEY] = describe(layers, layout, checkpoint.aliases)
     if layout == "torch":
@@ -127,11 +131,12 @@ def convert_file(checkpoint: Checkpoint, path: Target, layout: str, *, progress:
 
     def convert(name: str, scratch: Scratch) -> np.ndarray:
         layer = plan.made[name]
-        array = layers[layer].from_canonical(roles[name], read(layer)[roles[name]], layout)
-        return np.ascontiguousarray(array)
+        array = scratch.copy(layers[layer].from_canonical(roles[name], read(layer)[roles[name]], layout))
+        checkpoint.release(layer)
+        return array
 
     def make(name: str) -> Iterator[Part]:
-        yield 0, partial(convert, name)
+        return plan.copies(unchanged[name]) if name in unchanged else iter([(0, partial(convert, name))])
 
     total = plan.write(path, metadata, make, progress)
     notes = list(checkpoint.notes)
@@ -171,7 +176,7 @@ class _Plan:
             parts = (
                 (name, *part)
                 for name in writer.order
-                for part in (make(name) if name in self.made else self._copies(name))
+                for part in (make(name) if name in self.made else self.copies(self.copied[name]))
             )
             done = 0
             for name, offset, data in _ahead(parts):
@@ -180,10 +185,18 @@ class _Plan:
                 progress(done, writer.size)
         return writer.size
 
-    def _copies(self, name: str) -> Iterator[Part]:
+    def copies(self, stored: str) -> Iterator[Part]:
+        """A tensor of the input, byte for byte."""
+        source = self.checkpoint.source
+
+        def make(chunk: memoryview, scratch: Scratch) -> np.ndarray:
+            copy = scratch.copy(np.frombuffer(chunk, np.uint8))
+            source.release(stored)
+            return copy
+
         offset = 0
-        for chunk in self.checkpoint.source.chunks(self.copied[name]):
-            yield offset, partial(_same, chunk)
+        for chunk in source.chunks(stored):
+            yield offset, partial(make, chunk)
             offset += chunk.nbytes
 
 
@@ -199,17 +212,18 @@ class Scratch:
             self._bytes = np.empty(size, np.uint8)
         return self._bytes[:size].view(dtype).reshape(shape)
 
+    def copy(self, array: np.ndarray) -> np.ndarray:
+        copy = self.array(array.shape, array.dtype)
+        copy[...] = array
+        return copy
 
-def _same(chunk: memoryview, scratch: Scratch) -> memoryview:
-    return chunk
 
-
-def _ahead(parts: Iterator[tuple[str, int, Make]]) -> Iterator[tuple[str, int, np.ndarray | memoryview]]:
+def _ahead(parts: Iterator[tuple[str, int, Make]]) -> Iterator[tuple[str, int, np.ndarray]]:
     """The parts in order, made by other threads while earlier ones are written."""
     workers = min(4, os.cpu_count() or 1)
     # When a part is begun, at most `workers` others wait to be written, so each has memory of its own.
     scratches = cycle([Scratch() for _ in range(workers + 1)])
-    pending: deque[tuple[str, int, Future[np.ndarray | memoryview]]] = deque()
+    pending: deque[tuple[str, int, Future[np.ndarray]]] = deque()
     with ThreadPoolExecutor(workers) as pool:
         try:
             for name, offset, make in parts:
@@ -236,8 +250,7 @@ def _folded_pieces(checkpoint: Checkpoint, path: str, layers: Mapping[str, Layer
 
     def whole(scratch: Scratch) -> np.ndarray:
         kernel = layers[path].from_canonical("weight", checkpoint.fold(path), checkpoint.layout)
-        for name in source.tensors.values():
-            checkpoint.source.release(name)
+        checkpoint.release(path)
         return kernel
 
     if not (source.has_d and checkpoint.layout in ("canonical", "torch") and source.dialect == "doconv"):
@@ -269,7 +282,7 @@ def _fold_part(checkpoint: Checkpoint, path: str, part: slice, scratch: Scratch)
         piece = replace(conv, in_channels=rows.stop - rows.start, out_channels=count, groups=count // shared)
     W, D = checkpoint.source.array(names["W"])[part], checkpoint.source.array(names["D_delta"])[rows]
     kernel = checkpoint.compose(path, W, D, piece, scratch.array(piece.kernel_shape, W.dtype))
-    checkpoint.source.release(names["W"])
+    checkpoint.release(path)
     return kernel
 
 

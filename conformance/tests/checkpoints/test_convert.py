@@ -136,6 +136,15 @@ def test_metadata_that_lies_is_refused(changes: dict, text: str, tmp_path: Path)
     assert str(tmp_path / "in") in str(caught.value)
 
 
+def test_one_tap_is_plain_whatever_d_mul_says(tmp_path: Path) -> None:
+    layers = {"a": {"kind": "conv", "geometry": GEOMETRY | {"kernel_size": [1, 1], "d_mul": 1}}}
+    declared = json.dumps({"version": 1, "layout": "canonical", "layers": layers})
+    save_file({"a.weight": np.ones((8, 3, 1, 1), np.float32)}, tmp_path / "in", metadata={"doconv": declared})
+    with open_checkpoint(tmp_path / "in") as checkpoint:
+        assert checkpoint.read("a").keys() == {"weight"}
+        assert fold_file(checkpoint, tmp_path / "out").folded == ()
+
+
 def test_a_missing_d_is_named(tmp_path: Path) -> None:
     tensors = portable(tmp_path / "in")
     with open_checkpoint(tmp_path / "in") as checkpoint:
