@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from functools import partial
 from typing import Any
 
 import jax
@@ -44,15 +45,8 @@ class DOConv(nn.Conv):
 
     @nn.nowrap
     def param(self, name: str, init_fn: Any, *init_args: Any, **options: Any) -> Any:
-        if name != "kernel":
-            return super().param(name, init_fn, *init_args, **options)
-        plain, *rest = init_args
-        shape = w_shape(plain, plain[:-2], self.d_mul)
-        kernel = super().param(name, _with_names(init_fn, plain), shape, *rest, **options)
-        groups = self.feature_group_count
-        if self.features % groups:  # no layer: the convolution refuses any kernel of this shape, in its own words
-            return jnp.zeros(plain, kernel.dtype)
-        return _composed(self, kernel, plain, plain[-2] * groups, -2 if groups == 1 else None)
+        ask = partial(super().param, name, **options)
+        return _param(ask, self, name, init_fn, init_args, self.feature_group_count, -2)
 
 
 class DOConvTranspose(nn.ConvTranspose):
@@ -74,13 +68,31 @@ class DOConvTranspose(nn.ConvTranspose):
 
     @nn.nowrap
     def param(self, name: str, init_fn: Any, *init_args: Any, **options: Any) -> Any:
-        if name != "kernel":
-            return super().param(name, init_fn, *init_args, **options)
-        plain, *rest = init_args
-        shape = w_shape(plain, plain[:-2], self.d_mul)
-        kernel = super().param(name, _with_names(init_fn, plain), shape, *rest, **options)
-        channels = -1 if self.transpose_kernel else -2
-        return _composed(self, kernel, plain, plain[channels], channels)
+        ask = partial(super().param, name, **options)
+        return _param(ask, self, name, init_fn, init_args, 1, -1 if self.transpose_kernel else -2)
+
+
+def _param(
+    ask: Any, module: nn.Conv | nn.ConvTranspose, name: str, init_fn: Any, init_args: Any, groups: int, axis: int
+) -> Any:
+    """What the plain layer asks for; in place of its kernel the composed one.
+
+    Args:
+        ask: the plain layer's `param` for this name.
+        module: the layer.
+        name: of the parameter.
+        init_fn: its initialiser.
+        init_args: the arguments of that: of a kernel its shape and dtype.
+        groups: `G`.
+        axis: of the kernel that holds the input channels of a group.
+    """
+    if name != "kernel":
+        return ask(init_fn, *init_args)
+    plain, *rest = init_args
+    kernel = ask(_with_names(init_fn, plain), w_shape(plain, plain[:-2], module.d_mul), *rest)
+    if plain[-1] % groups:  # no layer: the convolution refuses any kernel of this shape, in its own words
+        return jnp.zeros(plain, kernel.dtype)
+    return _composed(module, kernel, plain, plain[axis] * groups, axis if groups == 1 else None)
 
 
 def _with_names(init_fn: Any, plain: tuple[int, ...]) -> Any:
