@@ -1,0 +1,71 @@
+"""Every benchmark, each framework in a process of its own with one thread; the results as JSON.
+
+    python benchmarks/run.py --out benchmarks/results/NAME.json        about 15 minutes on two cores
+    python benchmarks/table.py benchmarks/results/NAME.json            writes the table and the plot of docs/benchmarks.md
+
+A figure is the median over rounds of a ratio of processor times, with its quartiles; the variants of a row take turns. A row
+whose A/A control, the baseline against itself, is off by more than 5% says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from measure import machine
+
+HERE = Path(__file__).parent
+ONE_THREAD = {
+    "OMP_NUM_THREADS": "1",
+    "TF_NUM_INTRAOP_THREADS": "1",
+    "TF_NUM_INTEROP_THREADS": "1",
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
+}
+SCRIPTS: dict[str, tuple[str, dict[str, str]]] = {
+    "torch": ("torch_bench.py", {}),
+    "keras-tensorflow": ("keras_bench.py", {"KERAS_BACKEND": "tensorflow"}),
+    "keras-jax": ("keras_bench.py", {"KERAS_BACKEND": "jax"}),
+    "flax": ("flax_bench.py", {}),
+    "core": ("core_bench.py", {}),
+    "gpu": ("gpu_bench.py", {}),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="the JSON file to write")
+    parser.add_argument("--only", nargs="+", choices=SCRIPTS, default=list(SCRIPTS), help="some of the benchmarks")
+    parser.add_argument("--quick", action="store_true", help="each benchmark once, small, to see that it runs")
+    parser.add_argument("--seconds", type=float, default=6.0, help="for one row, about")
+    options = parser.parse_args()
+    if not options.out.parent.is_dir():
+        parser.error(f"the folder of {options.out} does not exist")
+    report = {
+        "date": datetime.date.today().isoformat(),
+        "quick": options.quick,
+        "machine": machine(),
+        "versions": {},
+        "rows": [],
+    }
+    for name in options.only:
+        script, environment = SCRIPTS[name]
+        command = [sys.executable, str(HERE / script), "--seconds", str(options.seconds), *["--quick"] * options.quick]
+        done = subprocess.run(
+            command, env=os.environ | ONE_THREAD | environment, stdout=subprocess.PIPE, text=True, check=True
+        )
+        part = json.loads(done.stdout)
+        report["rows"] += part["rows"]
+        report["versions"] |= part["versions"]
+    temporary = options.out.with_name(f".{options.out.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(report, indent=1) + "\n")
+    temporary.replace(options.out)
+
+
+if __name__ == "__main__":
+    main()

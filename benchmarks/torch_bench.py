@@ -1,0 +1,256 @@
+"""PyTorch: composition, training steps, inference, micro-batches, memory. `python benchmarks/torch_bench.py --help`."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from itertools import product
+from typing import Any
+from unittest.mock import patch
+
+import torch
+import torch_models as models
+from measure import Bench, Run
+from torch import Tensor, nn
+
+import doconv_torch._layers as layers
+from doconv_torch import compose, composed_once, fold, overparameterize, recompute_kernels, store_by_channel
+
+
+def textbook(W: Tensor, D_delta: Tensor | None, groups: int = 1, *, transposed: bool = False) -> Tensor:
+    """From the formula: `D = D_delta + I`, `W' = D^T o W`."""
+    if D_delta is None:
+        return W
+    D = D_delta + torch.eye(D_delta.shape[1], dtype=W.dtype, device=W.device)
+    grouped = W.unflatten(0, (groups, -1)), D.unflatten(0, (groups, -1))
+    return torch.einsum("gocs,gcks->gock", *grouped).reshape(*W.shape[:2], -1)
+
+
+def by_textbook(run: Run) -> Run:
+    def patched() -> Any:
+        with patch.object(layers, "compose", textbook):
+            return run()
+
+    return patched
+
+
+def composition(bench: Bench) -> None:
+    channels = (64, 128, 256, 512)
+    for size, C, groups in product((3, 7), channels, ("1", "32", "C")):
+        G = C if groups == "C" else int(groups)
+        torch.manual_seed(0)
+        W, D, g = (
+            torch.randn(C, C // G, size**2),
+            torch.randn(C, size**2, size**2) * 0.1,
+            torch.randn(C, C // G, size**2),
+        )
+        variants = {"textbook": _gradient(textbook, W, D, G, g), "ours": _gradient(compose, W, D, G, g)}
+        if G == 1:
+            by_channel = W.permute(1, 2, 0).contiguous().permute(2, 0, 1)
+            variants["ours, W by channel"] = _gradient(compose, by_channel, D, G, g)
+        bench.compare("composition, forward and backward", f"{size}x{size} C={C} G={groups}", "textbook", variants)
+        if bench.quick:
+            return
+
+
+def _gradient(function: Callable[..., Tensor], W: Tensor, D: Tensor, G: int, g: Tensor) -> Run:
+    W, D = W.detach().requires_grad_(), D.detach().clone().requires_grad_()
+
+    def run() -> None:
+        W.grad = D.grad = None
+        function(W, D, G).backward(g)
+
+    return run
+
+
+def main_network(bench: Bench) -> nn.Sequential:
+    return models.resnet18(8 if bench.quick else 64)
+
+
+MAIN = "ResNet-18 w64, ImageNet form"
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "ResNet-18 w64, CIFAR form": lambda: models.resnet18(stem="cifar"),
+    "ResNet-18 w32, ImageNet form": lambda: models.resnet18(32),
+    "MobileNetV2": models.mobilenet_v2,
+    "ConvNeXt-like": models.convnext,
+}
+BATCHES = {MAIN: (1, 8, 32), "ResNet-18 w64, CIFAR form": (8, 32)}
+
+
+def steps(bench: Bench) -> None:
+    for name, network in {MAIN: lambda: main_network(bench), **NETWORKS}.items():
+        for batch in BATCHES.get(name, (8,)):
+            base, x, y = _made(network, batch)
+            ours = overparameterize(copy.deepcopy(base))
+            variants = {
+                "plain": _step(base, x, y),
+                "textbook": by_textbook(_step(copy.deepcopy(ours), x, y)),
+                "ours": _step(copy.deepcopy(ours), x, y),
+                "ours, W by channel": _step(store_by_channel(ours), x, y),
+            }
+            bench.compare("training step", f"{name}, 64x64, batch {batch}", "plain", variants)
+            if bench.quick:
+                return
+
+
+def _made(network: Callable[[], nn.Module], batch: int) -> tuple[nn.Module, Tensor, Tensor]:
+    torch.manual_seed(0)
+    return network(), torch.randn(batch, 3, 64, 64), torch.randint(0, 10, (batch,))
+
+
+def _step(model: nn.Module, x: Tensor, y: Tensor) -> Run:
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
+
+    def run() -> None:
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+
+    return run
+
+
+def inference(bench: Bench) -> None:
+    base, x, _ = _made(lambda: main_network(bench), 1)
+    ours = overparameterize(copy.deepcopy(base)).eval()
+    base.eval()
+
+    def passes(model: nn.Module) -> Run:
+        return torch.no_grad()(lambda: model(x))
+
+    variants = {"plain": passes(base), "textbook": by_textbook(passes(ours)), "ours": passes(ours)}
+    once = copy.deepcopy(ours)
+    with composed_once(once):
+        bench.compare(
+            "inference", f"{MAIN}, 64x64, batch 1", "plain",
+            variants | {"composed once": passes(once), "folded": passes(fold(copy.deepcopy(ours)))},
+        )  # fmt: skip
+
+
+def micro_batches(bench: Bench) -> None:
+    base, x, y = _made(lambda: main_network(bench), 8)
+    count = 1 if bench.quick else 8
+    ours = overparameterize(copy.deepcopy(base))
+
+    def accumulate(model: nn.Module, *, once: bool = False) -> Run:
+        optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
+
+        def backward() -> None:
+            for _ in range(count):
+                nn.functional.cross_entropy(model(x), y).backward()
+
+        def run() -> None:
+            optimizer.zero_grad()
+            if once:
+                with composed_once(model):
+                    backward()
+            else:
+                backward()
+            optimizer.step()
+
+        return run
+
+    twins = [copy.deepcopy(ours) for _ in range(3)]
+    variants = {"plain": accumulate(base), "textbook": by_textbook(accumulate(twins[0])), "ours": accumulate(twins[1]),
+                "composed once": accumulate(twins[2], once=True)}  # fmt: skip
+    bench.compare("8 micro-batches of 8", f"{MAIN}, 64x64", "plain", variants)
+
+
+MEMORY = ("plain", "textbook", "ours", "recompute")
+
+
+def memory(bench: Bench) -> None:
+    """Bytes kept for the backward pass beyond the parameters; peak of a process that trains three steps."""
+    saved = {name: _saved(bench, name) for name in MEMORY}
+    case = f"{MAIN}, 64x64, batch 8"
+    bench.note(
+        "kept for the backward pass, beyond plain", case, "bytes", {n: saved[n] - saved["plain"] for n in MEMORY}
+    )
+    peaks: dict[str, float | None] = {}
+    for name in MEMORY if not bench.quick else ():
+        done = subprocess.run([sys.executable, __file__, "--peak", name], capture_output=True, text=True, check=True)
+        peaks[name] = float(done.stdout)
+    if peaks:
+        bench.note("peak memory of the process", case, "MiB", peaks)
+
+
+def _saved(bench: Bench, name: str) -> int:
+    base, x, y = _made(lambda: main_network(bench), 8)
+    model = base if name == "plain" else overparameterize(base)
+    kept: dict[int, int] = {}
+    alive = []
+
+    def pack(saved: Tensor) -> Tensor:
+        kept[saved.untyped_storage().data_ptr()] = saved.untyped_storage().nbytes()
+        alive.append(saved)
+        return saved
+
+    import doconv_torch._recompute as recompute
+
+    def pack_or_recompute(saved: Tensor) -> Any:
+        packed = original(saved)
+        return pack(packed) if isinstance(packed, Tensor) else packed
+
+    original = recompute._pack
+    forward: Run = lambda: nn.functional.cross_entropy(model(x), y)  # noqa: E731
+    if name == "recompute":
+        with patch.object(recompute, "_pack", pack_or_recompute), recompute_kernels():
+            forward()
+    else:
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda saved: saved):
+            (by_textbook(forward) if name == "textbook" else forward)()
+    parameters = {parameter.data_ptr() for parameter in model.parameters()}
+    return sum(size for address, size in kept.items() if address not in parameters)
+
+
+def peak(name: str) -> float:
+    base, x, y = _made(models.resnet18, 8)
+    run = _step(base if name == "plain" else overparameterize(base), x, y)
+    if name == "textbook":
+        run = by_textbook(run)
+    for _ in range(3):
+        if name == "recompute":
+            with recompute_kernels():
+                run()
+        else:
+            run()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def compiled(bench: Bench) -> None:
+    """The step under `torch.compile`, each variant compiled by itself."""
+    base, x, y = _made(lambda: main_network(bench), 8)
+    backend = "aot_eager" if bench.quick else "inductor"
+    variants = {
+        name: _step(torch.compile(model, backend=backend), x, y)
+        for name, model in {"ours": overparameterize(copy.deepcopy(base)), "plain": base}.items()
+    }
+    bench.compare("training step, torch.compile", f"{MAIN}, 64x64, batch 8", "plain", variants)
+
+
+BENCHMARKS = (composition, steps, inference, micro_batches, memory, compiled)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="each benchmark once, small, to see that it runs")
+    parser.add_argument("--only", default="", help="names of benchmarks that contain this")
+    parser.add_argument("--seconds", type=float, default=6.0, help="for one row, about")
+    parser.add_argument("--peak", choices=MEMORY, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    if options.peak:
+        print(peak(options.peak))
+        return
+    bench = Bench("PyTorch", quick=options.quick, seconds=options.seconds)
+    for benchmark in BENCHMARKS:
+        if options.only in benchmark.__name__:
+            benchmark(bench)
+    bench.write(["torch", "doconv-core"])
+
+
+if __name__ == "__main__":
+    main()
