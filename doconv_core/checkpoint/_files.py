@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from io import FileIO
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -273,9 +274,9 @@ def _read_header(path: Path) -> tuple[dict[str, Stored], dict[str, str]]:
             listed = {
                 name: Stored(
                     str(entry["dtype"]),
-                    tuple(int(n) for n in entry["shape"]),
-                    begin + int(entry["data_offsets"][0]),
-                    begin + int(entry["data_offsets"][1]),
+                    tuple(index(size) for size in entry["shape"]),
+                    begin + index(entry["data_offsets"][0]),
+                    begin + index(entry["data_offsets"][1]),
                 )
                 for name, entry in header.items()
             }

@@ -209,6 +209,23 @@ def test_a_planted_fault_in_fold_shows(fault: str, source: Path, tmp_path: Path)
     assert (folded["conv0.weight"] != compose(tensors["conv0.W"], tensors["conv0.D"], GEOMETRY)).any()
 
 
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="the system has no pseudo-terminals")
+def test_a_bar_shows_progress_on_a_terminal_and_nothing_elsewhere(source: Path, tmp_path: Path) -> None:
+    assert doconv("fold", source, tmp_path / "out").stderr == ""
+    ours, theirs = os.openpty()
+    command = [sys.executable, "-c", BLOCKED, "fold", str(source), str(tmp_path / "out")]
+    environment = os.environ | {"TERM": "xterm", "COLUMNS": "100"}
+    try:
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=theirs, env=environment, timeout=300, check=True)
+        shown = os.read(ours, 100_000).decode()
+    finally:
+        os.close(theirs)
+        os.close(ours)
+    assert b"2 layers folded" in done.stdout
+    assert "fold" in shown
+    assert "bytes" in shown or "kB" in shown
+
+
 PEAK = """
 import atexit, re
 atexit.register(lambda: print(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1]))

@@ -1,11 +1,14 @@
 """Layouts: every one to every other and back without a change, what the metadata says, and metadata that lies."""
 
 import json
+from contextlib import suppress
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from doconv_conformance import generator
@@ -102,6 +105,22 @@ def test_an_unknown_layout_is_refused(tmp_path: Path) -> None:
         convert_file(checkpoint, tmp_path / "out", "mxnet")
 
 
+DIGITS = [
+    b"0",
+    b"9",
+    b"-1",
+    b"[",
+    b"]",
+    b"{",
+    b"}",
+    b",",
+    b":",
+    b'"',
+    b"null",
+    b"true",
+    b"1e400",
+    b"99999999999999999999",
+]
 GEOMETRY = {"in_channels": 3, "out_channels": 8, "kernel_size": [3, 3], "d_mul": 9}
 
 
@@ -134,6 +153,25 @@ def test_metadata_that_lies_is_refused(changes: dict, text: str, tmp_path: Path)
     with pytest.raises(CheckpointError, match=text) as caught:
         open_checkpoint(tmp_path / "in")
     assert str(tmp_path / "in") in str(caught.value)
+
+
+@given(data=st.data())
+def test_any_header_is_read_or_refused(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Bytes of the header exchanged, put in or left out: either it is a checkpoint or a `CheckpointError`, and nothing else."""
+    path = tmp_path_factory.getbasetemp() / "fuzzed"
+    portable(path)
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = bytearray(content[8 : 8 + length])
+    for _ in range(data.draw(st.integers(1, 4))):
+        place = data.draw(st.integers(0, length - 1))
+        header[place : place + data.draw(st.integers(0, 2))] = data.draw(
+            st.binary(max_size=2) | st.sampled_from(DIGITS)
+        )
+    path.write_bytes(len(header).to_bytes(8, "little") + bytes(header) + content[8 + length :])
+    with suppress(CheckpointError), open_checkpoint(path) as checkpoint:
+        for name in checkpoint.layers:
+            checkpoint.read(name)
 
 
 def test_one_tap_is_plain_whatever_d_mul_says(tmp_path: Path) -> None:
