@@ -10,14 +10,14 @@ import numpy as np
 
 
 def to_numpy(value: Any) -> np.ndarray:
-    """A copy of the values of a tensor, a variable or an array, in their own type.
+    """A copy of the values of a tensor, a variable or an array, in the type that it says it has.
 
-    `keras.ops.convert_to_numpy` makes TensorFlow warn of NumPy 2's `copy` argument, and gives float32 for bfloat16 on Keras's
-    torch backend.
+    Keras's own conversion makes TensorFlow warn of NumPy 2's `copy` argument, gives float32 for bfloat16 on the torch backend,
+    and a float64 variable of the numpy backend can hold float32.
     """
-    if not isinstance(value, np.ndarray):
-        dtype = keras.backend.standardize_dtype(value.dtype)
-        value = value.value if isinstance(value, keras.Variable) else value
-        value = value.numpy() if keras.backend.backend() == "tensorflow" else keras.ops.convert_to_numpy(value)
-        value = value.astype(ml_dtypes.bfloat16) if dtype == "bfloat16" else value
-    return np.array(value)
+    if isinstance(value, np.ndarray):
+        return value.copy()
+    dtype = keras.backend.standardize_dtype(value.dtype)
+    value = value.value if isinstance(value, keras.Variable) else value
+    array = value.numpy() if keras.backend.backend() == "tensorflow" else keras.ops.convert_to_numpy(value)
+    return np.array(array, ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import fnmatch
 import logging
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,10 +13,10 @@ from typing import Any
 import keras
 
 from doconv_core.geometry import depth_multiplier
+from doconv_core.selection import Where, select
 from doconv_keras._layers import EXPLICIT, DOConvMixin, do_class
 from doconv_keras._transfer import copy_trainable, copy_weights, pair_layers, walk
 
-Where = Callable[[str, keras.layers.Layer], bool] | str | Sequence[str]
 WITHOUT_FORM = (keras.layers.ConvLSTM1D, keras.layers.ConvLSTM2D, keras.layers.ConvLSTM3D)
 OBJECTS = ("activation", "_initializer", "_regularizer", "_constraint")
 log = logging.getLogger("doconv")
@@ -52,30 +51,38 @@ def overparameterize(
             of the layers from the model's first level on, joined by `/`.
 
     Raises:
-        TypeError: `model` is not a layer, or a convolution is of a class that has no DO form.
-        ValueError: there is no convolution, none that `where` selects, none left to convert; `d_mul` is too small; or a
-            selected convolution cannot be reached: `transfer_weights` helps then.
+        TypeError: `model` is not a layer.
+        ValueError: there is no convolution, none that `where` selects, none left to convert; `d_mul` is too small; a selected
+            convolution has a constraint of its kernel or LoRA, is of a class that has no DO form (`do_class`), or cannot be
+            reached: `transfer_weights` helps then.
     """
     _check_layer(model)
     found = {path: layer for path, layer in walk(model) if isinstance(layer, (*EXPLICIT, DOConvMixin))}
     if not found:
         raise ValueError(f"the model has no convolution. Received: {type(model).__name__}")
-    selected = {path: layer for path, layer in found.items() if _matches(where, path, layer)}
-    if not selected:
-        raise ValueError(f"`where` selects no convolution. Received: {where!r}; the paths are {', '.join(found)}")
-    changes = {}
+    selected = select(found, where)
+    changes, obstacles = {}, {}
     for path, layer in selected.items():
         if isinstance(layer, DOConvMixin) or math.prod(layer.kernel_size) == 1:
             continue
         received = f"{path}: kernel_size={layer.kernel_size}, d_mul={d_mul}"
         multiplier = depth_multiplier(layer.kernel_size, d_mul, received=received)
-        changes[id(layer)] = Change(do_class(type(layer)), {"d_mul": multiplier})
+        if obstacle := _obstacle(layer):
+            obstacles[path] = obstacle
+        else:
+            changes[id(layer)] = Change(do_class(type(layer)), {"d_mul": multiplier})
+    if obstacles:
+        reasons = "; ".join(f"{path or layer.name}: {reason}" for path, reason in obstacles.items())
+        raise ValueError(f"layers cannot be over-parameterized; `where` can leave them plain. Received: {reasons}")
     if not changes:
-        states = "; ".join(f"{path}: {_state(layer)}" for path, layer in selected.items())
+        states = "; ".join(f"{path or layer.name}: {_state(layer)}" for path, layer in selected.items())
         raise ValueError(f"nothing is left to over-parameterize. Received: {states}")
     twin = _make_anew(model, changes)
+    log.info("over-parameterized %d of %d convolutions", len(changes), len(found))
     for path, state in inspect_model(twin).items():
-        log.info("%s: %s", path, state)
+        log.info(
+            "%s: %s%s", path or twin.name, state, ", not selected" if path in found.keys() - selected.keys() else ""
+        )
     return twin
 
 
@@ -98,13 +105,20 @@ def fold(model: keras.layers.Layer) -> keras.layers.Layer:
         return model
     drops = ("d_mul", "d_regularizer")
     twin = _make_anew(model, {id(layer): Change(layer.plain_class, drops=drops) for layer in found.values()})
-    for path in found:
-        log.info("%s: folded", path)
+    state = inspect_model(twin)
+    log.info("folded %d of %d convolutions", len(found), len(state))
+    for path, text in state.items():
+        log.info("%s: %s, %s", path or twin.name, text, "folded" if path in found else "was plain before")
     return twin
 
 
 def inspect_model(model: keras.layers.Layer) -> dict[str, str]:
-    """Every convolution of a model: its path, and in words whether it is over-parameterized, and if not why."""
+    """Every convolution of a model: its path, and in words whether it is over-parameterized, or why it cannot be.
+
+    Raises:
+        TypeError: `model` is not a layer.
+    """
+    _check_layer(model)
     kinds = (*EXPLICIT, DOConvMixin, *WITHOUT_FORM)
     return {path: _state(layer) for path, layer in walk(model) if isinstance(layer, kinds)}
 
@@ -252,13 +266,17 @@ def _check_layer(model: Any) -> None:
         raise TypeError(f"model must be a Keras model or layer. Received: {type(model).__name__}")
 
 
-def _matches(where: Where | None, path: str, layer: keras.layers.Layer) -> bool:
-    if where is None:
-        return True
-    if callable(where):
-        return bool(where(path, layer))
-    patterns = [where] if isinstance(where, str) else where
-    return any(fnmatch.fnmatchcase(path, pattern) for pattern in patterns)
+def _obstacle(layer: Any) -> str:
+    """Why a convolution cannot be converted, or nothing."""
+    if getattr(layer, "lora_enabled", False) or getattr(layer, "lora_rank", None):
+        return "has LoRA, which a DO-Conv layer has not"
+    if getattr(layer, "kernel_constraint", None) or getattr(layer, "depthwise_constraint", None):
+        return "has a constraint of its kernel, which would act on W and not on the composed kernel"
+    try:
+        do_class(type(layer))
+    except TypeError as error:
+        return str(error)
+    return ""
 
 
 def _state(layer: Any) -> str:
@@ -268,5 +286,5 @@ def _state(layer: Any) -> str:
     kernel = "x".join(map(str, layer.kernel_size))
     if isinstance(layer, DOConvMixin):
         return f"{name} {kernel}, d_mul={layer.d_mul}"
-    one_tap = ": a kernel of one tap has no D" if math.prod(layer.kernel_size) == 1 else ""
-    return f"plain {name} {kernel}{one_tap}"
+    reason = "a kernel of one tap has no D" if math.prod(layer.kernel_size) == 1 else _obstacle(layer)
+    return f"plain {name} {kernel}" + f": {reason}" * bool(reason)

@@ -35,11 +35,21 @@ def test_both_verbs_report_what_they_did(caplog: pytest.LogCaptureFixture) -> No
     model = overparameterize(small())
     report = {"wide": "DOConv2D 3x3, d_mul=9", "point": "plain Conv2D 1x1: a kernel of one tap has no D"}
     assert inspect_model(model) == report
-    assert caplog.messages == [f"{path}: {state}" for path, state in report.items()]
+    assert caplog.messages == [
+        "over-parameterized 1 of 2 convolutions",
+        *(f"{path}: {state}" for path, state in report.items()),
+    ]
     caplog.clear()
     folded = fold(model)
-    assert caplog.messages == ["wide: folded"]
+    assert caplog.messages == [
+        "folded 1 of 2 convolutions",
+        "wide: plain Conv2D 3x3, folded",
+        "point: plain Conv2D 1x1: a kernel of one tap has no D, was plain before",
+    ]
     assert inspect_model(folded)["wide"] == "plain Conv2D 3x3"
+    caplog.clear()
+    overparameterize(nested(), where="twice")
+    assert "encoder/first: plain Conv2D 3x3, not selected" in caplog.messages
     recurrent = keras.Sequential([layers.Input((2, 8, 8, 1)), layers.ConvLSTM2D(2, 3, name="recurrent")])
     assert inspect_model(recurrent) == {"recurrent": "plain ConvLSTM2D: has no DO form"}
 
@@ -94,10 +104,10 @@ class Kernelless(layers.Conv2D):
          "nothing is left to over-parameterize. Received: wide: DOConv2D 3x3, d_mul=9; point"),
         (small, {"d_mul": 8}, ValueError, r"d_mul must be at least 9, .* Received: wide: kernel_size=\(3, 3\), d_mul=8"),
         (tied, {}, ValueError, r"does not reach other: .*transfer_weights.* Received: .*kernel is also that of one"),
-        (lambda: small(kernel_constraint="non_neg"), {}, ValueError, "wide cannot be made anew from its config.*constraint"),
-        (lambda: small(lora_rank=2), {}, ValueError, "wide cannot be made anew from its config.*has no LoRA: fold it first"),
-        (lambda: keras.Sequential([Kernelless(2, 3, name="odd")]), {}, TypeError,
-         "Kernelless cannot be .*: a convolution must read its kernel as self.kernel. Received: Kernelless.call"),
+        (lambda: small(kernel_constraint="non_neg"), {}, ValueError, "Received: wide: has a constraint of its kernel"),
+        (lambda: small(lora_rank=2), {}, ValueError, "Received: wide: has LoRA, which a DO-Conv layer has not"),
+        (lambda: keras.Sequential([Kernelless(2, 3, name="odd")]), {}, ValueError,
+         "odd: Kernelless cannot be .*: a convolution must read its kernel as self.kernel. Received: Kernelless.call"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_refused(make: Any, options: dict, error: type[Exception], text: str) -> None:
