@@ -6,6 +6,7 @@ import signal
 import struct
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import ml_dtypes
@@ -237,9 +238,18 @@ def test_a_disk_that_is_too_small_is_refused_before_any_work(tmp_path: Path, mon
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write to every folder")
-def test_a_folder_that_is_read_only_is_left_alone(tmp_path: Path) -> None:
-    tmp_path.chmod(0o500)
-    with pytest.raises(PermissionError):
-        write_tensors(tmp_path / "file", TENSORS, {})
-    assert not list(tmp_path.iterdir())
+@pytest.mark.skipif(not hasattr(os, "seteuid"), reason="the system has no users of that kind")
+def test_a_folder_that_is_read_only_is_left_alone() -> None:
+    with tempfile.TemporaryDirectory() as name:  # pytest's own folders are closed to other users
+        folder, user = Path(name), os.geteuid()
+        (folder / "file").write_bytes(b"old")
+        folder.chmod(0o555)
+        try:
+            if user == 0:  # root may write to every folder
+                os.seteuid(65534)
+            with pytest.raises(PermissionError):
+                write_tensors(folder / "file", TENSORS, {})
+        finally:
+            os.seteuid(user)
+            folder.chmod(0o755)
+        assert [(entry.name, entry.read_bytes()) for entry in folder.iterdir()] == [("file", b"old")]
