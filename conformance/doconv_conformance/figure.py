@@ -11,6 +11,8 @@ from doconv_conformance.files import replacing
 from doconv_conformance.picture import PictureRun
 
 SHOWN = 3
+# The strides of the network are 2 and 3: a pixel of a map is so much of the picture.
+ASPECT = 2 / 3
 
 
 def write_figure(run: PictureRun, path: Path, *, dpi: int = 110) -> None:
@@ -27,7 +29,7 @@ def write_figure(run: PictureRun, path: Path, *, dpi: int = 110) -> None:
     from matplotlib.figure import Figure
 
     names = list(dict.fromkeys(maps.backend for maps in run.maps))
-    figure = Figure(figsize=(14, 2.4 * len(names) + 2.6), layout="constrained")
+    figure = Figure(figsize=(14, 2.0 * len(names) + 2.6), layout="constrained")
     axes = figure.subplots(len(names) + 1, SHOWN + 2, squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
@@ -40,18 +42,36 @@ def write_figure(run: PictureRun, path: Path, *, dpi: int = 110) -> None:
         "difference\nfrom the float64 reference over all maps, unfolded and folded.",
         transform=axes[0, 1].transAxes, va="center", fontsize=10, in_layout=False,
     )  # fmt: skip
+    _histogram(axes[0, SHOWN:], run)
     largest = max(float(np.abs(maps.difference).max()) for maps in run.maps)
     image: Any = None
     for row, name in enumerate(names, start=1):
         for maps in (maps for maps in run.maps if maps.backend == name):
             column = SHOWN + int(maps.folded)
             seen = np.abs(maps.difference[0]).max(axis=0)
-            image = axes[row, column].imshow(seen, cmap="viridis", vmin=0, vmax=largest, interpolation="nearest")
+            image = axes[row, column].imshow(seen, cmap="viridis", vmin=0, vmax=largest, interpolation="nearest",
+                                           aspect=ASPECT)  # fmt: skip
             state = "folded" if maps.folded else "unfolded"
             axes[row, column].set_title(f"{state}: at most {seen.max():.1f}", fontsize=9)
             for channel in range(SHOWN) if not maps.folded else ():
-                axes[row, channel].imshow(maps.features[0, channel], cmap="gray")
+                axes[row, channel].imshow(maps.features[0, channel], cmap="gray", aspect=ASPECT)
                 axes[row, channel].set_title(f"{name}, map {channel}", fontsize=9)
     figure.colorbar(image, ax=axes[1:, SHOWN:], label="units of roundoff u · a", shrink=0.8)
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=dpi)
+
+
+def _histogram(axes: Any, run: PictureRun) -> None:
+    """How many values are off by how much, a line a backend, unfolded and folded, on the axes of the differences."""
+    for folded, axis in zip((False, True), axes, strict=True):
+        axis.axis("on")
+        for maps in run.maps:
+            if maps.folded == folded:
+                values = np.abs(maps.difference).ravel()
+                counts, edges = np.histogram(values, np.arange(0, np.ceil(values.max()) + 0.5, 0.5))
+                axis.stairs(counts, edges, label=maps.backend)
+        axis.set_yscale("log")
+        axis.set_title(f"{'folded' if folded else 'unfolded'}: values by difference", fontsize=9)
+        axis.set_xlabel("units of roundoff u · a", fontsize=8)
+        axis.tick_params(labelsize=7)
+    axes[0].legend(fontsize=8)

@@ -58,6 +58,14 @@ class PictureRun:
     order: Sequence[str]
     results: list[Result] = field(default_factory=list)
     maps: list[Maps] = field(default_factory=list)
+    references: dict[float, Expected] = field(default_factory=dict)
+
+    def reference(self, numerics: Numerics) -> Expected:
+        """`reference` of the picture, computed once for every kind of arithmetic."""
+        u = numerics.unit_roundoff(str(DTYPE))
+        if u not in self.references:
+            self.references[u] = reference(self.picture, numerics)
+        return self.references[u]
 
 
 def load_picture(path: Path) -> np.ndarray:
@@ -99,7 +107,7 @@ def send_picture(session: PortSession, run: PictureRun, progress: Callable[[], N
         progress: called after each layer, `STEPS` times at most.
     """
     for folded in (False, True):
-        run.results.append(_run_network(session, run.picture, folded, run.maps, progress))
+        run.results.append(_run_network(session, run, folded, progress))
 
 
 def compare_maps(run: PictureRun) -> None:
@@ -108,7 +116,7 @@ def compare_maps(run: PictureRun) -> None:
     for index, first in enumerate(run.maps):
         for second in run.maps[index + 1 :]:
             if first.backend != second.backend and first.folded == second.folded:
-                run.results.append(_compare(run.picture, first, second))
+                run.results.append(_compare(run, first, second))
 
 
 def reference(picture: np.ndarray, numerics: Numerics) -> Expected:
@@ -129,10 +137,8 @@ def reference(picture: np.ndarray, numerics: Numerics) -> Expected:
     return Expected(x, error, UNIT_ROUNDOFF[str(DTYPE)] * scale, DTYPE)
 
 
-def _run_network(
-    session: PortSession, picture: np.ndarray, folded: bool, maps: list[Maps], progress: Callable[[], None]
-) -> Result:
-    operation, x = "fold" if folded else "forward", picture
+def _run_network(session: PortSession, run: PictureRun, folded: bool, progress: Callable[[], None]) -> Result:
+    operation, x = "fold" if folded else "forward", run.picture
     try:
         for position, (name, geometry) in enumerate(LAYERS):
             inputs = {"x": x, **parameters(geometry, name)}
@@ -147,15 +153,15 @@ def _run_network(
             x = outputs["y"] if position == len(LAYERS) - 1 else np.maximum(outputs["y"], 0)
     except (PortCrash, PortTimeout) as failure:
         return _failed(session.backend.name, folded, failure)
-    want = reference(picture, numerics_of(session.hello))
+    want = run.reference(numerics_of(session.hello))
     judgement = judge({"y": want}, {"y": x}, exact=False)
     if x.shape == want.value.shape:
-        maps.append(Maps(session.backend.name, folded, x, (x - want.value) / want.scale))
+        run.maps.append(Maps(session.backend.name, folded, x, (x - want.value) / want.scale))
     return _row(session.backend.name, folded, judgement)
 
 
-def _compare(picture: np.ndarray, first: Maps, second: Maps) -> Result:
-    want = reference(picture, Numerics())
+def _compare(run: PictureRun, first: Maps, second: Maps) -> Result:
+    want = run.reference(Numerics())
     wanted = Expected(second.features.astype(np.float64), 2 * want.bound, want.scale, DTYPE)
     return _row(
         f"{first.backend}~{second.backend}", first.folded, judge({"y": wanted}, {"y": first.features}, exact=False)

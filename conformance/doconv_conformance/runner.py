@@ -41,7 +41,7 @@ class Run:
         results: a row a case and operation.
         outputs: what it gave, for comparing ports with each other.
         errors: for each stage, how many elements of float cases were wrong by how much (`EDGES`).
-        seconds: "start", "port" (its answers), "reference", "judge", and "total".
+        seconds: "start", "port" (its answers), "reference", "judge", "picture" (what `then` did), and "total".
     """
 
     backend: Backend
@@ -103,7 +103,8 @@ def run_cases(
             run.smoke = smoke(session)
             _run_pairs(run, session, pairs, progress, keep)
             if then:
-                then(session)
+                with run.clock("picture"):
+                    then(session)
         finally:
             session.close()
     return run

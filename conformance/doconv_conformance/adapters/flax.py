@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from functools import cache
+from importlib.metadata import version
 from typing import Any
 
 import flax
@@ -23,6 +25,7 @@ PAD_MODES = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
 # A function is compiled once for all numbers of a shape.
 compose = jax.jit(doconv_flax.compose)
 start_from = jax.jit(doconv_flax.start_from, static_argnums=1, static_argnames="d_mul")
+QUICK_WITH = "0.10.2"
 GROUPED = "Flax's ConvTranspose has no feature_group_count"
 
 
@@ -52,7 +55,7 @@ class FlaxPort(Port):
             "algorithm": "direct",
             "accumulator": {"float64": "float64", "float32": "float32", "float16": "float32", "bfloat16": "float32"},
             "reduction": {"float16": "float16", "bfloat16": "bfloat16"},
-            "switches": {"jax_enable_x64": True},
+            "switches": {"jax_enable_x64": True, "XLA_FLAGS": os.environ.get("XLA_FLAGS", "")},
         }
 
     def compose(self, geometry: ConvGeometry, inputs: Tensors) -> Tensors:
@@ -192,6 +195,14 @@ def pad(x: jax.Array, geometry: ConvGeometry) -> jax.Array:
     return jnp.pad(x, [(0, 0), *geometry.padding, (0, 0)], mode=PAD_MODES[geometry.padding_mode])
 
 
+def compile_quickly() -> None:
+    """Halves XLA's time to compile small functions for the CPU; an XLA that does not know the flag would end the program."""
+    if version("jaxlib") == QUICK_WITH:
+        os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
+
+
 if __name__ == "__main__":
+    if os.environ.get("DOCONV_QUICK"):
+        compile_quickly()
     jax.config.update("jax_enable_x64", True)
     serve(FlaxPort(sys.argv[1] if len(sys.argv) > 1 else "linen"))

@@ -42,7 +42,6 @@ def doconv(*arguments: str) -> subprocess.CompletedProcess[str]:
             ("compare", "--dtype", "float16", "--stage", "groups"),
             "the stage has no case of that type. Received: float16",
         ),
-        (("compare", "--device", "tpu"), "--device must be one of cpu, cuda. Received: tpu"),
         (("compare", "--backend", "torch,torch"), "--backend names one twice. Received: torch,torch"),
         (
             ("compare", "--python", "torch=nowhere"),
