@@ -7,16 +7,18 @@ from typing import Annotated
 
 import typer
 
+from doconv_conformance.cli.reports import CaseId, Html, Json, Junit, Stage
+
 
 def check(
     program: Annotated[list[str], typer.Argument(help="The program and its arguments, after --.")],
-    stage: Annotated[str | None, typer.Option(help="One stage only.")] = None,
-    case: Annotated[str | None, typer.Option(help="One case: its id, or the beginning of it.")] = None,
+    stage: Stage = None,
+    case: CaseId = None,
     keep: Annotated[Path | None, typer.Option(help="Keep every case's files in this folder.")] = None,
     timeout: Annotated[float, typer.Option(help="Seconds for one answer.", min=0.001)] = 60.0,
-    json: Annotated[Path | None, typer.Option(help="Write the report to this JSON file.")] = None,
-    html: Annotated[Path | None, typer.Option(help="Write the report to this HTML page.")] = None,
-    junit: Annotated[Path | None, typer.Option(help="Write the report to this JUnit XML file.")] = None,
+    json: Json = None,
+    html: Html = None,
+    junit: Junit = None,
 ) -> None:
     """Check a port: doconv check -- PROGRAM ARGS.
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from doconv_conformance.cli.reports import Html, Json, Junit, Stage
+
 if TYPE_CHECKING:
     from doconv_conformance.picture import PictureRun
     from doconv_conformance.session import Backend
@@ -19,7 +21,7 @@ ENVIRONMENT = {"CUDA_VISIBLE_DEVICES": "-1", "JAX_PLATFORMS": "cpu", "DOCONV_QUI
 
 def compare(
     backend: Annotated[str | None, typer.Option(help="Backends, separated by commas; default: all installed.")] = None,
-    stage: Annotated[str | None, typer.Option(help="One stage of the suite only.")] = None,
+    stage: Stage = None,
     dtype: Annotated[str | None, typer.Option(help="Types of the activations, separated by commas.")] = None,
     python: Annotated[
         list[str] | None, typer.Option(help="NAME=PATH: the interpreter of another environment for a backend.")
@@ -30,9 +32,9 @@ def compare(
     figure: Annotated[Path, typer.Option(help="Where the figure of --image goes (.png, .svg or .pdf).")] = Path(
         "compare.png"
     ),
-    json: Annotated[Path | None, typer.Option(help="Write the report to this JSON file.")] = None,
-    html: Annotated[Path | None, typer.Option(help="Write the report to this HTML page.")] = None,
-    junit: Annotated[Path | None, typer.Option(help="Write the report to this JUnit XML file.")] = None,
+    json: Json = None,
+    html: Html = None,
+    junit: Junit = None,
 ) -> None:
     """Compare backends with the reference and with each other.
 

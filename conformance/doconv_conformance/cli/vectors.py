@@ -7,10 +7,9 @@ from typing import Annotated
 
 import typer
 
-vectors = typer.Typer(help="The cases as files: write them, and judge what a port made of them.", no_args_is_help=True)
+from doconv_conformance.cli.reports import CaseId, Html, Json, Junit, Stage
 
-Stage = Annotated[str | None, typer.Option(help="One stage only.")]
-CaseId = Annotated[str | None, typer.Option(help="One case: its id, or the beginning of it.")]
+vectors = typer.Typer(help="The cases as files: write them, and judge what a port made of them.", no_args_is_help=True)
 
 
 @vectors.command()
@@ -38,9 +37,9 @@ def check(
     folder: Annotated[Path, typer.Argument(help="A folder that export wrote and a port added its outputs to.")],
     stage: Stage = None,
     case: CaseId = None,
-    json: Annotated[Path | None, typer.Option(help="Write the report to this JSON file.")] = None,
-    html: Annotated[Path | None, typer.Option(help="Write the report to this HTML page.")] = None,
-    junit: Annotated[Path | None, typer.Option(help="Write the report to this JUnit XML file.")] = None,
+    json: Json = None,
+    html: Html = None,
+    junit: Junit = None,
 ) -> None:
     """Judge the outputs that a port wrote to a folder of vectors.
 
