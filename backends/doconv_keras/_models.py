@@ -51,7 +51,7 @@ def overparameterize(
             of the layers from the model's first level on, joined by `/`.
 
     Raises:
-        TypeError: `model` is not a layer.
+        TypeError: `model` is not a layer, or a layer of a user's class makes no kernel by that name.
         ValueError: there is no convolution, none that `where` selects, none left to convert; `d_mul` is too small; a selected
             convolution has a constraint of its kernel or LoRA, is of a class that has no DO form (`do_class`), or cannot be
             reached: `transfer_weights` helps then.
@@ -97,12 +97,22 @@ def fold(model: keras.layers.Layer) -> keras.layers.Layer:
 
     Raises:
         TypeError: `model` is not a layer.
-        ValueError: a DO-Conv layer cannot be reached: `transfer_weights` helps then.
+        ValueError: a layer's class is derived from a DO layer and names no `plain_class` of its own; or a DO-Conv layer cannot
+            be reached: `transfer_weights` helps then.
     """
     _check_layer(model)
     found = {path: layer for path, layer in walk(model) if isinstance(layer, DOConvMixin)}
     if not found:
         return model
+    derived = [
+        f"{path or layer.name}: {type(layer).__name__}"
+        for path, layer in found.items()
+        if type(layer) is not do_class(layer.plain_class) and "plain_class" not in vars(type(layer))
+    ]
+    if derived:
+        raise ValueError(
+            f"a class derived from a DO layer must say as `plain_class` what it folds into. Received: {'; '.join(derived)}"
+        )
     drops = ("d_mul", "d_regularizer")
     twin = _make_anew(model, {id(layer): Change(layer.plain_class, drops=drops) for layer in found.values()})
     state = inspect_model(twin)

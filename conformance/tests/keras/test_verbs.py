@@ -272,6 +272,24 @@ def test_a_users_class_is_converted_saved_and_folded(tmp_path: Path) -> None:
     np.testing.assert_array_equal(out(folded), out(model))
 
 
+class Derived(DOConv2D):
+    """A user's class over a DO layer."""
+
+
+class Named(DOConv2D):
+    """The same, with the class it folds into."""
+
+    plain_class = Standardised
+
+
+def test_a_class_derived_from_a_do_layer_says_what_it_folds_into() -> None:
+    model = keras.Sequential([layers.Input((8, 8, 1)), Derived(4, 3, name="derived")])
+    with pytest.raises(ValueError, match=r"must say as `plain_class` what it folds into. Received: derived: Derived"):
+        fold(model)
+    named = fold(keras.Sequential([layers.Input((8, 8, 1)), Named(4, 3, name="named")]))
+    assert type(named.get_layer("named")) is Standardised
+
+
 def test_a_users_class_without_the_kernel_is_refused_by_name() -> None:
     model = keras.Sequential([layers.Input((8, 8, 1)), Own(4, 3, use_bias=False, name="own")])
     with pytest.raises(
