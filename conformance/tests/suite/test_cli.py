@@ -146,3 +146,17 @@ def test_nothing_heavy_is_imported_for_help() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stderr.strip() == ""
+
+
+def test_a_backend_that_is_missing_is_rows_with_the_line_that_installs_it(tmp_path: Path) -> None:
+    interpreter, path = tmp_path / "python", tmp_path / "report.json"
+    interpreter.write_text("#!/bin/sh\necho \"ModuleNotFoundError: No module named 'torch'\" >&2\nexit 1\n")
+    interpreter.chmod(0o755)
+    arguments = ("--backend", "torch", "--python", f"torch={interpreter}", "--stage", "groups", "--json", str(path))
+    done = CliRunner().invoke(app, ("compare", *arguments))
+    assert done.exit_code == 1, done.output
+    report = json.loads(path.read_text())
+    assert problem(report, "report") == ""
+    assert {item["verdict"] for item in report["results"]} == {"crashed"}
+    assert all("pip install 'doconv-core[torch]'" in item["reason"] for item in report["results"])
+    assert "torch (did not start)" in done.output
