@@ -48,7 +48,10 @@ class TorchPort(Port):
         "accumulator": {"float64": "float64", "float32": "float32", "float16": "float32", "bfloat16": "float32"},
         # Its float16 transposed convolutions on the CPU round every product of matrices before they add them up (measured).
         "scatter": {"float16": "float16"},
-        "switches": {"torch.backends.cudnn.allow_tf32": False, "torch.backends.cuda.matmul.allow_tf32": False},
+        "switches": {
+            "torch.backends.cudnn.allow_tf32": {"found": torch.backends.cudnn.allow_tf32, "set": False},
+            "torch.backends.cuda.matmul.allow_tf32": {"found": torch.backends.cuda.matmul.allow_tf32, "set": False},
+        },
     }
 
     def compose(self, geometry: ConvGeometry, inputs: Tensors) -> Tensors:
