@@ -40,9 +40,7 @@ def tests(session: nox.Session) -> None:
 @nox.parametrize("framework", FRAMEWORKS, ids=FRAMEWORKS)
 def tests_framework(session: nox.Session, framework: str) -> None:
     """One backend with only its own extra installed."""
-    session.install(
-        *CONSTRAINTS, "-e", f".[{framework}]", "pytest", "pytest-xdist", "hypothesis", "scikit-learn", "optax"
-    )
+    session.install(*CONSTRAINTS, "-e", f".[{framework},test]")
     pytest(session, framework)
 
 
@@ -67,6 +65,22 @@ def kill_matrix(session: nox.Session) -> None:
     """Every planted fault against the case table, with three seeds: a survivor is a failure. Writes docs/kill-matrix.md."""
     session.install(*CONSTRAINTS, "-e", ".")
     session.run("python", "-m", "doconv_conformance.kill_matrix", "--output", "docs/kill-matrix.md", *session.posargs)
+
+
+@nox.session(name="no-false-alarm")
+def no_false_alarm(session: nox.Session) -> None:
+    """20,000 random draws a backend, none of which may leave its bound."""
+    session.install(*CONSTRAINTS, "-e", ".[all]")
+    session.run("python", "-m", "doconv_conformance.no_false_alarm", *session.posargs, env=ONE_THREAD)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Every benchmark, about 15 minutes; the results go to benchmarks/results/, the tables to docs/benchmarks.md."""
+    session.install(*CONSTRAINTS, "-e", ".[all]", "optax")
+    results = f"benchmarks/results/{session.posargs[0] if session.posargs else 'local'}.json"
+    session.run("python", "benchmarks/run.py", "--out", results)
+    session.run("python", "benchmarks/table.py", results)
 
 
 @nox.session
