@@ -46,15 +46,18 @@ def compose(kernel: jax.Array, D: jax.Array | None, *, transpose_kernel: bool = 
     delta = D.reshape(taps, multiplier, in_channels).astype(dtype)
     tiles = multiplier // taps
     plain = W if multiplier == taps else W[: tiles * taps].reshape(tiles, taps, first, second).sum(0)
+    # One matrix product for each input channel, the kernels that share it along the last axis: on a CPU, XLA takes twice as
+    # long for the einsum that says the same.
+    by_channel = delta.transpose(2, 0, 1)
     if transpose_kernel:
-        residual = jnp.einsum("ksc,soc->koc", delta, W, precision="highest")
+        product = jnp.matmul(by_channel, W.transpose(2, 0, 1), precision="highest")
+        residual = product.transpose(1, 2, 0)
     else:
-        residual = jnp.einsum(
-            "ksgc,scgo->kcgo",
-            delta.reshape(taps, multiplier, groups, local),
-            W.reshape(multiplier, local, groups, second // groups),
-            precision="highest",
-        ).reshape(taps, first, second)
+        grouped = W.reshape(multiplier, local, groups, second // groups).transpose(2, 1, 0, 3)
+        product = jnp.matmul(
+            by_channel.reshape(groups, local, taps, multiplier), grouped, precision="highest"
+        )  # (G, C_in/G, K, C_out/G)
+        residual = product.transpose(2, 1, 0, 3).reshape(taps, first, second)
     return (plain + residual).reshape(*kernel_size, first, second).astype(kernel.dtype)
 
 
