@@ -63,6 +63,9 @@ class Case:
     catches: tuple[str, ...] = ()
     seed: int = 0
 
+    def __hash__(self) -> int:
+        return hash(self.id)
+
     @property
     def exact(self) -> bool:
         """Whether every value must be equal; else a bound decides."""
@@ -219,6 +222,10 @@ GEOMETRIES = (
          precision="sums residual", catches="1-D weights taken for 2-D"),
     _row("conv1d-causal", "dims", (7,), (2, 3), (3,), padding=((4, 0),), dilation=(2,), groups=1,
          catches="causal padding on the wrong side; padding not scaled by the dilation"),
+    _row("conv1d-replicate", "dims", (6,), (2, 3), (3,), padding=((1, 3),), padding_mode="replicate",
+         catches="zeros or reflection in place of edge values"),
+    _row("conv1d-circular", "dims", (6,), (4, 6), (4,), groups=2, padding=((3, 1),), padding_mode="circular", stride=(2,),
+         catches="zeros, reflection or edge values in place of wrapping; padding mode lost on the grouped path"),
     _row("conv1d-groups", "dims", (8,), (4, 6), (3,), groups=2, d_mul=7, stride=(3,), padding=((1, 2),),
          catches="interleaved groups in 1-D"),
     _row("conv3d", "dims", (4, 3, 5), (2, 3), (2, 3, 2), stride=(1, 2, 1), padding=((1, 0), (1, 1), (0, 1)), batch=1,
@@ -239,6 +246,9 @@ GEOMETRIES = (
          catches="interleaved groups; D per output channel"),
     _row("transposed-1d", "transposed", (5,), (3, 2), (4,), transposed=True, stride=(3,), padding=((1, 1),),
          output_padding=(2,), catches="output padding at the low end"),
+    _row("transposed-1d-sides", "transposed", (5,), (2, 3), (4,), transposed=True, stride=(3,), dilation=(2,),
+         padding=((2, 0),), output_padding=(1,),
+         catches="rows of output padding without bias; cropped at the wrong side; dilation ignored in the transposed layer"),
     _row("transposed-3d", "transposed", (2, 3, 2), (2, 3), (2, 1, 3), transposed=True, stride=(2, 1, 2), batch=1,
          catches="3-D axes permuted"),
 )  # fmt: skip

@@ -50,17 +50,19 @@ class Numerics:
         reduction: the type in which plain sums (the gradient of the bias) are formed, where that is another one.
         scatter: likewise for sums whose products are spread out and added to the result (a transposed convolution, and the
             input gradient of a convolution), which some libraries do after each product of matrices was rounded.
+        kernel_gradient: likewise for the gradients of the parameters, which some libraries add up image by image in the type.
     """
 
     algorithm: str = "direct"
     accumulator: Mapping[str, str] = field(default_factory=dict)
     reduction: Mapping[str, str] = field(default_factory=dict)
     scatter: Mapping[str, str] = field(default_factory=dict)
+    kernel_gradient: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, declared: Mapping[str, Any]) -> Numerics:
         """What a port's hello says under `numerics`; what it does not say is at its default."""
-        names = ("algorithm", "accumulator", "reduction", "scatter")
+        names = ("algorithm", "accumulator", "reduction", "scatter", "kernel_gradient")
         return cls(**{name: declared[name] for name in names if name in declared})
 
     def unit_roundoff(self, dtype: str) -> float:
@@ -68,11 +70,12 @@ class Numerics:
         return UNIT_ROUNDOFF[self.accumulator.get(dtype, "float32" if dtype in LOW_PRECISION else dtype)]
 
     def forming(self, sums: str) -> Numerics:
-        """The same arithmetic for one kind of sums: "products", "scatter", "reduction" or "composition"."""
+        """The same arithmetic for one kind: "products", "scatter", "kernel_gradient", "reduction" or "composition"."""
         if sums == "composition":  # is at least float32 in every port
             narrow = [dtype for dtype in LOW_PRECISION if self.unit_roundoff(dtype) > UNIT_ROUNDOFF["float32"]]
             return replace(self, accumulator={**self.accumulator, **dict.fromkeys(narrow, "float32")})
-        other = {"scatter": self.scatter, "reduction": self.reduction}.get(sums, {})
+        kinds = {"scatter": self.scatter, "reduction": self.reduction, "kernel_gradient": self.kernel_gradient}
+        other = kinds.get(sums, {})
         return replace(self, accumulator={**self.accumulator, **other}) if other else self
 
 
@@ -157,14 +160,17 @@ class _Output:
             growth = (1 + growth) * (1 + lower[name]) - 1
         if numerics.algorithm == "tf32" and self.norms and self.unit == "float32":
             growth = (1 + growth) * (1 + TF32_ROUNDOFF) ** 2 - 1
-        bound = (growth + gamma(self.chain, UNIT_ROUNDOFF["float64"])) * self.scale
+        growth += gamma(self.chain, UNIT_ROUNDOFF["float64"])
+        bound = np.multiply(growth, self.scale, out=np.zeros(self.scale.shape), where=self.scale > 0)  # inf * 0 is 0
         if self.norms and numerics.algorithm in ("winograd", "fft"):
             product, size, rank = self.norms
             if numerics.algorithm == "winograd":
                 bound = bound + gamma(self.chain + rank * WINOGRAD_CHAIN, u) * WINOGRAD_GROWTH**rank * product
             else:  # two transforms forward and one back
                 bound = bound + gamma(self.chain + 3 * FFT_LEVEL * math.log2(max(size, 2)), u) * product
-        rounding = lower.get(self.dtype, 0.0)
+        rounding = lower.get(self.dtype)
+        if rounding is None:
+            return bound
         if self.added is not None:
             bound = bound + rounding * (self.added + bound)
         return bound + rounding * (np.maximum(np.abs(self.value), _smallest_normal(self.dtype)) + bound)
@@ -241,7 +247,8 @@ class _Model:
             name: str, value: np.ndarray, scale: np.ndarray, chain: int, dtype: str, *factors: np.ndarray
         ) -> None:
             norms = self._norms(*factors)
-            sums = "scatter" if name == "grad_x" and not g.transposed else "products"
+            of_input = "products" if g.transposed else "scatter"
+            sums = of_input if name == "grad_x" else "kernel_gradient"
             outputs[name] = _Output(value, scale, chain, dtype, case.dtype, self.types, None, norms, once[name], sums)
 
         outputs: dict[str, _Output] = {}

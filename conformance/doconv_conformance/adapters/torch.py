@@ -48,6 +48,8 @@ class TorchPort(Port):
         "accumulator": {"float64": "float64", "float32": "float32", "float16": "float32", "bfloat16": "float32"},
         # Its float16 transposed convolutions on the CPU round every product of matrices before they add them up (measured).
         "scatter": {"float16": "float16"},
+        # Its float16 gradients of 3-D kernels add up the images in float16 (measured).
+        "kernel_gradient": {"float16": "float16"},
         "switches": {
             "torch.backends.cudnn.allow_tf32": {"found": torch.backends.cudnn.allow_tf32, "set": False},
             "torch.backends.cuda.matmul.allow_tf32": {"found": torch.backends.cuda.matmul.allow_tf32, "set": False},
@@ -123,7 +125,11 @@ def run(conv: Any, geometry: ConvGeometry, x: torch.Tensor) -> torch.Tensor:
         ends = []
         for (low, high), extra in zip(reversed(geometry.padding), reversed(geometry.output_padding), strict=True):
             ends += [-low, extra - high]
-        return functional.pad(full, ends)
+        y = functional.pad(full, ends)
+        if conv.bias is None or max(ends) <= 0:
+            return y
+        appended = 1 - functional.pad(torch.ones_like(full[:1, :1]), ends)  # rows beyond the full output are the bias
+        return y + appended * conv.bias.to(y.dtype).view(-1, *[1] * geometry.spatial_rank)
 
 
 def named_bias(conv: nn.Module) -> dict[str, torch.Tensor]:

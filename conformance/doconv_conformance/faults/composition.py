@@ -67,8 +67,6 @@ ROWS = [
                 lambda g: (g.groups - 1 - g.rows // _in_group(g)) * _in_group(g) + g.rows % _in_group(g)),
     _rows_fault("by-output", "takes the row of D by the output channel, modulo C_in",
                 _plain(lambda g: _channels(g)[0] % g.in_channels)),
-    _rows_fault("flat", "counts the rows of D through the kernels, o * (C_in/G) + c modulo C_in",
-                _plain(lambda g: (_channels(g)[0] * _in_group(g) + _channels(g)[1]) % g.in_channels)),
     _rows_fault("exchanged-sizes", "exchanges C_in/G and C_out/G in the row of D",
                 _plain(lambda g: (_channels(g)[0] // _in_group(g) * (g.out_channels // g.groups) + _channels(g)[1])
                        % g.in_channels)),

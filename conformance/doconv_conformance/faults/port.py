@@ -36,7 +36,7 @@ AFFECTS = {
 Hooks = Mapping[str, Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # one fault is one object; its hooks have no equality
 class Fault:
     """One mistake.
 
@@ -81,7 +81,8 @@ class FaultyPort(CorePort):
         self.hooks = fault.hooks
 
     def run(self, case: Case, operation: str) -> Tensors:
-        """The outputs of `operation` on a case."""
+        """The outputs of `operation` on a case: the core's, where the fault does not touch it."""
+        self.hooks = self.fault.hooks if self.fault.touches(case, operation) else {}
         with np.errstate(over="ignore", invalid="ignore"):
             outputs: Tensors = getattr(self, operation)(case.geometry, case.inputs(operation))
         return outputs
