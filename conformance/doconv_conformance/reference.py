@@ -169,8 +169,8 @@ class _Output:
             else:  # two transforms forward and one back
                 bound = bound + gamma(self.chain + 3 * FFT_LEVEL * math.log2(max(size, 2)), u) * product
         rounding = lower.get(self.dtype)
-        if rounding is None:
-            return bound
+        if rounding is None:  # below the smallest normal number each rounding is as far off as at that number
+            return bound + self.chain * UNIT_ROUNDOFF[self.dtype] * _smallest_normal(self.dtype)
         if self.added is not None:
             bound = bound + rounding * (self.added + bound)
         return bound + rounding * (np.maximum(np.abs(self.value), _smallest_normal(self.dtype)) + bound)
