@@ -46,9 +46,9 @@ class TorchPort(Port):
     numerics: ClassVar = {
         "algorithm": "direct",
         "accumulator": {"float64": "float64", "float32": "float32", "float16": "float32", "bfloat16": "float32"},
-        # Its float16 transposed convolutions on the CPU round every product of matrices before they add them up, its
-        # gradients of a bias the sums of the images (measured).
-        "scatter": {"float16": "float16"},
+        # On the CPU its float16 transposed convolutions, and in 3-D its bfloat16 gradients of inputs, round every product of
+        # matrices before they add them up; its float16 gradients of a bias the sums of the images (measured).
+        "scatter": {"float16": "float16", "bfloat16": "bfloat16"},
         "reduction": {"float16": "float16"},
         # Its float16 gradients of 3-D kernels add up the images in float16 (measured).
         "kernel_gradient": {"float16": "float16"},
