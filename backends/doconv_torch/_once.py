@@ -44,7 +44,7 @@ def composed_once(model: M) -> Iterator[M]:
     Raises:
         TypeError: `model` is not a module.
         RuntimeError: `W` or `D` changed after they were composed (found at the next use, and at the end, where no gradient is
-            added then; changes through `.data` are not seen), or a backward pass inside is run after the end.
+            added then; changes through `.data` are not seen), or a loss from inside is back-propagated after the end.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module. Received: {type(model).__name__}")
