@@ -90,17 +90,23 @@ def plot(report: dict[str, Any], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("results", type=Path)
+    parser.add_argument("results", type=Path, nargs="+")
     parser.add_argument("--page", type=Path, default=DOCS / "benchmarks.md")
     options = parser.parse_args()
-    report = json.loads(options.results.read_text())
+    reports = [json.loads(path.read_text()) for path in options.results]
+    report = reports[0]
+    if any(other["machine"] != report["machine"] for other in reports):
+        parser.error("the results are of different machines")
+    for other in reports[1:]:
+        report["rows"] += other["rows"]
+        report["versions"] |= other["versions"]
     page = options.page.read_text()
     if BEGIN not in page or END not in page:
         parser.error(f"{options.page} lacks the marks {BEGIN!r} and {END!r}")
     before, after = page.split(BEGIN)[0], page.split(END)[1]
     picture = options.page.with_suffix(".svg")
     plot(report, picture)
-    command = f"python benchmarks/table.py benchmarks/results/{options.results.name}"
+    command = " ".join(["python benchmarks/table.py", *(f"benchmarks/results/{path.name}" for path in options.results)])
     body = f"{BEGIN}\n\nWritten by `{command}`.\n\n![Ratios to the plain layers]({picture.name})\n\n{tables(report)}\n\n{END}"
     options.page.write_text(before + body + after)
 

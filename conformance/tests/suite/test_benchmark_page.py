@@ -31,23 +31,24 @@ def test_the_page_gets_a_table_with_controls_and_what_was_not_measured(
     missing = row(framework="GPU", results={"plain": {"value": None}, "ours": {"value": None}})
     del missing["control"]
     memory = {"benchmark": "memory", "framework": "PyTorch", "case": "a net", "unit": "bytes"}
-    rows = [row(), missing, memory | {"results": {"ours": {"value": 43979520}}}]
     machine = {"cpu": "a CPU", "cores": 2, "system": "Linux", "python": "3.11"}
-    report = {"date": "2026-01-01", "machine": machine, "versions": {"torch": "2.13"}, "rows": rows}
-    (tmp_path / "results.json").write_text(json.dumps(report))
+    rows = {"a": [row(), missing], "b": [memory | {"results": {"ours": {"value": 43979520}}}]}
+    for name in rows:
+        report = {"date": "2026-01-01", "machine": machine, "versions": {name: "1.0"}, "rows": rows[name]}
+        (tmp_path / f"{name}.json").write_text(json.dumps(report))
     shutil.copy(ROOT / "docs" / "benchmarks.md", tmp_path / "page.md")
     for _ in range(2):  # writing it again changes nothing
-        run_table(monkeypatch, str(tmp_path / "results.json"), "--page", str(tmp_path / "page.md"))
+        run_table(monkeypatch, str(tmp_path / "a.json"), str(tmp_path / "b.json"), "--page", str(tmp_path / "page.md"))
     page = (tmp_path / "page.md").read_text()
     assert page.count("| a net | 1 | 1.25 (1.20-1.30) | 1.100 (off) |") == 1
     assert "| a net | not measured | not measured |" in page
     assert "| a net | 43,979,520 |" in page
-    assert "a CPU, 2 cores" in page
+    assert "a CPU, 2 cores, one thread; Python 3.11, a 1.0, b 1.0." in page
     assert "</svg>" in (tmp_path / "page.svg").read_text()
 
 
 def test_a_page_without_marks_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "results.json").write_text('{"rows": []}')
+    (tmp_path / "results.json").write_text('{"machine": {}, "rows": []}')
     (tmp_path / "page.md").write_text("no marks")
     with pytest.raises(SystemExit):
         run_table(monkeypatch, str(tmp_path / "results.json"), "--page", str(tmp_path / "page.md"))
