@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -217,7 +216,8 @@ def peak(name: str) -> float:
                 run()
         else:
             run()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    with open("/proc/self/status") as file:  # `ru_maxrss` would include the parent's, from before exec
+        return next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) / 1024
 
 
 def compiled(bench: Bench) -> None:
