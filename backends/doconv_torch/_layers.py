@@ -19,7 +19,7 @@ from doconv_core import composition
 from doconv_core.geometry import ConvGeometry
 from doconv_torch._arrays import to_numpy, to_tensor
 from doconv_torch._compose import compose, full_precision
-from doconv_torch._once import kept_kernel
+from doconv_torch._kept import kept_kernel
 from doconv_torch._recompute import remember
 
 FLOATS = (torch.bfloat16, torch.float16, torch.float32, torch.float64)

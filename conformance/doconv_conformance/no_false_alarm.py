@@ -45,16 +45,16 @@ def random_case(rng: np.random.Generator) -> Case | None:
     def each(low: int, high: int) -> list[int]:
         return [int(number) for number in rng.integers(low, high + 1, rank)]
 
-    kernel_size = each(1, 3 if rank == 3 else 4)
+    kernel_size, strides = each(1, 3 if rank == 3 else 4), each(1, 2)
     options: dict[str, object] = {
         "in_channels": groups * int(rng.integers(1, 4)), "out_channels": groups * int(rng.integers(1, 4)), "groups": groups,
-        "kernel_size": kernel_size, "stride": each(1, 2), "dilation": each(1, 2), "transposed": transposed,
+        "kernel_size": kernel_size, "stride": strides, "dilation": each(1, 2), "transposed": transposed,
         "padding": [[low, high] for low, high in zip(each(0, 2), each(0, 2), strict=True)],
     }  # fmt: skip
     taps = math.prod(kernel_size)
     options["d_mul"] = taps + int(rng.choice([0, 0, 1, taps]))
-    if transposed:
-        options["output_padding"] = each(0, 1)
+    if transposed:  # below the stride, as every framework wants it
+        options["output_padding"] = [int(rng.integers(0, stride)) for stride in strides]
     else:
         options["padding_mode"] = str(rng.choice(PADDING_MODES, p=[0.7, 0.1, 0.1, 0.1]))
     size = tuple(each(3, 4 if rank == 3 else 7))
