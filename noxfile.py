@@ -62,16 +62,23 @@ def thorough(session: nox.Session) -> None:
 
 @nox.session(name="kill-matrix")
 def kill_matrix(session: nox.Session) -> None:
-    """Every planted fault against the case table, with three seeds: a survivor is a failure. Writes docs/kill-matrix.md."""
-    session.install(*CONSTRAINTS, "-e", ".")
+    """Every planted fault against the case table, with three seeds: a survivor is a failure. Writes docs/kill-matrix.md.
+
+    Then the diagnosis of every fault, and of each as if it were not in the catalogue.
+    """
+    session.install(*CONSTRAINTS, "-e", ".[test]")
     session.run("python", "-m", "doconv_conformance.kill_matrix", "--output", "docs/kill-matrix.md", *session.posargs)
+    session.env["DOCONV_FULL"] = "1"
+    pytest(session, "suite/test_diagnosis.py")
 
 
 @nox.session(name="no-false-alarm")
 def no_false_alarm(session: nox.Session) -> None:
     """20,000 random draws a backend, none of which may leave its bound."""
     session.install(*CONSTRAINTS, "-e", ".[all]")
-    session.run("python", "-m", "doconv_conformance.no_false_alarm", *session.posargs, env=ONE_THREAD)
+    for framework in FRAMEWORKS:
+        draws = ("python", "-m", "doconv_conformance.no_false_alarm", "--backend", framework)
+        session.run(*draws, *session.posargs, env=ONE_THREAD)
 
 
 @nox.session
