@@ -14,10 +14,24 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from doconv_core.geometry import ConvGeometry
+from doconv_core.geometry import PADDING_MODES, ConvGeometry
 
 PROTOCOL = 1
 OPERATIONS = ("compose", "forward", "backward", "fold", "initialise")
+# What a port declares that supports all there is.
+EVERYTHING: dict[str, Any] = {
+    "operations": list(OPERATIONS),
+    "spatial_ranks": [1, 2, 3],
+    "transposed": True,
+    "groups": True,
+    "padding_modes": list(PADDING_MODES),
+    "dtypes": {
+        "float64": ["float64"],
+        "float32": ["float32"],
+        "float16": ["float32", "float16"],
+        "bfloat16": ["float32", "bfloat16"],
+    },
+}
 
 Tensors = dict[str, np.ndarray]
 

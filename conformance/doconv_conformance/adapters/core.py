@@ -7,10 +7,10 @@ from typing import ClassVar
 import numpy as np
 
 import doconv_core
-from doconv_conformance.port import OPERATIONS, Port, Tensors, serve
+from doconv_conformance.port import EVERYTHING, Port, Tensors, serve
 from doconv_core.composition import compose, compose_vjp, start_from_kernel
 from doconv_core.convolution import convolve, convolve_vjp
-from doconv_core.geometry import PADDING_MODES, ConvGeometry
+from doconv_core.geometry import ConvGeometry
 
 
 class CorePort(Port):
@@ -18,19 +18,7 @@ class CorePort(Port):
 
     name = "core"
     version = doconv_core.__version__
-    supports: ClassVar = {
-        "operations": list(OPERATIONS),
-        "spatial_ranks": [1, 2, 3],
-        "transposed": True,
-        "groups": True,
-        "padding_modes": list(PADDING_MODES),
-        "dtypes": {
-            "float64": ["float64"],
-            "float32": ["float32"],
-            "float16": ["float32", "float16"],
-            "bfloat16": ["float32", "bfloat16"],
-        },
-    }
+    supports: ClassVar = EVERYTHING
     numerics: ClassVar = {
         "algorithm": "direct",
         "accumulator": dict.fromkeys(("float64", "float32", "float16", "bfloat16"), "float64"),

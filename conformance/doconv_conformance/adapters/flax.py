@@ -17,9 +17,9 @@ from flax import nnx
 
 import doconv_core
 import doconv_flax
-from doconv_conformance.port import OPERATIONS, Port, Tensors, Unsupported, serve
+from doconv_conformance.port import EVERYTHING, Port, Tensors, Unsupported, serve
 from doconv_core import Layout
-from doconv_core.geometry import PADDING_MODES, ConvGeometry
+from doconv_core.geometry import ConvGeometry
 
 PAD_MODES = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
 # A function is compiled once for all numbers of a shape.
@@ -37,19 +37,8 @@ class FlaxPort(Port):
         self.name = f"flax-{api}"
         self.version = f"doconv {doconv_core.__version__}, flax {flax.__version__}, jax {jax.__version__}"
         self.device = jax.devices()[0].platform
-        self.supports = {
-            "operations": list(OPERATIONS),
-            "spatial_ranks": [1, 2, 3],
-            "transposed": True,
-            "groups": True,
-            "padding_modes": list(PADDING_MODES),
-            "dtypes": {
-                "float64": ["float64"],
-                "float32": ["float32"],
-                "float16": ["float32", "float16"],
-                "bfloat16": ["float32", "bfloat16"],
-            },
-            "unsupported": [{"when": {"transposed": True, "grouped": True}, "reason": GROUPED}],
+        self.supports = EVERYTHING | {
+            "unsupported": [{"when": {"transposed": True, "grouped": True}, "reason": GROUPED}]
         }
         self.numerics = {
             "algorithm": "direct",

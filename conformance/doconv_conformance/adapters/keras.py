@@ -15,8 +15,8 @@ from keras import ops
 
 import doconv_core
 import doconv_keras
-from doconv_conformance.port import OPERATIONS, Port, Tensors, Unsupported, serve
-from doconv_core.geometry import PADDING_MODES, ConvGeometry
+from doconv_conformance.port import EVERYTHING, Port, Tensors, Unsupported, serve
+from doconv_core.geometry import ConvGeometry
 from doconv_core.padding import pad_vjp
 from doconv_keras._arrays import to_numpy
 
@@ -47,20 +47,7 @@ class KerasPort(Port):
     version = f"doconv {doconv_core.__version__}, keras {keras.__version__}"
 
     def __init__(self) -> None:
-        self.supports = {
-            "operations": list(OPERATIONS),
-            "spatial_ranks": [1, 2, 3],
-            "transposed": True,
-            "groups": True,
-            "padding_modes": list(PADDING_MODES),
-            "dtypes": {
-                "float64": ["float64"],
-                "float32": ["float32"],
-                "bfloat16": ["float32", "bfloat16"],
-                "float16": ["float32", "float16"],
-            },
-            "unsupported": [{"when": when, "reason": reason} for when, reason in LIMITS],
-        }
+        self.supports = EVERYTHING | {"unsupported": [{"when": when, "reason": reason} for when, reason in LIMITS]}
         # On the CPU TensorFlow's float16 convolutions add up in float16, measured on a kernel gradient.
         half = "float16" if BACKEND == "tensorflow" else "float32"
         self.numerics = {

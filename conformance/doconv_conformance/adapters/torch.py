@@ -11,8 +11,8 @@ from torch.nn import functional
 
 import doconv_core
 import doconv_torch
-from doconv_conformance.port import OPERATIONS, Port, Tensors, serve
-from doconv_core.geometry import PADDING_MODES, ConvGeometry
+from doconv_conformance.port import EVERYTHING, Port, Tensors, serve
+from doconv_core.geometry import ConvGeometry
 from doconv_torch._arrays import to_numpy, to_tensor
 
 LAYERS = {
@@ -30,19 +30,7 @@ class TorchPort(Port):
 
     name = "torch"
     version = f"doconv {doconv_core.__version__}, torch {torch.__version__}"
-    supports: ClassVar = {
-        "operations": list(OPERATIONS),
-        "spatial_ranks": [1, 2, 3],
-        "transposed": True,
-        "groups": True,
-        "padding_modes": list(PADDING_MODES),
-        "dtypes": {
-            "float64": ["float64"],
-            "float32": ["float32"],
-            "float16": ["float32", "float16"],
-            "bfloat16": ["float32", "bfloat16"],
-        },
-    }
+    supports: ClassVar = EVERYTHING
     numerics: ClassVar = {
         "algorithm": "direct",
         "accumulator": {"float64": "float64", "float32": "float32", "float16": "float32", "bfloat16": "float32"},
