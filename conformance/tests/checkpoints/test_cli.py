@@ -162,8 +162,10 @@ def test_a_full_disk_exits_with_1_and_leaves_the_old_output(source: Path, tmp_pa
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["in.safetensors", "out"]
 
 
+# A shell's background jobs inherit that they ignore SIGINT; a user's does not.
 SLOW = """
-import time
+import signal, time
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from doconv_core.checkpoint import _files
 put = _files.TensorWriter._put
 def slow(self, view, position):
