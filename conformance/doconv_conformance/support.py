@@ -53,7 +53,7 @@ ROWS: dict[str, Selects] = {
     "groups, depthwise": lambda case, _: case.geometry.groups > 1 and not case.geometry.transposed,
     "transposed 1-D, 2-D, 3-D": _transposed(),
     "transposed with groups": _transposed(groups=True),
-    "transposed with dilation": _transposed(dilated=True),
+    "transposed with strides and dilation": _transposed(dilated=True),
     "`d_mul` above the number of taps": lambda case, _: case.geometry.d_mul > case.geometry.taps,
     "forward": lambda _, operation: operation == "forward",
     "backward": lambda _, operation: operation == "backward",
@@ -66,7 +66,7 @@ ROWS: dict[str, Selects] = {
     "mixed float16": _types("float16", "float32"),
 }
 # What has a row of its own does not count against the others.
-OWN_ROW = ("transposed with groups", "transposed with dilation", "backward", "float64")
+OWN_ROW = ("transposed with groups", "transposed with strides and dilation", "backward", "float64")
 
 
 def column(hello: Mapping[str, Any]) -> dict[str, str]:
