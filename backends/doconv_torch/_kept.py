@@ -45,7 +45,7 @@ class Kept:
         if self._leaf is not None and (state := _state(W, D)) != self._state:
             raise RuntimeError(
                 f"the parameters of {self.path} changed inside composed_once, after they were composed: change them after "
-                f"it, and compose anew. Received: (identity, version, memory) {state}, composed from {self._state}"
+                f"it, and compose anew. Received: (identity, version, type, memory) {state}, composed from {self._state}"
             )
 
     def collected(self) -> tuple[Tensor, Tensor] | None:
@@ -62,9 +62,9 @@ class Kept:
             )
 
 
-def _state(*parameters: Any) -> list[tuple[int, ...]]:
-    """What changes when a parameter is replaced, written to, or given other memory."""
+def _state(*parameters: Any) -> list[tuple[Any, ...]]:
+    """What changes when a parameter is replaced, written to, or given another type or memory."""
     return [
-        (id(p), 0 if p.is_inference() else p._version, p.data_ptr()) if isinstance(p, Tensor) else (id(p),)
+        (id(p), 0 if p.is_inference() else p._version, p.dtype, p.data_ptr()) if isinstance(p, Tensor) else (id(p),)
         for p in parameters
     ]
