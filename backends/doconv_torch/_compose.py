@@ -9,8 +9,6 @@ times faster along the kernels, and that pays for the transposes there and back.
 
 from __future__ import annotations
 
-import contextlib
-from functools import reduce
 from typing import Any
 
 import torch
@@ -32,10 +30,14 @@ def compose(W: Tensor, D_delta: Tensor | None, groups: int = 1, *, transposed: b
         transposed: whether `W` belongs to a transposed convolution.
 
     Returns:
-        `(*W.shape[:2], K)` in the dtype of `W`. bfloat16 and float16 are composed in float32 and rounded once.
+        `(*W.shape[:2], K)` in the dtype of `W`, whatever autocast says. bfloat16 and float16 are composed in float32 and
+        rounded once.
     """
     if D_delta is None:
         return W
+    if _autocasts(W):
+        with torch.autocast(W.device.type, enabled=False):
+            return compose(W, D_delta, groups, transposed=transposed)
     if W.dtype in (torch.bfloat16, torch.float16):
         return compose(W.float(), D_delta.float(), groups, transposed=transposed).to(W.dtype)
     if transposed:  # every input channel is a group, and C_out/G kernels read it
@@ -47,11 +49,14 @@ def compose(W: Tensor, D_delta: Tensor | None, groups: int = 1, *, transposed: b
 
 
 def _looked_into() -> bool:
-    """Whether a compiler, a trace or a function transform needs the composition in operations that it knows."""
+    """Whether an export, a trace or a function transform needs the composition in operations that it knows."""
+    interpreter = torch._C._functorch.peek_interpreter_stack()
     return (
-        torch.compiler.is_compiling()
+        torch.compiler.is_exporting()
         or torch.jit.is_tracing()
-        or torch._C._are_functorch_transforms_active()
+        or not isinstance(
+            interpreter, type(None)
+        )  # `torch.compile` takes it for an object and would say that it is not None
         or torch.autograd.forward_ad._current_level >= 0
     )
 
@@ -62,38 +67,56 @@ class _Compose(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, W: Tensor, D: Tensor, groups: int) -> Tensor:
         ctx.save_for_backward(W, D)
+        W, D = W.detach(), D.detach()
         ctx.groups, ctx.along_kernels, ctx.rows = groups, *_plan(W, D, groups)
         if not ctx.rows:
             return _composed(W, D, groups, ctx.along_kernels)
-        return torch.cat([_composed(kernels, D, groups, ctx.along_kernels) for kernels in W.split(ctx.rows)])
+        composed = W.new_empty(*W.shape[:2], D.shape[1])
+        for block in _blocks(len(W), ctx.rows):
+            composed[block] = _composed(W[block], D, groups, ctx.along_kernels)
+        return composed
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        if _autocasts(grad):
+            with torch.autocast(grad.device.type, enabled=False):
+                return _Compose.backward(ctx, grad)
         W, D = ctx.saved_tensors
-        options = ctx.groups, ctx.along_kernels, ctx.needs_input_grad
-        grad = grad.contiguous()
-        with full_precision(grad):
-            if not ctx.rows:
-                return *_gradients(W, D, grad, *options), None
-            pairs = zip(W.split(ctx.rows), grad.split(ctx.rows), strict=True)
-            parts, sums = zip(*(_gradients(kernels, D, g, *options) for kernels, g in pairs), strict=True)
-            needs_W, needs_D, _ = ctx.needs_input_grad
-            return torch.cat(parts) if needs_W else None, reduce(torch.add, sums) if needs_D else None, None
+        if not torch.is_grad_enabled():
+            W, D = W.detach(), D.detach()
+        needs, grad = ctx.needs_input_grad, grad.contiguous()
+        if not ctx.rows:
+            return *_gradients(W, D, grad, ctx.groups, ctx.along_kernels, needs), None
+        grad_W, grad_D = torch.empty_like(W) if needs[0] else None, None
+        for block in _blocks(len(W), ctx.rows):
+            part, more = _gradients(W[block], D, grad[block], ctx.groups, ctx.along_kernels, needs)
+            if grad_W is not None and part is not None:
+                grad_W[block] = part
+            grad_D = more if grad_D is None or more is None else grad_D + more
+        return grad_W, grad_D, None
 
 
 def _plan(W: Tensor, D: Tensor, groups: int) -> tuple[bool, int]:
     """Whether the products run along the kernels, and how many kernels are composed at a time, 0 for all of them."""
-    along_kernels = len(W) >= MANY * groups and (D.shape[1] < FEW or _is_by_channel(W, groups))
-    if not along_kernels or W.device.type != "cpu" or groups > 1 or W.numel() <= 4 * BLOCK or _is_by_channel(W, groups):
+    local, by_channel = W.shape[1], _is_by_channel(W, groups)
+    few, many = D.shape[1] < FEW, len(W) >= MANY * groups
+    along_kernels = by_channel or (local > 1 and (few or (groups > 1 and many)))
+    whole = by_channel or groups > 1 or not along_kernels or W.numel() <= 4 * BLOCK
+    if whole or W.device.type != "cpu" or torch.compiler.is_compiling():
         return along_kernels, 0
     return along_kernels, max(MANY, BLOCK // W[0].numel())
 
 
+def _blocks(count: int, rows: int) -> list[slice]:
+    return [slice(start, start + rows) for start in range(0, count, rows)]
+
+
 def _composed(W: Tensor, D: Tensor, groups: int, along_kernels: bool) -> Tensor:
     """`W E^T + D o W`."""
-    w = _by_channel(W, groups, along_kernels)
-    square = D.shape[1] == D.shape[2]
-    start = w if square else _by_channel(_sum_tiles(W, D.shape[1]), groups, along_kernels)
+    w, plain = _by_channel(W, groups, along_kernels), _sum_tiles(W, D.shape[1])
+    if groups == 1 and not along_kernels:
+        return plain + torch.bmm(w, D.mT).transpose(0, 1)
+    start = w if plain is W else _by_channel(plain, groups, along_kernels)
     return _by_kernel(_add_product(start, D, w, along_kernels), groups, along_kernels)
 
 
@@ -103,24 +126,27 @@ def _gradients(
     """For each input channel, `dL/dW = g E + D^T g` and `dL/dD = g W^T`; in the memory order of `W`."""
     g, grad_W, grad_D = _by_channel(grad, groups, along_kernels), None, None
     if needs[0]:
-        square = D.shape[1] == D.shape[2]
-        start = g if square else _by_channel(_spread_tiles(grad, D.shape[2]), groups, along_kernels)
-        grad_W = _add_product(start, D.mT, g, along_kernels)
-        by_channel = along_kernels and _is_by_channel(W, groups)
-        grad_W = grad_W.permute(2, 0, 1) if by_channel else _by_kernel(grad_W, groups, along_kernels)
+        plain = _spread_tiles(grad, D.shape[2])
+        if groups == 1 and not along_kernels:
+            grad_W = plain + torch.bmm(g, D).transpose(0, 1)
+        else:
+            start = g if plain is grad else _by_channel(plain, groups, along_kernels)
+            grad_W = _add_product(start, D.mT, g, along_kernels)
+            by_channel = along_kernels and _is_by_channel(W, groups)
+            grad_W = grad_W.permute(2, 0, 1) if by_channel else _by_kernel(grad_W, groups, along_kernels)
     if needs[1]:
         w = _by_channel(W, groups, along_kernels)
         left, right = (g, w.mT) if along_kernels else (g.mT, w)
-        grad_D = left * right if left.shape[2] == 1 else left @ right
+        grad_D = left * right if left.shape[2] == 1 else torch.bmm(left, right)
     return grad_W, grad_D
 
 
-def full_precision(tensor: Tensor) -> contextlib.AbstractContextManager[Any]:
-    """A region without autocast on the tensor's device; where it is off already, nothing that a trace would record."""
+def _autocasts(tensor: Tensor) -> bool:
+    """Whether autocast is on for the tensor's device."""
+    if not torch._C._is_any_autocast_enabled():  # quick
+        return False
     device = tensor.device.type
-    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-        return torch.autocast(device, enabled=False)
-    return contextlib.nullcontext()
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
 def _is_by_channel(W: Tensor, groups: int) -> bool:
@@ -130,43 +156,52 @@ def _is_by_channel(W: Tensor, groups: int) -> bool:
 
 def _by_channel(W: Tensor, groups: int, along_kernels: bool) -> Tensor:
     """`(C_out, C_in/G, S)` to `(C_in, C_out/G, S)`, or along the kernels to contiguous `(C_in, S, C_out/G)`."""
-    local, columns = W.shape[1:]
-    if not along_kernels:
-        if local == 1:
-            return W.view(groups, -1, columns)
-        return W.view(groups, -1, local, columns).transpose(1, 2).reshape(groups * local, -1, columns)
-    if _is_by_channel(W, groups):
-        return W.permute(1, 2, 0)
-    return _transpose(W.reshape(groups, -1, local * columns)).view(groups * local, columns, -1)
+    kernels, local, columns = W.shape
+    channels, shared = groups * local, kernels // groups
+    if along_kernels:
+        if _is_by_channel(W, groups):
+            return W.permute(1, 2, 0)
+        return _swap(W.contiguous(), groups, shared, 1, (channels, columns, shared))
+    if groups == 1:
+        return W.transpose(0, 1)
+    if local == 1:
+        return W.reshape(channels, shared, columns)
+    return _swap(W.contiguous(), groups, shared, columns, (channels, shared, columns))
 
 
 def _by_kernel(w: Tensor, groups: int, along_kernels: bool) -> Tensor:
     """The inverse of `_by_channel`."""
+    channels = len(w)
+    columns, shared = w.shape[1:] if along_kernels else w.shape[:0:-1]
+    local = channels // groups
     if along_kernels:
-        channels, columns, shared = w.shape
-        return _transpose(w.view(groups, -1, shared)).view(groups * shared, -1, columns)
-    channels, shared, columns = w.shape
-    if channels == groups:
-        return w.view(-1, 1, columns)
-    return w.view(groups, -1, shared, columns).transpose(1, 2).reshape(groups * shared, -1, columns).contiguous()
+        return _swap(w, groups, local * columns, 1, (groups * shared, local, columns))
+    if groups == 1:
+        return w.transpose(0, 1).contiguous()
+    if local == 1:
+        return w.view(groups * shared, 1, columns)
+    return _swap(w, groups, local, columns, (groups * shared, local, columns))
 
 
 def _add_product(start: Tensor, D: Tensor, w: Tensor, along_kernels: bool) -> Tensor:
-    """`start` plus the products, laid out as `_by_channel` does; a view of an array in the order of kernels stays one."""
-    return torch.baddbmm(start, D, w) if along_kernels else start.clone().baddbmm_(w, D.mT)
+    """`start` plus the products, laid out as `_by_channel` does."""
+    if along_kernels:
+        return torch.baddbmm(start, D, w)
+    return torch.baddbmm(start, w, D.mT)
 
 
-def _transpose(matrices: Tensor) -> Tensor:
-    """`matrices.mT`, contiguous.
+def _swap(x: Tensor, count: int, rows: int, numbers: int, shape: tuple[int, ...]) -> Tensor:
+    """Contiguous `x`, read as `(count, rows, columns, numbers)`, with rows and columns swapped; contiguous, as `shape`.
 
-    A transpose is a shuffle of channels: `rows` groups of `columns` become `columns` groups of `rows`. PyTorch's copy of a
-    transposed tensor moves one number at a time, its shuffle (which has no gradient) a vector: 3 times faster on a CPU.
+    This is a shuffle of channels: `rows` groups of `columns` become `columns` groups of `rows`. PyTorch's copy of a transposed
+    tensor moves one number at a time, its shuffle (which has no gradient) a vector: 3 times faster on a CPU.
     """
-    count, rows, columns = matrices.shape
-    if matrices.device.type != "cpu" or torch.is_grad_enabled():
-        return matrices.mT.contiguous()
-    pixels = matrices.reshape(count, 1, 1, rows * columns).permute(0, 3, 1, 2)
-    return torch.native_channel_shuffle(pixels, rows).view(count, columns, rows)
+    size = x.numel() // (count * numbers)
+    if x.device.type != "cpu" or torch.is_grad_enabled():
+        return x.view(count, rows, -1, numbers).transpose(1, 2).contiguous().view(shape)
+    # Numbers alone go by vectors in the memory order channels last.
+    strides = (size, 1, size, size) if numbers == 1 else (size * numbers, numbers, 1, 1)
+    return torch.native_channel_shuffle(x.as_strided((count, size, numbers, 1), strides), rows).view(shape)
 
 
 def _sum_tiles(W: Tensor, taps: int) -> Tensor:
@@ -177,5 +212,7 @@ def _sum_tiles(W: Tensor, taps: int) -> Tensor:
 
 def _spread_tiles(g: Tensor, columns: int) -> Tensor:
     """`g E`, the transpose of `_sum_tiles`: `(..., K)` to `(..., S)`, zeros in the surplus columns."""
-    tiles, surplus = divmod(columns, g.shape[-1])
-    return g if g.shape[-1] == columns else torch.nn.functional.pad(g.repeat(1, 1, tiles), (0, surplus))
+    taps = g.shape[-1]
+    if taps == columns:
+        return g
+    return torch.nn.functional.pad(g.repeat(1, 1, columns // taps), (0, columns % taps))

@@ -18,7 +18,7 @@ from torch.nn.modules.conv import _ConvNd
 from doconv_core import composition
 from doconv_core.geometry import ConvGeometry
 from doconv_torch._arrays import to_numpy, to_tensor
-from doconv_torch._compose import compose, full_precision
+from doconv_torch._compose import compose
 from doconv_torch._kept import kept_kernel
 from doconv_torch._recompute import remember
 
@@ -162,8 +162,7 @@ def _kernel(
     """The composed kernel, never in autocast's type. `torch.fx` keeps it as one call, on the parameters."""
 
     def composed(W: Tensor, D: Tensor | None) -> Tensor:
-        with full_precision(W):
-            flat = compose(W, D, groups, transposed=transposed)
+        flat = compose(W, D, groups, transposed=transposed)
         return _ordered(flat.reshape(*flat.shape[:2], *kernel_size), channels_last)
 
     kernel = composed(W, D)

@@ -16,6 +16,8 @@ SIZES = {
     "many taps": (20, 4, 1, 17, 17, False),
     "groups of many": (40, 6, 2, 3, 3, False),
     "groups of few": (12, 6, 3, 3, 4, False),
+    "groups of many, many taps": (40, 6, 2, 17, 17, False),
+    "groups of few, many taps": (12, 6, 3, 17, 18, False),
     "depthwise": (6, 6, 6, 3, 3, False),
     "depthwise, multiplier": (12, 6, 6, 3, 3, False),
     "transposed": (24, 6, 1, 3, 5, True),
@@ -33,7 +35,12 @@ def tensors(size: tuple, dtype: torch.dtype = torch.float64) -> tuple[ConvGeomet
     return geometry, W.requires_grad_(), D.requires_grad_()
 
 
-@pytest.mark.parametrize("way", ["whole", "in blocks", "by channel", "transformed"])
+# Dynamo makes an instance of `torch.autograd.Function` to trace one.
+compiles = pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+
+
+@compiles
+@pytest.mark.parametrize("way", ["whole", "in blocks", "by channel", "transformed", "compiled"])
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
 def test_values_and_gradients_are_the_reference_ones(size: tuple, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     geometry, W, D = tensors(size, torch.float32)
@@ -45,9 +52,11 @@ def test_values_and_gradients_are_the_reference_ones(size: tuple, way: str, monk
     def function(W: torch.Tensor, D: torch.Tensor) -> torch.Tensor:
         return composition.compose(W, D, geometry.groups, transposed=geometry.transposed)
 
-    weight = function(W, D)
+    torch.compiler.reset()  # each size by itself
     if way == "transformed":
         weight = torch.vmap(function)(W[None], D[None])[0]
+    else:
+        weight = (torch.compile(function, fullgraph=True, backend="aot_eager") if way == "compiled" else function)(W, D)
     g = torch.randint(-4, 5, weight.shape, generator=torch.Generator().manual_seed(0)).float()
     got = torch.autograd.grad(weight, (W, D), g)
     w, d = W.detach().numpy(), D.detach().numpy()
@@ -59,17 +68,32 @@ def test_values_and_gradients_are_the_reference_ones(size: tuple, way: str, monk
 @pytest.mark.filterwarnings(
     "ignore:.torch.jit.script. is deprecated:DeprecationWarning"
 )  # PyTorch's own, in torch.func.jvp
-@pytest.mark.parametrize("size", ["many kernels", "few kernels", "groups of few", "depthwise"])
-def test_gradients_of_any_order_and_function_transforms(size: str) -> None:
+@pytest.mark.parametrize("size", SIZES)
+def test_gradients_of_any_order_and_function_transforms(size: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(composition, "BLOCK", 16)
     geometry, W, D = tensors(SIZES[size])
 
     def function(W: torch.Tensor, D: torch.Tensor) -> torch.Tensor:
-        return composition.compose(W, D, geometry.groups)
+        return composition.compose(W, D, geometry.groups, transposed=geometry.transposed)
 
-    assert torch.autograd.gradgradcheck(function, (W, D))
+    assert torch.autograd.gradgradcheck(function, (W, D), fast_mode=True)
     W_t, D_t = torch.ones_like(W), torch.ones_like(D)
     _, tangent = torch.func.jvp(function, (W, D), (W_t, D_t))
     torch.testing.assert_close(tangent, function(W_t, D) + function(W, D + D_t) - function(W, D))
+
+
+@compiles
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
+def test_a_compiled_function_transform_composes_in_operations_it_knows() -> None:
+    _, W, D = tensors(SIZES["many kernels"])
+    W, D = W.detach(), D.detach()
+    for transform in (
+        lambda W, D: torch.func.vmap(composition.compose)(W[None], D[None]),
+        lambda W, D: torch.func.grad(lambda W: composition.compose(W, D).square().sum())(W),
+        lambda W, D: torch.func.jvp(lambda W: composition.compose(W, D), (W,), (W,))[1],
+    ):
+        compiled = torch.compile(transform, fullgraph=True, backend="aot_eager")
+        torch.testing.assert_close(compiled(W, D), transform(W, D))
 
 
 @pytest.mark.parametrize("frozen", ["W", "D"])

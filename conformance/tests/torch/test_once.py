@@ -240,6 +240,7 @@ def test_threads_share_the_kernels(compositions: list[int]) -> None:
     assert_same_grads(model, plain)
 
 
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # Dynamo's own
 def test_a_compiled_model_composes_at_every_call() -> None:
     model, plain = network(), network()
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")

@@ -55,6 +55,7 @@ def assert_equal(got: list[torch.Tensor], want: list[torch.Tensor]) -> None:
     assert all(torch.equal(one, other) for one, other in zip(got, want, strict=True))
 
 
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # Dynamo's own
 def test_compile_takes_the_whole_model_in_one_graph(model: nn.Module) -> None:
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     assert torch.equal(compiled(X), model(X))
@@ -63,6 +64,7 @@ def test_compile_takes_the_whole_model_in_one_graph(model: nn.Module) -> None:
     assert torch.equal(compiled(X), y)
 
 
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # Dynamo's own
 def test_a_compiled_plain_model_notices_overparameterize() -> None:
     net = plain()
     compiled = torch.compile(net, backend="eager")
