@@ -1,9 +1,12 @@
-"""Keras: compiled training steps and inference, on the backend that `KERAS_BACKEND` names."""
+"""Keras: composition, compiled training steps and inference, on the backend that `KERAS_BACKEND` names."""
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
+from collections.abc import Iterable
+from itertools import product
 from typing import Any
 from unittest.mock import patch
 
@@ -13,16 +16,86 @@ from keras import layers as L
 from keras import ops
 from measure import Bench, Run
 
+if keras.backend.backend() == "jax":
+    import jax
+else:
+    import tensorflow as tf
+
 import doconv_keras._layers as do_layers
 from doconv_keras import fold, overparameterize
+from doconv_keras._compose import compose
 
 
 def textbook(W: Any, D: Any, *, transposed: bool = False) -> Any:
-    """From the formula, for a 2-D convolution with `S == K` and one group: `D = D_delta + I`, `W' = D^T o W`."""
-    *kernel_size, columns, channels = D.shape
+    """From the formula, for a convolution with `S == K`: `D = D_delta + I`, `W' = D^T o W`."""
+    columns, channels = D.shape[-2:]
+    local, out = W.shape[-2:]
+    groups = channels // local
     full = ops.reshape(D, (columns, columns, channels)) + ops.eye(columns, dtype=D.dtype)[..., None]
-    kernel = ops.einsum("ksc,sco->kco", full, ops.reshape(W, (columns, *W.shape[-2:])))
-    return ops.reshape(kernel, (*kernel_size, *W.shape[-2:]))
+    grouped = ops.reshape(W, (columns, local, groups, out // groups))
+    kernel = ops.einsum("ksgc,scgo->kcgo", ops.reshape(full, (columns, columns, groups, local)), grouped)
+    return ops.reshape(kernel, W.shape)
+
+
+def composition(bench: Bench, width: int, size: int) -> None:
+    for taps, C, groups in product((3, 7), (64, 128, 256, 512), ("1", "32", "C")):
+        G = C if groups == "C" else int(groups)
+        W, g = (keras.random.normal((taps, taps, C // G, C), seed=seed) for seed in range(2))
+        D = keras.random.normal((taps, taps, taps**2, C), stddev=0.1, seed=2)
+        variants = {"textbook": _gradient(textbook, W, D, g), "ours": _gradient(compose, W, D, g),
+                    "products alone": _products([(W, D)])}  # fmt: skip
+        bench.compare(
+            "composition, forward and backward, compiled", f"{taps}x{taps} C={C} G={groups}", "textbook", variants
+        )
+        if bench.quick:
+            return
+
+
+def _gradient(function: Any, W: Any, D: Any, g: Any) -> Run:
+    def both(W: Any, D: Any, g: Any) -> Any:
+        if keras.backend.backend() == "jax":
+            kernel, gradients = jax.vjp(function, W, D)
+            return kernel, gradients(g)
+        with tf.GradientTape() as tape:
+            tape.watch([W, D])
+            kernel = function(W, D)
+        return kernel, tape.gradient(kernel, [W, D], output_gradients=g)
+
+    return _compiled(both, W, D, g)
+
+
+def _products(layers: Iterable[tuple[Any, Any]]) -> Run:
+    """The three matrix products of layers with these `W` and `D` alone, every operand in the order that they want."""
+    operands = []
+    for W, D in layers:
+        columns, channels = D.shape[-2:]
+        shared = math.prod(W.shape[-2:]) // channels
+        sizes = (
+            (columns, columns),
+            (columns, shared),
+            (columns, columns),
+            (columns, shared),
+            (columns, shared),
+            (shared, columns),
+        )
+        operands.append([keras.random.normal((channels, *size)) for size in sizes])
+
+    def products(operands: Any) -> Any:
+        return [
+            ops.matmul(one, other)
+            for numbers in operands
+            for one, other in zip(numbers[::2], numbers[1::2], strict=True)
+        ]
+
+    return _compiled(products, operands)
+
+
+def _compiled(function: Any, *arguments: Any) -> Run:
+    if keras.backend.backend() == "jax":
+        jitted = jax.jit(function)
+        return lambda: jax.block_until_ready(jitted(*arguments))
+    graph = tf.function(function)
+    return lambda: graph(*arguments)
 
 
 def resnet18(width: int, size: int, stages: int = 4) -> keras.Model:
@@ -47,7 +120,9 @@ def steps(bench: Bench, width: int, size: int) -> None:
         keras.utils.set_random_seed(0)
         base = resnet18(width, size, 1 if bench.quick else 4)
         x, y = np.random.default_rng(0).random((batch, size, size, 3), "float32"), np.arange(batch) % 10
-        variants = {"plain": _step(keras.models.clone_model(base), x, y), "ours": _step(overparameterize(base), x, y)}
+        ours = overparameterize(base)
+        plain, twin = (_step(keras.models.clone_model(base), x, y) for _ in range(2))
+        variants = {"plain": plain, "ours": _step(ours, x, y), "plain + products": _with_products(twin, ours)}
         with patch.object(do_layers, "compose", textbook):  # while the step is traced
             variants["textbook"] = _step(overparameterize(base), x, y)
             variants["textbook"]()
@@ -67,6 +142,11 @@ def _step(model: keras.Model, x: np.ndarray, y: np.ndarray) -> Run:
     return lambda: model.train_on_batch(x, y)
 
 
+def _with_products(step: Run, model: keras.Model) -> Run:
+    alone = _products((layer.W, layer.D) for layer in model.layers if getattr(layer, "D", None) is not None)
+    return lambda: (step(), alone())
+
+
 def inference(bench: Bench, width: int, size: int) -> None:
     """`predict_on_batch` composes at each call; a loop folds a copy before."""
     base, x = resnet18(width, size, 1 if bench.quick else 4), np.ones((1, size, size, 3), "float32")
@@ -84,13 +164,11 @@ def main() -> None:
     options = parser.parse_args()
     backend = keras.backend.backend()
     if backend == "tensorflow":
-        import tensorflow as tf
-
         tf.config.threading.set_intra_op_parallelism_threads(1)
         tf.config.threading.set_inter_op_parallelism_threads(1)
     bench = Bench(f"Keras on {backend}", quick=options.quick, seconds=options.seconds)
     width, size = (8, 8) if options.quick else (64, 16)
-    for benchmark in (steps, inference):
+    for benchmark in (composition, steps, inference):
         if options.only in benchmark.__name__:
             benchmark(bench, width, size)
     bench.write(["keras", backend, "doconv-core"])

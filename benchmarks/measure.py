@@ -1,10 +1,14 @@
-"""Ratios measured in one process: variants take turns, and each round gives one ratio to the baseline of the same round."""
+"""Ratios measured in one process: variants take turns, and each round gives one ratio to the baseline of the same round.
+
+The order within a round is drawn: a variant that always followed the same other one would run in the caches that it leaves.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import platform
+import random
 import statistics
 import sys
 import time
@@ -22,7 +26,8 @@ class Bench:
     """Rows of results. `seconds` is about what one row may take, `quick` runs everything once to see that it runs."""
 
     def __init__(self, framework: str, *, quick: bool, seconds: float = 6.0, clock: str = "cpu") -> None:
-        self.framework, self.quick, self.seconds, self.clock = framework, quick, seconds, clock
+        self.framework = framework + ", memory kept" * (os.environ.get("MALLOC_MMAP_MAX_") == "0")
+        self.quick, self.seconds, self.clock = quick, seconds, clock
         self.rows: list[dict[str, Any]] = []
 
     def compare(self, benchmark: str, case: str, baseline: str, variants: dict[str, Run]) -> None:
@@ -37,14 +42,14 @@ class Bench:
                 run()
         cpu: dict[str, list[float]] = {name: [] for name, _ in runs}
         wall: dict[str, list[float]] = {name: [] for name, _ in runs}
-        start = time.perf_counter()
+        draw, start = random.Random(0), time.perf_counter()
         while not cpu[baseline] or not (self.quick or self._enough(len(cpu[baseline]), start)):
+            draw.shuffle(runs)
             for name, run in runs:
                 before, cpu_before = time.perf_counter(), time.process_time()
                 run()
                 cpu[name].append(time.process_time() - cpu_before)
                 wall[name].append(time.perf_counter() - before)
-            runs.append(runs.pop(0))
         results = {name: _summary(cpu, wall, name, baseline, self.clock) for name in (CONTROL, *variants)}
         control = results.pop(CONTROL)
         row = {"benchmark": benchmark, "framework": self.framework, "case": case, "unit": f"of {baseline}",

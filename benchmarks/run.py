@@ -1,6 +1,6 @@
-"""Every benchmark, each framework in a process of its own with one thread; the results as JSON.
+"""Every benchmark, each framework in a process of its own on one core; the results as JSON.
 
-    python benchmarks/run.py --out benchmarks/results/NAME.json        about 15 minutes on two cores
+    python benchmarks/run.py --out benchmarks/results/NAME.json        about 20 minutes
     python benchmarks/table.py benchmarks/results/NAME.json            writes the table and the plot of docs/benchmarks.md
 
 A figure is the median over rounds of a ratio of processor times, with its quartiles; the variants of a row take turns. A row
@@ -25,15 +25,23 @@ ONE_THREAD = {
     "TF_NUM_INTRAOP_THREADS": "1",
     "TF_NUM_INTEROP_THREADS": "1",
     "TF_CPP_MIN_LOG_LEVEL": "3",
-    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
+    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false",
+}
+# glibc keeps what it frees, as tcmalloc and jemalloc do. By itself it gives blocks above 32 MB back and takes them afresh.
+MEMORY_KEPT = {
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": str(2**32),
+    "MALLOC_TOP_PAD_": str(2**29),
 }
 SCRIPTS: dict[str, tuple[str, dict[str, str]]] = {
     "torch": ("torch_bench.py", {}),
     "keras-tensorflow": ("keras_bench.py", {"KERAS_BACKEND": "tensorflow"}),
     "keras-jax": ("keras_bench.py", {"KERAS_BACKEND": "jax"}),
     "flax": ("flax_bench.py", {}),
+    "flax-memory-kept": ("flax_bench.py", MEMORY_KEPT),
     "core": ("core_bench.py", {}),
-    "gpu": ("gpu_bench.py", {}),
+    "gpu-torch": ("gpu_torch_bench.py", {}),
+    "gpu-flax": ("gpu_flax_bench.py", {}),
 }
 
 
@@ -53,6 +61,8 @@ def main() -> None:
         "versions": {},
         "rows": [],
     }
+    if hasattr(os, "sched_setaffinity"):  # a number of threads is not enough: XLA has its own
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     for name in options.only:
         script, environment = SCRIPTS[name]
         command = [sys.executable, str(HERE / script), "--seconds", str(options.seconds), *["--quick"] * options.quick]

@@ -23,4 +23,9 @@ def test_the_benchmarks_run(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     report = json.loads(out.read_text())
     assert report["versions"]
-    assert {row["benchmark"] for row in report["rows"]} == {"training step, compiled", "inference, compiled"}
+    composition = "composition, forward and backward, compiled"
+    assert {row["benchmark"] for row in report["rows"]} == {
+        composition,
+        "training step, compiled",
+        "inference, compiled",
+    }

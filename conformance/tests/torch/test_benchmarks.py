@@ -19,7 +19,7 @@ def test_the_benchmarks_run(tmp_path: Path) -> None:
         "--only",
         "torch",
         "core",
-        "gpu",
+        "gpu-torch",
     ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
