@@ -18,6 +18,8 @@ from torch import Tensor
 FEW, MANY = 16, 16
 # A CPU composes this many numbers of `W` at a time: they stay in its cache, and no large temporary is allocated.
 BLOCK = 2**18
+# From 32 MB on, an array comes afresh from the system each time: one less is faster, for all that the product is slower then.
+LARGE = 2**23
 
 
 def compose(W: Tensor, D_delta: Tensor | None, groups: int = 1, *, transposed: bool = False) -> Tensor:
@@ -115,7 +117,7 @@ def _composed(W: Tensor, D: Tensor, groups: int, along_kernels: bool) -> Tensor:
     """`W E^T + D o W`."""
     w, plain = _by_channel(W, groups, along_kernels), _sum_tiles(W, D.shape[1])
     if groups == 1 and not along_kernels:
-        return plain + torch.bmm(w, D.mT).transpose(0, 1)
+        return _plus_products(plain, w, D.mT)
     start = w if plain is W else _by_channel(plain, groups, along_kernels)
     return _by_kernel(_add_product(start, D, w, along_kernels), groups, along_kernels)
 
@@ -128,7 +130,7 @@ def _gradients(
     if needs[0]:
         plain = _spread_tiles(grad, D.shape[2])
         if groups == 1 and not along_kernels:
-            grad_W = plain + torch.bmm(g, D).transpose(0, 1)
+            grad_W = _plus_products(plain, g, D)
         else:
             start = g if plain is grad else _by_channel(plain, groups, along_kernels)
             grad_W = _add_product(start, D.mT, g, along_kernels)
@@ -181,6 +183,13 @@ def _by_kernel(w: Tensor, groups: int, along_kernels: bool) -> Tensor:
     if local == 1:
         return w.view(groups * shared, 1, columns)
     return _swap(w, groups, local, columns, (groups * shared, local, columns))
+
+
+def _plus_products(plain: Tensor, w: Tensor, D: Tensor) -> Tensor:
+    """`plain`, `(C_out, C_in, K)`, plus the products along the taps, `(C_in, C_out, S) @ (C_in, S, K)`."""
+    if plain.numel() < LARGE:
+        return plain + torch.bmm(w, D).transpose(0, 1)
+    return plain.clone().transpose(0, 1).baddbmm_(w, D).transpose(0, 1)
 
 
 def _add_product(start: Tensor, D: Tensor, w: Tensor, along_kernels: bool) -> Tensor:

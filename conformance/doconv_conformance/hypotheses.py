@@ -20,6 +20,8 @@ from doconv_core.geometry import ConvGeometry
 
 Kernels = list[tuple[Row, np.ndarray]]
 AXES = ("first", "second", "third")
+# Near enough to be tried: what is found is replayed, and judged by the derived bounds like any fault.
+NEAR = 1e-6
 
 
 def hypotheses(rows: Sequence[Row], catalogue: Sequence[Fault]) -> list[Fault]:
@@ -138,7 +140,7 @@ def _coefficients(kernels: Kernels) -> Iterator[Fault]:
         parts = np.stack([sum_tiles(W, g).ravel(), np.einsum("abks,abs->abk", D[g.rows], W).ravel()], axis=-1)
         solved, *_ = np.linalg.lstsq(parts, kernel.ravel(), rcond=None)
         rounded = tuple(Fraction(float(number)).limit_denominator(64) for number in solved)
-        if np.allclose(parts @ np.array([float(number) for number in rounded]), kernel.ravel(), rtol=1e-6, atol=1e-6):
+        if np.allclose(parts @ np.array([float(number) for number in rounded]), kernel.ravel(), rtol=NEAR, atol=NEAR):
             found.add(rounded)
     for e, d in sorted(found):
         yield Fault(
@@ -156,7 +158,7 @@ def _row_tables(kernels: Kernels) -> Iterator[Fault]:
             continue
         W, D = t["W"].astype(np.float64), t["D_delta"].astype(np.float64)
         candidates = sum_tiles(W, g)[None] + np.einsum("iks,abs->iabk", D, W)
-        right = np.isclose(candidates, kernel.reshape(1, *candidates.shape[1:]), rtol=1e-6, atol=1e-6).all(axis=-1)
+        right = np.isclose(candidates, kernel.reshape(1, *candidates.shape[1:]), rtol=NEAR, atol=NEAR).all(axis=-1)
         if right.any(axis=0).all():
             tables[g] = np.where(np.take_along_axis(right, g.rows[None], 0)[0], g.rows, right.argmax(axis=0))
     if tables:
@@ -201,7 +203,7 @@ def _scales(rows: Sequence[Row]) -> Iterator[Fault]:
                 continue
             at = np.abs(want.value).argmax()
             factor = float(got.ravel()[at]) / float(want.value.ravel()[at])
-            if np.allclose(got, factor * want.value, rtol=1e-6, atol=1e-6) and not np.array_equal(got, want.value):
+            if np.allclose(got, factor * want.value, rtol=NEAR, atol=NEAR) and not np.array_equal(got, want.value):
                 tables.setdefault(name, {})[row.case.geometry] = factor
     for name, factors in tables.items():
         shown = ", ".join(str(Fraction(f).limit_denominator(64)) for f in sorted(set(factors.values())))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from doconv_conformance.cases import Case, select
+from doconv_conformance.files import replacing
 from doconv_conformance.runner import Backend, PortSession, declared_unsupported, python_backend
 
 BEGIN, END = "<!-- support: written by python -m doconv_conformance.support -->", "<!-- /support -->"
@@ -128,9 +129,8 @@ def main() -> None:
     parse(text)  # raises before any backend is started
     table = render({label: column(ask(backend)) for label, backend in BACKENDS.items()})
     before, after = text.split(BEGIN)[0], text.split(END)[1]
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}")
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        temporary.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}")
 
 
 if __name__ == "__main__":

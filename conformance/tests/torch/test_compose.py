@@ -46,6 +46,7 @@ def test_values_and_gradients_are_the_reference_ones(size: tuple, way: str, monk
     geometry, W, D = tensors(size, torch.float32)
     if way == "in blocks":
         monkeypatch.setattr(composition, "BLOCK", 16)
+        monkeypatch.setattr(composition, "LARGE", 16)
     if way == "by channel":
         W = W.detach().permute(1, 2, 0).contiguous().permute(2, 0, 1).requires_grad_()
 
@@ -71,6 +72,7 @@ def test_values_and_gradients_are_the_reference_ones(size: tuple, way: str, monk
 @pytest.mark.parametrize("size", SIZES)
 def test_gradients_of_any_order_and_function_transforms(size: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(composition, "BLOCK", 16)
+    monkeypatch.setattr(composition, "LARGE", 16)
     geometry, W, D = tensors(SIZES[size])
 
     def function(W: torch.Tensor, D: torch.Tensor) -> torch.Tensor:
