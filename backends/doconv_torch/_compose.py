@@ -45,22 +45,18 @@ def compose(W: Tensor, D_delta: Tensor | None, groups: int = 1, *, transposed: b
     if transposed:  # every input channel is a group, and C_out/G kernels read it
         return compose(W.flatten(0, 1).unsqueeze(1), D_delta, len(D_delta)).view(*W.shape[:2], -1)
     if _looked_into():
-        product = _by_channel(W, groups, False) @ D_delta.mT
-        return _sum_tiles(W, D_delta.shape[1]) + _by_kernel(product, groups, False)
+        by_channel = W.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)  # (C_in, C_out/G, S)
+        product = (by_channel @ D_delta.mT).unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
+        return _sum_tiles(W, D_delta.shape[1]) + product
     return _Compose.apply(W, D_delta, groups)
 
 
 def _looked_into() -> bool:
     """Whether an export, a trace or a function transform needs the composition in operations that it knows."""
-    interpreter = torch._C._functorch.peek_interpreter_stack()
-    return (
-        torch.compiler.is_exporting()
-        or torch.jit.is_tracing()
-        or not isinstance(
-            interpreter, type(None)
-        )  # `torch.compile` takes it for an object and would say that it is not None
-        or torch.autograd.forward_ad._current_level >= 0
-    )
+    # `torch.compile` takes what this returns for an object: asked whether it `is None`, it would say no.
+    transformed = not isinstance(torch._C._functorch.peek_interpreter_stack(), type(None))
+    dual = torch.autograd.forward_ad._current_level >= 0
+    return transformed or dual or torch.compiler.is_exporting() or torch.jit.is_tracing()
 
 
 class _Compose(torch.autograd.Function):
