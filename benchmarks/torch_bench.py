@@ -9,6 +9,7 @@ import sys
 import timeit
 from collections.abc import Callable
 from itertools import product
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 
 import doconv_torch._layers as layers
 from doconv_torch import compose, composed_once, fold, overparameterize, recompute_kernels, store_by_channel
+from doconv_torch._compose import _Compose
 
 
 def textbook(W: Tensor, D_delta: Tensor | None, groups: int = 1, *, transposed: bool = False) -> Tensor:
@@ -80,7 +82,7 @@ def composition(bench: Bench) -> None:
         if G == 1:
             by_channel = W.permute(1, 2, 0).contiguous().permute(2, 0, 1)
             variants["ours, W by channel"] = _gradient(compose, by_channel, D, G, g)
-        variants["products alone"] = products(W, D, G)
+        variants |= {"ours, without autograd": _calls(W, D, G, g), "products alone": products(W, D, G)}
         bench.compare("composition, forward and backward", f"{size}x{size} C={C} G={groups}", "textbook", variants)
         if bench.quick:
             return
@@ -92,6 +94,20 @@ def _gradient(function: Callable[..., Tensor], W: Tensor, D: Tensor, G: int, g: 
     def run() -> None:
         W.grad = D.grad = None
         function(W, D, G).backward(g)
+
+    return run
+
+
+def _calls(W: Tensor, D: Tensor, G: int, g: Tensor) -> Run:
+    """What `compose` calls, forward and backward."""
+    context = SimpleNamespace(
+        saved_tensors=(W, D), needs_input_grad=(True, True, False), save_for_backward=lambda *_: None
+    )
+
+    @torch.no_grad()
+    def run() -> None:
+        _Compose.forward(context, W, D, G)
+        _Compose.backward(context, g)
 
     return run
 
