@@ -36,7 +36,8 @@ def tables(report: dict[str, Any]) -> str:
             lines.append(_line([row["case"], *cells, *control]))
         if benchmark.startswith("composition"):
             means = [_mean([row["results"].get(name, row["results"].get("ours")) for row in rows]) for name in names]
-            lines.append(_line(["geometric mean (by channel where G=1)", *means, ""]))
+            where = " (by channel where G=1)" * any("by channel" in name for name in names)
+            lines.append(_line([f"geometric mean{where}", *means, ""]))
     return "\n".join(lines)
 
 
@@ -69,7 +70,7 @@ def plot(report: dict[str, Any], path: Path) -> None:
 
     rows = [row for row in report["rows"] if row["unit"] == "of plain" and "control" in row][::-1]
     figure, axes = pyplot.subplots(figsize=(8, 0.8 + 0.5 * len(rows)))
-    colours = {"textbook": "#bbbbbb", "ours": "#1f77b4"}
+    colours = {"textbook": "#bbbbbb", "ours": "#1f77b4", "plain + products": "#f2c14e"}
     for position, row in enumerate(rows):
         names = [name for name in row["results"] if name != "plain"]
         for number, name in enumerate(names):
@@ -79,11 +80,14 @@ def plot(report: dict[str, Any], path: Path) -> None:
                 position + 0.4 - height * (number + 0.5), result["value"], height, color=colours.get(name, "#9ecae1"),
                 xerr=[[result["value"] - result["low"]], [result["high"] - result["value"]]], error_kw={"linewidth": 0.5},
             )  # fmt: skip
+    axes.margins(y=0.01)
     axes.axvline(1, color="black", linewidth=0.8)
     axes.set_yticks(
         range(len(rows)), [f"{row['framework']}: {row['benchmark']}\n{row['case']}" for row in rows], fontsize=6
     )
-    axes.set_xlabel("time, of the plain layers (grey: textbook; blue: ours; light: its other forms)", fontsize=8)
+    axes.set_xlabel(
+        "time, of the plain layers (grey: textbook; blue: ours; light: its other forms; yellow: the limit)", fontsize=8
+    )
     figure.tight_layout()
     figure.savefig(path, metadata={"Date": None})
 
