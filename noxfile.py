@@ -83,7 +83,7 @@ def no_false_alarm(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Every benchmark, about 15 minutes; the results go to benchmarks/results/, the tables to docs/benchmarks.md."""
+    """Every benchmark, half an hour; the results go to benchmarks/results/, the tables to docs/benchmarks.md."""
     session.install(*CONSTRAINTS, "-e", ".[all]", "optax")
     results = f"benchmarks/results/{session.posargs[0] if session.posargs else 'local'}.json"
     session.run("python", "benchmarks/run.py", "--out", results)

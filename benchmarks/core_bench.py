@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import subprocess
 import sys
 
 import numpy as np
 import torch
-from measure import Bench
+from measure import Bench, command_line
 
 from doconv_core import ConvGeometry, convolve, convolve_vjp
 
@@ -40,7 +39,7 @@ def reference(bench: Bench) -> None:
     bench.compare("reference convolution, forward and backward", case, "PyTorch float32", backward)
 
 
-def command_line(bench: Bench) -> None:
+def help_of_the_command_line(bench: Bench) -> None:
     """Time of the processor, which other processes disturb least."""
     seconds = []
     for _ in range(1 if bench.quick else 7):
@@ -52,16 +51,10 @@ def command_line(bench: Bench) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="each benchmark once, small, to see that it runs")
-    parser.add_argument("--only", default="", help="names of benchmarks that contain this")
-    parser.add_argument("--seconds", type=float, default=6.0, help="for one row, about")
-    options = parser.parse_args()
+    options = command_line(__doc__).parse_args()
     torch.set_num_threads(1)
     bench = Bench("core", quick=options.quick, seconds=options.seconds)
-    for benchmark in (reference, command_line):
-        if options.only in benchmark.__name__:
-            benchmark(bench)
+    bench.run((reference, help_of_the_command_line), options.only)
     bench.write(["numpy", "torch", "doconv-core"])
 
 

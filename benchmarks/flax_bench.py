@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from functools import partial
 from itertools import product
 from typing import Any
@@ -12,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import linen, nnx
-from measure import Bench, Run
+from measure import Bench, Run, command_line
 
 import doconv_flax
 import doconv_flax._compose
@@ -33,7 +32,7 @@ def textbook(kernel: Any, D: Any, *, transpose_kernel: bool = False) -> Any:
     return jnp.einsum("ksgc,scgo->kcgo", full.reshape(columns, columns, groups, local), W).reshape(kernel.shape)
 
 
-def composition(bench: Bench, width: int, size: int) -> None:
+def composition(bench: Bench) -> None:
     for taps, C, groups in product((3, 7), (64, 128, 256, 512), ("1", "32", "C")):
         G = C if groups == "C" else int(groups)
         keys = jax.random.split(jax.random.key(0), 3)
@@ -269,16 +268,11 @@ def micro_batches(bench: Bench, width: int, size: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="each benchmark once, small, to see that it runs")
-    parser.add_argument("--only", default="", help="names of benchmarks that contain this")
-    parser.add_argument("--seconds", type=float, default=6.0, help="for one row, about")
-    options = parser.parse_args()
+    options = command_line(__doc__).parse_args()
     bench = Bench("Flax", quick=options.quick, seconds=options.seconds)
     width, size = (8, 8) if options.quick else (64, 16)
-    for benchmark in (composition, linen_steps, nnx_steps, micro_batches):
-        if options.only in benchmark.__name__:
-            benchmark(bench, width, size)
+    bench.run((composition,), options.only)
+    bench.run((linen_steps, nnx_steps, micro_batches), options.only, width, size)
     bench.write(["flax", "jax", "doconv-core"])
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import copy
 from itertools import product
 
 import torch
 import torch_models as models
-from measure import Bench, Run
+from measure import Bench, Run, command_line
 from torch import nn
 
 from doconv_torch import overparameterize
@@ -31,12 +30,7 @@ def step(model: nn.Module, x: torch.Tensor, y: torch.Tensor, *, compiled: bool, 
     return run
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="one row")
-    parser.add_argument("--seconds", type=float, default=6.0, help="for one row, about")
-    options = parser.parse_args()
-    bench = Bench("PyTorch on a GPU", quick=options.quick, seconds=options.seconds, clock="wall")
+def steps(bench: Bench) -> None:
     for precision, batch, compiled in product(PRECISIONS, (32, 256), (False, True)):
         case = f"ResNet-50, 224x224, batch {batch}, {precision}, {'compiled' if compiled else 'eager'}"
         if not torch.cuda.is_available():
@@ -52,8 +46,14 @@ def main() -> None:
             bench.compare(
                 "training step", case, "plain", {"plain": step(base, x, y, **how), "ours": step(ours, x, y, **how)}
             )
-        if options.quick:
-            break
+        if bench.quick:
+            return
+
+
+def main() -> None:
+    options = command_line(__doc__).parse_args()
+    bench = Bench("PyTorch on a GPU", quick=options.quick, seconds=options.seconds, clock="wall")
+    bench.run((steps,), options.only)
     bench.write(["torch", "doconv-core"])
 
 

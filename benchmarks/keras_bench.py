@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
 import math
-import os
 from collections.abc import Iterable
 from itertools import product
 from typing import Any
@@ -14,7 +12,7 @@ import keras
 import numpy as np
 from keras import layers as L
 from keras import ops
-from measure import Bench, Run
+from measure import Bench, Run, command_line
 
 if keras.backend.backend() == "jax":
     import jax
@@ -37,7 +35,7 @@ def textbook(W: Any, D: Any, *, transposed: bool = False) -> Any:
     return ops.reshape(kernel, W.shape)
 
 
-def composition(bench: Bench, width: int, size: int) -> None:
+def composition(bench: Bench) -> None:
     for taps, C, groups in product((3, 7), (64, 128, 256, 512), ("1", "32", "C")):
         G = C if groups == "C" else int(groups)
         W, g = (keras.random.normal((taps, taps, C // G, C), seed=seed) for seed in range(2))
@@ -157,23 +155,17 @@ def inference(bench: Bench, width: int, size: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="each benchmark once, small, to see that it runs")
-    parser.add_argument("--only", default="", help="names of benchmarks that contain this")
-    parser.add_argument("--seconds", type=float, default=6.0, help="for one row, about")
-    options = parser.parse_args()
+    options = command_line(__doc__).parse_args()
     backend = keras.backend.backend()
     if backend == "tensorflow":
         tf.config.threading.set_intra_op_parallelism_threads(1)
         tf.config.threading.set_inter_op_parallelism_threads(1)
     bench = Bench(f"Keras on {backend}", quick=options.quick, seconds=options.seconds)
     width, size = (8, 8) if options.quick else (64, 16)
-    for benchmark in (composition, steps, inference):
-        if options.only in benchmark.__name__:
-            benchmark(bench, width, size)
+    bench.run((composition,), options.only)
+    bench.run((steps, inference), options.only, width, size)
     bench.write(["keras", backend, "doconv-core"])
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     main()

@@ -5,6 +5,7 @@ The order within a round is drawn: a variant that always followed the same other
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -20,6 +21,15 @@ Run = Callable[[], Any]
 # The baseline measured against itself. More than this apart, and the machine was too busy for the row's other figures.
 CONTROL = "A/A control"
 CONTROL_LIMIT = 0.05
+
+
+def command_line(description: str | None) -> argparse.ArgumentParser:
+    """The options of every script here."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--quick", action="store_true", help="each benchmark once, small, to see that it runs")
+    parser.add_argument("--only", default="", help="names of benchmarks that contain this")
+    parser.add_argument("--seconds", type=float, default=6.0, help="for one row, about")
+    return parser
 
 
 class Bench:
@@ -72,6 +82,12 @@ class Bench:
         print(
             f"{row['framework']} {row['benchmark']}, {row['case']}: {figures} {row['unit']}{warning}", file=sys.stderr
         )
+
+    def run(self, benchmarks: Iterable[Callable[..., None]], only: str, *arguments: Any) -> None:
+        """Those of the benchmarks whose names contain `only`."""
+        for benchmark in benchmarks:
+            if only in benchmark.__name__:
+                benchmark(self, *arguments)
 
     def write(self, packages: Iterable[str]) -> None:
         """One JSON object on stdout."""

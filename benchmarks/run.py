@@ -19,6 +19,8 @@ from pathlib import Path
 
 from measure import machine
 
+from doconv_conformance.files import check_writable, write_json
+
 HERE = Path(__file__).parent
 ONE_THREAD = {
     "OMP_NUM_THREADS": "1",
@@ -52,8 +54,10 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="each benchmark once, small, to see that it runs")
     parser.add_argument("--seconds", type=float, default=6.0, help="for one row, about")
     options = parser.parse_args()
-    if not options.out.parent.is_dir():
-        parser.error(f"the folder of {options.out} does not exist")
+    try:
+        check_writable(options.out)
+    except ValueError as error:
+        parser.error(str(error))
     report = {
         "date": datetime.date.today().isoformat(),
         "quick": options.quick,
@@ -79,9 +83,7 @@ def main() -> None:
         part = json.loads(done.stdout)
         report["rows"] += part["rows"]
         report["versions"] |= part["versions"]
-    temporary = options.out.with_name(f".{options.out.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(report, indent=1) + "\n")
-    temporary.replace(options.out)
+    write_json(options.out, report)
 
 
 if __name__ == "__main__":

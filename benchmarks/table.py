@@ -11,6 +11,8 @@ import math
 from pathlib import Path
 from typing import Any
 
+from doconv_conformance.files import replacing, write_text
+
 BEGIN, END = "<!-- results: written by benchmarks/table.py -->", "<!-- end of the results -->"
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -89,7 +91,8 @@ def plot(report: dict[str, Any], path: Path) -> None:
         "time, of the plain layers (grey: textbook; blue: ours; light: its other forms; yellow: the limit)", fontsize=8
     )
     figure.tight_layout()
-    figure.savefig(path, metadata={"Date": None})
+    with replacing(path) as temporary:
+        figure.savefig(temporary, metadata={"Date": None})
 
 
 def main() -> None:
@@ -112,7 +115,7 @@ def main() -> None:
     plot(report, picture)
     command = " ".join(["python benchmarks/table.py", *(f"benchmarks/results/{path.name}" for path in options.results)])
     body = f"{BEGIN}\n\nWritten by `{command}`.\n\n![Ratios to the plain layers]({picture.name})\n\n{tables(report)}\n\n{END}"
-    options.page.write_text(before + body + after)
+    write_text(options.page, before + body + after)
 
 
 if __name__ == "__main__":

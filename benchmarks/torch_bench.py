@@ -15,7 +15,7 @@ from unittest.mock import patch
 
 import torch
 import torch_models as models
-from measure import Bench, Run
+from measure import Bench, Run, command_line
 from torch import Tensor, nn
 
 import doconv_torch._layers as layers
@@ -282,10 +282,7 @@ BENCHMARKS = (composition, steps, inference, micro_batches, memory, compiled)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="each benchmark once, small, to see that it runs")
-    parser.add_argument("--only", default="", help="names of benchmarks that contain this")
-    parser.add_argument("--seconds", type=float, default=6.0, help="for one row, about")
+    parser = command_line(__doc__)
     parser.add_argument("--peak", choices=MEMORY, help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -293,9 +290,7 @@ def main() -> None:
         print(peak(options.peak))
         return
     bench = Bench("PyTorch", quick=options.quick, seconds=options.seconds)
-    for benchmark in BENCHMARKS:
-        if options.only in benchmark.__name__:
-            benchmark(bench)
+    bench.run(BENCHMARKS, options.only)
     bench.write(["torch", "doconv-core"])
 
 

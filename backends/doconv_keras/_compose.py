@@ -39,13 +39,15 @@ def compose(W: Any, D: Any, *, transposed: bool = False) -> Any:
     delta = ops.reshape(D, (taps, multiplier, in_channels))
     if transposed:  # W is (S, C_out, C_in)
         residual = ops.transpose(ops.transpose(delta, (2, 0, 1)) @ ops.transpose(W, (2, 0, 1)), (1, 2, 0))
-        return ops.reshape(plain + residual, (*kernel_size, first, second))
-    groups = in_channels // first
-    grouped = ops.transpose(ops.reshape(W, (multiplier, first, groups, second // groups)), (2, 1, 0, 3))
-    if groups > 1 and keras.backend.backend() == "jax":  # small products: XLA takes half as long for the einsum
-        product = ops.einsum("ksgc,gcso->gcko", ops.reshape(delta, (taps, multiplier, groups, first)), grouped)
     else:
-        product = ops.transpose(delta, (2, 0, 1)) @ ops.reshape(grouped, (in_channels, multiplier, second // groups))
-        product = ops.reshape(product, (groups, first, taps, second // groups))
-    residual = ops.reshape(ops.transpose(product, (2, 1, 0, 3)), (taps, first, second))
+        groups = in_channels // first
+        grouped = ops.transpose(ops.reshape(W, (multiplier, first, groups, second // groups)), (2, 1, 0, 3))
+        if groups > 1 and keras.backend.backend() == "jax":  # small products: XLA takes half as long for the einsum
+            product = ops.einsum("ksgc,gcso->gcko", ops.reshape(delta, (taps, multiplier, groups, first)), grouped)
+        else:
+            product = ops.transpose(delta, (2, 0, 1)) @ ops.reshape(
+                grouped, (in_channels, multiplier, second // groups)
+            )
+            product = ops.reshape(product, (groups, first, taps, second // groups))
+        residual = ops.reshape(ops.transpose(product, (2, 1, 0, 3)), (taps, first, second))
     return ops.reshape(plain + residual, (*kernel_size, first, second))

@@ -111,11 +111,8 @@ def _blocks(count: int, rows: int) -> list[slice]:
 
 def _composed(W: Tensor, D: Tensor, groups: int, along_kernels: bool) -> Tensor:
     """`W E^T + D o W`."""
-    w, plain = _by_channel(W, groups, along_kernels), _sum_tiles(W, D.shape[1])
-    if groups == 1 and not along_kernels:
-        return _plus_products(plain, w, D.mT)
-    start = w if plain is W else _by_channel(plain, groups, along_kernels)
-    return _by_kernel(_add_product(start, D, w, along_kernels), groups, along_kernels)
+    w = _by_channel(W, groups, along_kernels)
+    return _plus_product(W, w, _sum_tiles(W, D.shape[1]), D, groups, along_kernels)
 
 
 def _gradients(
@@ -124,19 +121,38 @@ def _gradients(
     """For each input channel, `dL/dW = g E + D^T g` and `dL/dD = g W^T`; in the memory order of `W`."""
     g, grad_W, grad_D = _by_channel(grad, groups, along_kernels), None, None
     if needs[0]:
-        plain = _spread_tiles(grad, D.shape[2])
-        if groups == 1 and not along_kernels:
-            grad_W = _plus_products(plain, g, D)
-        else:
-            start = g if plain is grad else _by_channel(plain, groups, along_kernels)
-            grad_W = _add_product(start, D.mT, g, along_kernels)
-            by_channel = along_kernels and _is_by_channel(W, groups)
-            grad_W = grad_W.permute(2, 0, 1) if by_channel else _by_kernel(grad_W, groups, along_kernels)
+        plain, stays = _spread_tiles(grad, D.shape[2]), _is_by_channel(W, groups)
+        grad_W = _plus_product(grad, g, plain, D.mT, groups, along_kernels, stays)
     if needs[1]:
         w = _by_channel(W, groups, along_kernels)
         left, right = (g, w.mT) if along_kernels else (g.mT, w)
         grad_D = left * right if left.shape[2] == 1 else torch.bmm(left, right)
     return grad_W, grad_D
+
+
+def _plus_product(
+    x: Tensor, by_channel: Tensor, plain: Tensor, D: Tensor, groups: int, along_kernels: bool, stays: bool = False
+) -> Tensor:
+    """`plain + D o x`, in the order of kernels.
+
+    Args:
+        x: `W`, or a gradient.
+        by_channel: `x` as `_by_channel` orders it.
+        plain: `x E^T`; `x` itself where `E` is the identity.
+        D: `(C_in, K, S)`, or transposed.
+        groups: `G`.
+        along_kernels: how `by_channel` lies.
+        stays: whether the result keeps the memory order `(C_in, S, C_out)` of a product along the kernels.
+    """
+    if groups == 1 and not along_kernels:
+        if plain.numel() < LARGE:
+            return plain + torch.bmm(by_channel, D.mT).transpose(0, 1)
+        return plain.clone().transpose(0, 1).baddbmm_(by_channel, D.mT).transpose(0, 1)
+    start = by_channel if plain is x else _by_channel(plain, groups, along_kernels)
+    if not along_kernels:
+        return _by_kernel(torch.baddbmm(start, by_channel, D.mT), groups, False)
+    total = torch.baddbmm(start, D, by_channel)
+    return total.permute(2, 0, 1) if stays else _by_kernel(total, groups, True)
 
 
 def _autocasts(tensor: Tensor) -> bool:
@@ -168,31 +184,15 @@ def _by_channel(W: Tensor, groups: int, along_kernels: bool) -> Tensor:
 
 
 def _by_kernel(w: Tensor, groups: int, along_kernels: bool) -> Tensor:
-    """The inverse of `_by_channel`."""
+    """The inverse of `_by_channel`; not of a view, which it gives along the taps of one group."""
     channels = len(w)
     columns, shared = w.shape[1:] if along_kernels else w.shape[:0:-1]
     local = channels // groups
     if along_kernels:
         return _swap(w, groups, local * columns, 1, (groups * shared, local, columns))
-    if groups == 1:
-        return w.transpose(0, 1).contiguous()
     if local == 1:
         return w.view(groups * shared, 1, columns)
     return _swap(w, groups, local, columns, (groups * shared, local, columns))
-
-
-def _plus_products(plain: Tensor, w: Tensor, D: Tensor) -> Tensor:
-    """`plain`, `(C_out, C_in, K)`, plus the products along the taps, `(C_in, C_out, S) @ (C_in, S, K)`."""
-    if plain.numel() < LARGE:
-        return plain + torch.bmm(w, D).transpose(0, 1)
-    return plain.clone().transpose(0, 1).baddbmm_(w, D).transpose(0, 1)
-
-
-def _add_product(start: Tensor, D: Tensor, w: Tensor, along_kernels: bool) -> Tensor:
-    """`start` plus the products, laid out as `_by_channel` does."""
-    if along_kernels:
-        return torch.baddbmm(start, D, w)
-    return torch.baddbmm(start, w, D.mT)
 
 
 def _swap(x: Tensor, count: int, rows: int, numbers: int, shape: tuple[int, ...]) -> Tensor:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import count, islice
+from itertools import islice
 from typing import Annotated
 
 import numpy as np
@@ -18,7 +18,7 @@ import typer
 
 from doconv_conformance.cases import LOW_PRECISION, Case
 from doconv_conformance.judge import judge
-from doconv_conformance.reference import expected
+from doconv_conformance.reference import Numerics, expected
 from doconv_conformance.runner import declared_unsupported, numerics_of, python_backend
 from doconv_conformance.session import Backend, PortSession
 from doconv_core.geometry import PADDING_MODES, ConvGeometry
@@ -70,7 +70,7 @@ def random_case(rng: np.random.Generator) -> Case | None:
 def random_cases(seed: int) -> Iterator[Case]:
     """Different geometries without end."""
     rng, seen = np.random.default_rng(seed), set[ConvGeometry]()
-    for _ in count():
+    while True:
         case = random_case(rng)
         if case and case.geometry not in seen:
             seen.add(case.geometry)
@@ -114,35 +114,31 @@ def alarms(backend: Backend, *, geometries: int, draws: int, low_draws: int = 1,
             if not any(declared_unsupported(session.hello, case, operation) for operation in OPERATIONS)
             and not framework_is_wrong(session.hello["name"], case)
         )  # fmt: skip
+        types = [("float32", "float32", draws), *((*types, low_draws) for types in LOW_TYPES)]
         for case in islice(usable, geometries):
-            types = [("float32", "float32", draws), *((*types, low_draws) for types in LOW_TYPES)]
             for dtype, param_dtype, number in types:
                 for item in (with_numbers(case, dtype, param_dtype, n) for n in range(number)):
-                    if declared_unsupported(session.hello, item, "backward"):
-                        continue
-                    tally = tallies.setdefault(f"{dtype}/{param_dtype}", Tally())
-                    tally.draws += 1
-                    for operation in OPERATIONS:
-                        status, reason, outputs = session.run(
-                            f"{item.id}-{item.seed}",
-                            operation,
-                            item.geometry,
-                            dtype,
-                            param_dtype,
-                            item.inputs(operation),
-                        )
-                        verdict = judge(expected(item, operation, numerics), outputs, exact=False)
-                        if status != "ok" or verdict["verdict"] == "mismatch":
-                            where = f"{item.geometry.describe()}, input {item.input_size}, batch {item.batch}, seed {item.seed}"
-                            tally.wrong.append(
-                                f"{operation} {dtype}/{param_dtype}: {reason or verdict['reason']} at {where}"
-                            )
-                        else:
-                            tally.share = max(tally.share, verdict["bound_fraction"])
-                            tally.r = max(tally.r, verdict["r"])
+                    if not declared_unsupported(session.hello, item, "backward"):
+                        _draw(session, item, numerics, tallies.setdefault(f"{dtype}/{param_dtype}", Tally()))
     finally:
         session.close()
     return tallies
+
+
+def _draw(session: PortSession, item: Case, numerics: Numerics, tally: Tally) -> None:
+    """Ask for one draw, forward and backward, and count what comes of it."""
+    tally.draws += 1
+    types = item.dtype, item.param_dtype
+    for operation in OPERATIONS:
+        request = f"{item.id}-{item.seed}", operation, item.geometry, *types, item.inputs(operation)
+        status, reason, outputs = session.run(*request)
+        verdict = judge(expected(item, operation, numerics), outputs, exact=False)
+        if status != "ok" or verdict["verdict"] == "mismatch":
+            where = f"{item.geometry.describe()}, input {item.input_size}, batch {item.batch}, seed {item.seed}"
+            tally.wrong.append(f"{operation} {'/'.join(types)}: {reason or verdict['reason']} at {where}")
+        else:
+            tally.share = max(tally.share, verdict["bound_fraction"])
+            tally.r = max(tally.r, verdict["r"])
 
 
 def main(

@@ -1,7 +1,16 @@
-"""Two profiles for Hypothesis: the default draws the same examples in every run, `HYPOTHESIS_PROFILE=thorough` new ones."""
+"""Two profiles for Hypothesis: the default draws the same examples in every run, `HYPOTHESIS_PROFILE=thorough` new ones.
 
+And a run of the benchmarks, for the tests of each framework.
+"""
+
+import json
 import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # The first call of a framework is slow and the machine may be busy: neither says anything about the code.
@@ -9,3 +18,19 @@ COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("default", max_examples=300, derandomize=True, database=None, **COMMON)
 settings.register_profile("thorough", max_examples=5000, **COMMON)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+@pytest.fixture
+def run_benchmarks(tmp_path: Path) -> Callable[..., set[str]]:
+    """Runs the named parts of `benchmarks/run.py`, each benchmark once and small, and gives the names of the benchmarks."""
+
+    def run(*parts: str) -> set[str]:
+        out, script = tmp_path / "results.json", Path(__file__).parents[2] / "benchmarks" / "run.py"
+        command = [sys.executable, str(script), "--quick", "--out", str(out), "--only", *parts]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+        assert done.returncode == 0, done.stderr
+        report = json.loads(out.read_text())
+        assert report["versions"]
+        return {row["benchmark"] for row in report["rows"]}
+
+    return run
