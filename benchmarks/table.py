@@ -68,6 +68,7 @@ def plot(report: dict[str, Any], path: Path) -> None:
     import matplotlib
 
     matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = path.name  # the same results, the same file
     from matplotlib import pyplot
 
     rows = [row for row in report["rows"] if row["unit"] == "of plain" and "control" in row][::-1]
