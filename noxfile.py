@@ -67,7 +67,14 @@ def kill_matrix(session: nox.Session) -> None:
     Then the diagnosis of every fault, and of each as if it were not in the catalogue.
     """
     session.install(*CONSTRAINTS, "-e", ".[test]")
-    session.run("python", "-m", "doconv_conformance.kill_matrix", "--output", "docs/kill-matrix.md", *session.posargs)
+    session.run(
+        "python",
+        "-m",
+        "doconv_conformance.maintenance.kill_matrix",
+        "--output",
+        "docs/kill-matrix.md",
+        *session.posargs,
+    )
     session.env["DOCONV_FULL"] = "1"
     pytest(session, "suite/test_diagnosis.py")
 
@@ -77,7 +84,7 @@ def no_false_alarm(session: nox.Session) -> None:
     """20,000 random draws a backend, none of which may leave its bound."""
     session.install(*CONSTRAINTS, "-e", ".[all]")
     for framework in FRAMEWORKS:
-        draws = ("python", "-m", "doconv_conformance.no_false_alarm", "--backend", framework)
+        draws = ("python", "-m", "doconv_conformance.maintenance.no_false_alarm", "--backend", framework)
         session.run(*draws, *session.posargs, env=ONE_THREAD)
 
 

@@ -25,11 +25,11 @@ def check(
     Exit status: 0 it agrees with the reference, 1 it does not, 2 unusable arguments. With --case the files of the case stay in
     the folder of --keep, by default ./doconv-case.
     """
-    from doconv_conformance.cases import select
+    from doconv_conformance.cases.table import select
     from doconv_conformance.cli.terminal import run_all, show, write
     from doconv_conformance.files import check_writable
-    from doconv_conformance.report import build
-    from doconv_conformance.runner import Backend
+    from doconv_conformance.reports.build import build
+    from doconv_conformance.running.runner import Backend
 
     folder = keep or (Path("doconv-case") if case else None)
     try:

@@ -10,8 +10,8 @@ import typer
 from doconv_conformance.cli.reports import Html, Json, Junit, Stage
 
 if TYPE_CHECKING:
-    from doconv_conformance.picture import PictureRun
-    from doconv_conformance.session import Backend
+    from doconv_conformance.protocol.session import Backend
+    from doconv_conformance.running.picture import PictureRun
 
 BACKENDS = ("torch", "keras", "flax")
 # The CPU, also where there is a GPU: the reference's bounds are those of what is declared, and GPUs round in other ways.
@@ -42,12 +42,12 @@ def compare(
     """
     import time
 
-    from doconv_conformance.cases import select
+    from doconv_conformance.cases.table import select
     from doconv_conformance.cli.terminal import run_all, show, write
     from doconv_conformance.files import check_writable
-    from doconv_conformance.pairwise import pairwise
-    from doconv_conformance.picture import STEPS, PictureRun, send_picture
-    from doconv_conformance.report import build
+    from doconv_conformance.reports.build import build
+    from doconv_conformance.running.pairwise import pairwise
+    from doconv_conformance.running.picture import STEPS, PictureRun, send_picture
 
     began = time.monotonic()
     try:
@@ -79,7 +79,7 @@ def _backends(backend: str | None, python: list[str]) -> list[Backend]:
     """The backends asked for, or those whose framework is installed or has an interpreter of its own."""
     from importlib.util import find_spec
 
-    from doconv_conformance.runner import python_backend
+    from doconv_conformance.running.runner import python_backend
 
     interpreters = dict(_interpreter(item) for item in python)
     if backend is None:
@@ -109,7 +109,7 @@ def _interpreter(item: str) -> tuple[str, str]:
 
 
 def _of_dtypes(pairs: list, dtype: str | None) -> list:
-    from doconv_conformance.cases import DTYPES
+    from doconv_conformance.cases.table import DTYPES
 
     if dtype is None:
         return pairs
@@ -126,7 +126,7 @@ def _picture(image: Path, figure: Path) -> Any:
     from importlib.util import find_spec
 
     from doconv_conformance.files import check_writable
-    from doconv_conformance.picture import load_picture
+    from doconv_conformance.running.picture import load_picture
 
     if not (find_spec("matplotlib") and find_spec("PIL")):
         raise ValueError("--image needs matplotlib and pillow: pip install 'doconv-core[report]'")
@@ -137,8 +137,8 @@ def _picture(image: Path, figure: Path) -> Any:
 
 
 def _finish_picture(picture: PictureRun, figure: Path) -> None:
-    from doconv_conformance.figure import write_figure
-    from doconv_conformance.picture import compare_maps
+    from doconv_conformance.reports.figure import write_figure
+    from doconv_conformance.running.picture import compare_maps
 
     compare_maps(picture)
     if picture.maps:

@@ -13,14 +13,15 @@ from rich.markup import escape
 from rich.progress import MofNCompleteColumn, Progress
 from rich.table import Table
 
-from doconv_conformance import html, junit, smoke
-from doconv_conformance.cases import Case
+from doconv_conformance.cases.table import Case
 from doconv_conformance.files import write_json, write_text
-from doconv_conformance.judge import Result, disagreements
-from doconv_conformance.picture import PictureRun
-from doconv_conformance.report import worst
-from doconv_conformance.runner import Backend, Run, run_cases
-from doconv_conformance.session import PortSession
+from doconv_conformance.protocol import smoke
+from doconv_conformance.protocol.session import PortSession
+from doconv_conformance.reports import html, junit
+from doconv_conformance.reports.build import worst
+from doconv_conformance.running.picture import PictureRun
+from doconv_conformance.running.runner import Backend, Run, run_cases
+from doconv_conformance.verdicts.judge import Result, disagreements
 
 SHOWN = 10
 TIMES = {
@@ -112,7 +113,7 @@ def write(
 
 
 def _small_figure(picture: PictureRun) -> bytes:
-    from doconv_conformance.figure import write_figure
+    from doconv_conformance.reports.figure import write_figure
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "figure.jpg"

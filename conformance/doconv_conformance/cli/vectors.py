@@ -20,8 +20,8 @@ def export(
 
     Exit status: 0 written, 2 unusable arguments.
     """
-    from doconv_conformance.cases import select
-    from doconv_conformance.vectors import export as export_vectors
+    from doconv_conformance.cases.table import select
+    from doconv_conformance.running.vectors import export as export_vectors
 
     try:
         pairs = select(stage, case)
@@ -45,11 +45,11 @@ def check(
 
     Exit status: 0 it agrees with the reference, 1 it does not, 2 unusable arguments.
     """
-    from doconv_conformance.cases import select
+    from doconv_conformance.cases.table import select
     from doconv_conformance.cli.terminal import show, write
     from doconv_conformance.files import check_writable
-    from doconv_conformance.offline import check_folder
-    from doconv_conformance.report import build
+    from doconv_conformance.reports.build import build
+    from doconv_conformance.running.offline import check_folder
 
     try:
         pairs = select(stage, case)

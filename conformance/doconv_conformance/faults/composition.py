@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from doconv_conformance.faults.port import Fault
+from doconv_conformance.faults.faulty_port import Fault
 from doconv_core.composition import dialect_rows, identity
 from doconv_core.geometry import ConvGeometry
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from doconv_conformance.faults.port import Fault
+from doconv_conformance.faults.faulty_port import Fault
 from doconv_core.convolution import convolve
 from doconv_core.geometry import ConvGeometry
 from doconv_core.padding import pad

@@ -8,7 +8,7 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import DTypeLike
 
-from doconv_conformance.faults.port import Fault
+from doconv_conformance.faults.faulty_port import Fault
 from doconv_conformance.port import Tensors
 from doconv_core.composition import compose, identity, spread_tiles, sum_tiles
 from doconv_core.convolution import convolve_vjp

@@ -9,7 +9,7 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import DTypeLike
 
-from doconv_conformance.faults.port import Fault, FaultyPort, unpadded
+from doconv_conformance.faults.faulty_port import Fault, FaultyPort, unpadded
 from doconv_conformance.port import Tensors
 from doconv_core.composition import compose, compose_vjp, identity, sum_tiles
 from doconv_core.convolution import convolve, convolve_vjp

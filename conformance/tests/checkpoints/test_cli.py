@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from doconv_conformance import generator
+from doconv_conformance.cases import generator
 from doconv_core import ConvGeometry, compose
 
 GEOMETRY = ConvGeometry(in_channels=4, out_channels=6, kernel_size=(3, 3), groups=2)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
-from doconv_conformance import generator
+from doconv_conformance.cases import generator
 from doconv_core import ConvGeometry, Layout
 from doconv_core.checkpoint import CheckpointError, convert_file, fold_file, open_checkpoint
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from doconv_conformance import generator
+from doconv_conformance.cases import generator
 from doconv_core.checkpoint import CheckpointError, TensorFile, TensorWriter, write_tensors
 
 TENSORS = {

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from doconv_conformance import generator
+from doconv_conformance.cases import generator
 from doconv_core import ConvGeometry, compose
 from doconv_core.checkpoint import (
     Arrays,

@@ -1,7 +1,7 @@
 """A model trained in one framework goes on training in another and comes back, over all ordered pairs.
 
 At every station the output must be that of a float64 reference computed from the file alone, within a bound that is derived
-(`doconv_conformance.reference`); what is loaded and saved without training must be the same file, value for value.
+(`doconv_conformance.verdicts.bounds`); what is loaded and saved without training must be the same file, value for value.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from doconv_conformance import generator
-from doconv_conformance.process import PortProcess
-from doconv_conformance.reference import UNIT_ROUNDOFF, gamma
+from doconv_conformance.cases import generator
+from doconv_conformance.protocol.process import PortProcess
+from doconv_conformance.verdicts.bounds import UNIT_ROUNDOFF, gamma
 from doconv_core import ConvGeometry, compose, convolve
 from doconv_core.checkpoint import LayerInfo, ModelLayer, ModelState, fold_file, open_checkpoint, save_model
 

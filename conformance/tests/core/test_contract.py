@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from doconv_conformance.contract import GROUPED, grouped_tensors, impulse_tensors, naive_impulse_response
+from doconv_conformance.layer_checks.contract import GROUPED, grouped_tensors, impulse_tensors, naive_impulse_response
 from doconv_core import ConvGeometry, compose, convolve
 
 

@@ -10,7 +10,7 @@ from flax import linen as nn
 from flax import nnx
 
 import doconv_flax
-from doconv_conformance.contract import GROUPED, SMALL, grouped_tensors, impulse_tensors
+from doconv_conformance.layer_checks.contract import GROUPED, SMALL, grouped_tensors, impulse_tensors
 from doconv_core import ConvGeometry, Layout
 
 APIS = ("linen", "nnx")

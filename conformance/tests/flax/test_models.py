@@ -14,7 +14,7 @@ from sklearn.datasets import load_digits
 
 import doconv_flax
 from conformance.tests.flax.architectures import LINEN, NNX
-from doconv_conformance.reference import UNIT_ROUNDOFF, gamma
+from doconv_conformance.verdicts.bounds import UNIT_ROUNDOFF, gamma
 from doconv_flax._fold import fold_kernel
 
 STEPS, BATCH = 10, 16

@@ -1,8 +1,8 @@
 """The suite on the nnx layers: what is not the linen layers' own code."""
 
-from doconv_conformance.cases import select
-from doconv_conformance.judge import disagreements
-from doconv_conformance.runner import python_backend, run_cases
+from doconv_conformance.cases.table import select
+from doconv_conformance.running.runner import python_backend, run_cases
+from doconv_conformance.verdicts.judge import disagreements
 
 
 def test_every_case_agrees_with_the_core() -> None:

@@ -1,7 +1,7 @@
 """Random draws over random geometries on this backend, over the protocol: none outside its bound."""
 
-from doconv_conformance.no_false_alarm import alarms
-from doconv_conformance.runner import python_backend
+from doconv_conformance.maintenance.no_false_alarm import alarms
+from doconv_conformance.running.runner import python_backend
 
 
 def test_no_honest_draw_is_outside_its_bound() -> None:

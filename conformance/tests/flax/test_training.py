@@ -11,8 +11,8 @@ from flax import linen as nn
 from flax import nnx
 
 import doconv_flax
-from doconv_conformance.judge import judge
-from doconv_conformance.training import LEARNING_RATE, TRAININGS, Training, expected
+from doconv_conformance.layer_checks.training import LEARNING_RATE, TRAININGS, Training, expected
+from doconv_conformance.verdicts.judge import judge
 from doconv_core import Layout
 
 Params = dict[str, np.ndarray]

@@ -8,7 +8,7 @@ import pytest
 from keras import layers
 from safetensors.numpy import load_file
 
-from doconv_conformance import generator
+from doconv_conformance.cases import generator
 from doconv_keras import DOConv1DTranspose, DOConv2D, DODepthwiseConv2D, load_checkpoint, save_checkpoint
 
 

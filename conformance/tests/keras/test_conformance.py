@@ -4,10 +4,10 @@ import importlib.util
 
 import pytest
 
-from doconv_conformance.cases import Case, select
-from doconv_conformance.judge import disagreements
+from doconv_conformance.cases.table import Case, select
 from doconv_conformance.port import OPERATIONS
-from doconv_conformance.runner import Run, python_backend, run_cases
+from doconv_conformance.running.runner import Run, python_backend, run_cases
+from doconv_conformance.verdicts.judge import disagreements
 
 # JAX compiles every operation of every case, seconds a case: each geometry forward, a few in all operations and types.
 JAX_IN_FULL = ("groups-2-", "d-mul-13-", "transposed-strides-")

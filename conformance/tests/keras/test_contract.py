@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import doconv_keras
-from doconv_conformance.contract import GROUPED, SMALL, grouped_tensors, impulse_tensors
+from doconv_conformance.layer_checks.contract import GROUPED, SMALL, grouped_tensors, impulse_tensors
 from doconv_core import ConvGeometry
 from doconv_keras import DOConv2D, DOConv2DTranspose, DODepthwiseConv2D
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from conformance.tests.keras.architectures import MODELS, digits, inputs
-from doconv_conformance.reference import UNIT_ROUNDOFF, gamma
+from doconv_conformance.verdicts.bounds import UNIT_ROUNDOFF, gamma
 from doconv_keras import fold, inspect_model, overparameterize
 from doconv_keras._arrays import to_numpy
 from doconv_keras._layers import EXPLICIT, DOConvMixin

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 import doconv_keras
-from doconv_conformance.judge import judge
-from doconv_conformance.training import LEARNING_RATE, TRAININGS, Training, expected
+from doconv_conformance.layer_checks.training import LEARNING_RATE, TRAININGS, Training, expected
+from doconv_conformance.verdicts.judge import judge
 from doconv_keras._arrays import to_numpy
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() == "numpy", reason="Keras's numpy backend has no gradients")

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from doconv_conformance import integers
 from doconv_conformance.adapters.core import CorePort
-from doconv_conformance.cases import DTYPES, EXACT_LIMIT, LOW_PRECISION, STAGES, Case, cases, select
-from doconv_conformance.draws import DIGITS, ROUNDED_ONCE
-from doconv_conformance.judge import judge
+from doconv_conformance.cases.draws import DIGITS, ROUNDED_ONCE
+from doconv_conformance.cases.table import DTYPES, EXACT_LIMIT, LOW_PRECISION, STAGES, Case, cases, select
 from doconv_conformance.port import OPERATIONS
-from doconv_conformance.reference import Expected, Numerics, expected
+from doconv_conformance.verdicts import integers
+from doconv_conformance.verdicts.bounds import Expected, Numerics, expected
+from doconv_conformance.verdicts.judge import judge
 from doconv_core import compose, compose_vjp, convolve, convolve_vjp
 
 SEEDS = (0, 1, 2)

@@ -14,11 +14,11 @@ from markupsafe import escape
 from safetensors.numpy import load_file
 from typer.testing import CliRunner
 
-from doconv_conformance import junit
-from doconv_conformance.cases import select
+from doconv_conformance.cases.table import select
 from doconv_conformance.cli import app
-from doconv_conformance.judge import row
-from doconv_conformance.schemas import problem
+from doconv_conformance.protocol.schemas import problem
+from doconv_conformance.reports import junit
+from doconv_conformance.verdicts.judge import row
 
 CORE = ("--", sys.executable, "-m", "doconv_conformance.adapters.core")
 

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from doconv_conformance.cases import Case, select
-from doconv_conformance.diagnosis import Diagnosis, diagnose
+from doconv_conformance.cases.table import Case, select
+from doconv_conformance.diagnosis.diagnose import Diagnosis, diagnose
+from doconv_conformance.diagnosis.replay import answer
 from doconv_conformance.faults import CATALOGUE, Fault
 from doconv_conformance.faults.precision import PRECISION
-from doconv_conformance.judge import Result, judge, judged_exactly, row
-from doconv_conformance.reference import Numerics, expected
-from doconv_conformance.replay import answer
+from doconv_conformance.verdicts.bounds import Numerics, expected
+from doconv_conformance.verdicts.judge import Result, judge, judged_exactly, row
 
 Pairs = Sequence[tuple[Case, str]]
 Answers = tuple[list[Result], dict[tuple[str, str], dict[str, np.ndarray]]]

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from doconv_conformance import html
-from doconv_conformance.cases import select
-from doconv_conformance.judge import row
-from doconv_conformance.report import build
-from doconv_conformance.runner import Backend, Run, run_cases
+from doconv_conformance.cases.table import select
+from doconv_conformance.reports import html
+from doconv_conformance.reports.build import build
+from doconv_conformance.running.runner import Backend, Run, run_cases
+from doconv_conformance.verdicts.judge import row
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), "")
 CORE = Backend("core", (sys.executable, "-m", "doconv_conformance.adapters.core"))

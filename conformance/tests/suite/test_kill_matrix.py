@@ -7,9 +7,9 @@ import pytest
 from typer import Typer
 from typer.testing import CliRunner
 
-from doconv_conformance import kill_matrix
 from doconv_conformance.faults import CATALOGUE, Fault, FaultyPort
-from doconv_conformance.judge import judge, judged_exactly
+from doconv_conformance.maintenance import kill_matrix
+from doconv_conformance.verdicts.judge import judge, judged_exactly
 
 HONEST = Fault("honest", "makes no mistake", "nothing", {})
 PAGE = Path(__file__).parents[3] / "docs" / "kill-matrix.md"

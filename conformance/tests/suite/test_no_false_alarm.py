@@ -7,11 +7,11 @@ from itertools import islice
 import numpy as np
 
 from doconv_conformance.adapters.core import CorePort
-from doconv_conformance.cases import Case, select
-from doconv_conformance.judge import INACCURATE, judge
-from doconv_conformance.no_false_alarm import alarms, random_cases
-from doconv_conformance.reference import UNIT_ROUNDOFF, Expected, expected
-from doconv_conformance.session import Backend
+from doconv_conformance.cases.table import Case, select
+from doconv_conformance.maintenance.no_false_alarm import alarms, random_cases
+from doconv_conformance.protocol.session import Backend
+from doconv_conformance.verdicts.bounds import UNIT_ROUNDOFF, Expected, expected
+from doconv_conformance.verdicts.judge import INACCURATE, judge
 
 CORE = Backend("core", (sys.executable, "-m", "doconv_conformance.adapters.core"))
 TWICE = """

@@ -31,7 +31,7 @@ def test_a_backend_without_its_framework_says_how_to_install_it(package: str, fr
 
 def test_the_core_and_the_command_import_no_framework() -> None:
     code = (
-        "import sys, doconv_core, doconv_conformance.cli, doconv_conformance.runner;"
+        "import sys, doconv_core, doconv_conformance.cli, doconv_conformance.running.runner;"
         "sys.exit(', '.join({'torch', 'keras', 'tensorflow', 'jax', 'flax'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from doconv_conformance.cases import STAGES, select
-from doconv_conformance.judge import disagreements, summarise
-from doconv_conformance.runner import Run, run_cases
-from doconv_conformance.session import Backend
+from doconv_conformance.cases.table import STAGES, select
+from doconv_conformance.protocol.session import Backend
+from doconv_conformance.running.runner import Run, run_cases
+from doconv_conformance.verdicts.judge import disagreements, summarise
 
 PORTS = Path(__file__).parents[3] / "examples" / "ports"
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from doconv_conformance import session
-from doconv_conformance.cases import select
-from doconv_conformance.judge import summarise
-from doconv_conformance.runner import PATIENCE, Run, run_cases
-from doconv_conformance.session import Backend
+from doconv_conformance.cases.table import select
+from doconv_conformance.protocol import session
+from doconv_conformance.protocol.session import Backend
+from doconv_conformance.running.runner import PATIENCE, Run, run_cases
+from doconv_conformance.verdicts.judge import summarise
 
 # `outputs()` gives the core's honest answer to a request. The smoke case is answered honestly.
 SCRIPT = """

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from doconv_conformance.adapters.core import CorePort
-from doconv_conformance.support import BACKENDS, BEGIN, END, ask, column, parse, render
+from doconv_conformance.maintenance.support_table import BACKENDS, BEGIN, END, ask, column, parse, render
 
 README = Path(__file__).parents[3] / "README.md"
 
@@ -14,7 +14,9 @@ README = Path(__file__).parents[3] / "README.md"
 def test_the_readme_says_what_every_backend_declares() -> None:
     with ThreadPoolExecutor(2) as pool:
         declared = dict(zip(BACKENDS, map(column, pool.map(ask, BACKENDS.values())), strict=True))
-    assert parse(README.read_text()) == declared, f"run: python -m doconv_conformance.support {README}"
+    assert parse(README.read_text()) == declared, (
+        f"run: python -m doconv_conformance.maintenance.support_table {README}"
+    )
 
 
 def test_a_table_is_read_as_it_was_written() -> None:

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
-from doconv_conformance.judge import judge
-from doconv_conformance.training import LEARNING_RATE, TRAININGS, Training, expected
+from doconv_conformance.layer_checks.training import LEARNING_RATE, TRAININGS, Training, expected
+from doconv_conformance.verdicts.judge import judge
 from doconv_core.composition import compose, compose_vjp
 from doconv_core.convolution import convolve, convolve_vjp
 

@@ -13,13 +13,13 @@ import pytest
 from jsonschema import Draft202012Validator
 from safetensors.numpy import load_file, save_file
 
-from doconv_conformance import vectors
-from doconv_conformance.cases import cases, select
-from doconv_conformance.generator import draws
-from doconv_conformance.judge import summarise
-from doconv_conformance.offline import check_folder
-from doconv_conformance.schemas import problem, schema
-from doconv_conformance.session import hello_request, run_request
+from doconv_conformance.cases.generator import draws
+from doconv_conformance.cases.table import cases, select
+from doconv_conformance.protocol.schemas import problem, schema
+from doconv_conformance.protocol.session import hello_request, run_request
+from doconv_conformance.running import vectors
+from doconv_conformance.running.offline import check_folder
+from doconv_conformance.verdicts.judge import summarise
 
 CORE = (sys.executable, "-m", "doconv_conformance.adapters.core")
 PAIRS = [pair for pair in select(stage="groups") if pair[0].dtype == "float32"]
@@ -30,7 +30,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 
 def test_regenerating_gives_the_stored_bytes() -> None:
-    assert vectors.manifest() == vectors.stored(), "to store them afresh: python -m doconv_conformance.vectors"
+    assert vectors.manifest() == vectors.stored(), "to store them afresh: python -m doconv_conformance.running.vectors"
     assert problem(json.loads(vectors.stored()), "vectors") == ""
 
 

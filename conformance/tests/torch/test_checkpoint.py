@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import doconv_torch
-from doconv_conformance import generator
+from doconv_conformance.cases import generator
 from doconv_core import ConvGeometry, compose
 from doconv_torch import load_checkpoint, load_original, overparameterize, save_checkpoint
 

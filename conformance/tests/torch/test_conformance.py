@@ -2,9 +2,9 @@
 
 import pytest
 
-from doconv_conformance.cases import select
-from doconv_conformance.judge import disagreements
-from doconv_conformance.runner import Run, python_backend, run_cases
+from doconv_conformance.cases.table import select
+from doconv_conformance.running.runner import Run, python_backend, run_cases
+from doconv_conformance.verdicts.judge import disagreements
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from doconv_conformance.contract import GROUPED, SMALL, grouped_tensors, impulse_tensors
+from doconv_conformance.layer_checks.contract import GROUPED, SMALL, grouped_tensors, impulse_tensors
 from doconv_core import ConvGeometry
 from doconv_torch import DOConv2d, DOConvTranspose2d, fold, overparameterize
 

@@ -12,7 +12,7 @@ from torch.nn import functional
 from torch.nn.modules.conv import _ConvNd
 
 from conformance.tests.torch.architectures import MODELS, Conv2dSame
-from doconv_conformance.reference import UNIT_ROUNDOFF, gamma
+from doconv_conformance.verdicts.bounds import UNIT_ROUNDOFF, gamma
 from doconv_torch import DOConvMixin, fold, fold_state_dict, inspect_model, overparameterize
 
 STEPS, BATCH = 10, 16

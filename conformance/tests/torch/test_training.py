@@ -5,8 +5,8 @@ import pytest
 import torch
 
 import doconv_torch
-from doconv_conformance.judge import judge
-from doconv_conformance.training import LEARNING_RATE, TRAININGS, Training, expected
+from doconv_conformance.layer_checks.training import LEARNING_RATE, TRAININGS, Training, expected
+from doconv_conformance.verdicts.judge import judge
 from doconv_torch import DOConvMixin
 from doconv_torch._arrays import to_numpy, to_tensor
 

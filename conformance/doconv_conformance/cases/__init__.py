@@ -1,0 +1,1 @@
+"""What is asked: the table of cases and the numbers that fill them."""

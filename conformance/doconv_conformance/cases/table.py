@@ -1,0 +1,301 @@
+"""The table of cases: what is computed, on which numbers, and which porting mistakes each case was made to catch.
+
+A geometry stands once in `GEOMETRIES`; `cases()` crosses it with the kinds of numbers (exact integers, floats) and the types.
+In every geometry whatever could be confused differs: channels, groups, kernel axes, strides, paddings, dilations.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property
+
+import ml_dtypes
+import numpy as np
+
+from doconv_conformance.cases import draws
+from doconv_conformance.port import OPERATIONS
+from doconv_core.composition import identity
+from doconv_core.geometry import ConvGeometry
+
+VERSION = 1
+STAGES = ("compose", "forward", "groups", "dims", "transposed", "backward", "fold", "low-precision")
+LOW_PRECISION = ("bfloat16", "float16")
+DTYPES = {
+    "float64": np.dtype(np.float64),
+    "float32": np.dtype(np.float32),
+    "float16": np.dtype(np.float16),
+    "bfloat16": np.dtype(ml_dtypes.bfloat16),
+}
+# The largest magnitude a sum may reach so that integers stay exact in every order of summation.
+EXACT_LIMIT = {"float64": 2**53, "float32": 2**24, "float16": 2**11, "bfloat16": 2**8}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One geometry with one set of numbers.
+
+    Attributes:
+        name: readable, unique in the table.
+        family: "forward", "groups", "dims" or "transposed": the stage its forward belongs to.
+        geometry: the convolution.
+        batch: `N`.
+        input_size: the spatial size of `x`.
+        bias: whether there is one.
+        numbers: one of `draws.NUMBERS`: "integers" are exact cases, on which every right implementation gives the same values.
+        dtype: of the activations.
+        param_dtype: of the parameters.
+        catches: the mistakes it was made to catch, in words.
+        seed: another set of numbers for the same case.
+    """
+
+    name: str
+    family: str
+    geometry: ConvGeometry
+    batch: int
+    input_size: tuple[int, ...]
+    bias: bool
+    numbers: str
+    dtype: str
+    param_dtype: str
+    catches: tuple[str, ...] = ()
+    seed: int = 0
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    @property
+    def exact(self) -> bool:
+        """Whether every value must be equal; else a bound decides."""
+        return self.numbers == "integers"
+
+    @cached_property
+    def id(self) -> str:
+        """The name and a hash of everything that decides the numbers; it never changes its meaning."""
+        content = {
+            "version": VERSION, "geometry": self.geometry.to_json(), "batch": self.batch, "input_size": self.input_size,
+            "bias": self.bias, "numbers": self.numbers, "dtype": self.dtype, "param_dtype": self.param_dtype, "seed": self.seed,
+        }  # fmt: skip
+        digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        return f"{self.name}-{digest[:8]}"
+
+    @property
+    def operations(self) -> tuple[str, ...]:
+        """What is asked of it: a layer's start needs no second set of numbers, its fold none that show the arithmetic only."""
+        if self.numbers == "floats":
+            return OPERATIONS
+        return ("compose", "forward", "backward", "fold") if self.exact else ("compose", "forward", "backward")
+
+    def stage(self, operation: str) -> str:
+        """The stage that `operation` on this case belongs to."""
+        if self.dtype in LOW_PRECISION:
+            return "low-precision"
+        if operation in ("compose", "backward"):
+            return operation
+        return self.family if operation == "forward" else "fold"
+
+    @cached_property
+    def tensors(self) -> Mapping[str, np.ndarray]:
+        """`x`, `W`, `D_delta`, `bias`, `grad_y`, `weight` (a plain kernel to start from): canonical, in their types."""
+        g = self.geometry
+        shapes = {
+            "x": (self.batch, g.in_channels, *self.input_size),
+            "W": g.w_shape,
+            "D_delta": g.d_shape,
+            "bias": (g.out_channels,),
+            "grad_y": (self.batch, g.out_channels, *g.output_size(self.input_size)),
+            "weight": g.kernel_shape,
+        }
+        if not g.has_d:
+            del shapes["D_delta"]
+        if not self.bias:
+            del shapes["bias"]
+        return {name: self._draw(name, shape) for name, shape in shapes.items()}
+
+    def _draw(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        dtype = DTYPES[self.dtype if name in ("x", "grad_y") else self.param_dtype]
+        return draws.draw(
+            self.numbers, f"{self.id}/{name}/{self.seed}", name, shape, dtype=self.dtype, param_dtype=self.param_dtype,
+            identity=identity(self.geometry),
+        ).astype(dtype)  # fmt: skip
+
+    def inputs(self, operation: str) -> dict[str, np.ndarray]:
+        """The tensors that a port is given for `operation`."""
+        names = {
+            "compose": ("W", "D_delta"),
+            "forward": ("x", "W", "D_delta", "bias"),
+            "backward": ("x", "W", "D_delta", "bias", "grad_y"),
+            "fold": ("x", "W", "D_delta", "bias"),
+            "initialise": ("weight",),
+        }[operation]
+        return {name: self.tensors[name] for name in names if name in self.tensors}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of `GEOMETRIES`: the options are those of `ConvGeometry`."""
+
+    name: str
+    family: str
+    input_size: tuple[int, ...]
+    options: Mapping[str, object]
+    batch: int = 2
+    bias: bool = True
+    low_precision: bool = False
+    precision: tuple[str, ...] = ()
+    catches: tuple[str, ...] = ()
+
+
+def _row(
+    name: str,
+    family: str,
+    input_size: tuple[int, ...],
+    channels: tuple[int, int],
+    kernel: tuple[int, ...],
+    *,
+    batch: int = 2,
+    bias: bool = True,
+    low_precision: bool = False,
+    precision: str = "",
+    catches: str = "",
+    **options: object,
+) -> Row:
+    """`catches` names the mistakes, separated by semicolons; `precision` the numbers of its further low-precision cases."""
+    sizes = {"in_channels": channels[0], "out_channels": channels[1], "kernel_size": kernel}
+    mistakes = tuple(item.strip() for item in catches.split(";") if item)
+    return Row(
+        name, family, input_size, sizes | options, batch, bias, low_precision, tuple(precision.split()), mistakes
+    )
+
+
+GEOMETRIES = (
+    _row("plain-3x3", "forward", (5, 6), (3, 4), (3, 3), padding=1, low_precision=True,
+         precision="sums cancelling",
+         catches="W or D transposed; identity missing or doubled; D taken for D_delta; kernel flipped"),
+    _row("kernel-3x2", "forward", (6, 5), (2, 3), (3, 2), batch=1, low_precision=True,
+         precision="residual", catches="kernel axes swapped; taps in column-major order"),
+    _row("one-by-one", "forward", (4, 3), (3, 5), (1, 1), stride=(2, 1),
+         catches="a D where there is none; stride ignored by a pointwise shortcut"),
+    _row("one-channel", "forward", (5, 5), (1, 1), (3, 3), padding=1, bias=False,
+         catches="kernel flipped; a bias where there is none"),
+    _row("strides", "forward", (7, 8), (2, 3), (3, 3), stride=(2, 3), padding=((1, 1), (0, 0)), low_precision=True,
+         catches="strides swapped; stride applied to the wrong side of the padding"),
+    _row("padding-sides", "forward", (5, 6), (2, 3), (3, 3), padding=((0, 2), (1, 0)), low_precision=True,
+         catches="padding sides swapped; padding axes swapped; asymmetric padding made symmetric"),
+    _row("same-strided", "forward", (6, 7), (3, 2), (3, 4), stride=(2, 2), padding=((0, 1), (1, 2)),
+         catches="SAME of another framework; off-by-one crop"),
+    _row("dilation", "forward", (8, 9), (2, 3), (3, 2), dilation=(2, 3), padding=((2, 1), (0, 3)), low_precision=True,
+         catches="dilations swapped; dilation ignored in one axis; stride and dilation swapped"),
+    _row("reflect", "forward", (5, 6), (2, 3), (3, 3), padding=((2, 1), (1, 3)), padding_mode="reflect",
+         catches="zeros or edge values in place of reflection"),
+    _row("replicate", "forward", (4, 5), (2, 3), (3, 3), padding=((2, 1), (0, 3)), padding_mode="replicate",
+         catches="zeros in place of edge values"),
+    _row("circular", "forward", (4, 5), (2, 3), (3, 3), padding=((2, 1), (0, 3)), padding_mode="circular", stride=(1, 2),
+         catches="zeros or reflection in place of wrapping; sides of the wrap swapped"),
+    _row("d-mul-13", "forward", (5, 4), (2, 3), (3, 2), d_mul=13, low_precision=True,
+         catches="identity not tiled; surplus columns joined to the identity; tiles interleaved"),
+    _row("d-mul-8", "forward", (5, 4), (3, 2), (2, 2), d_mul=8, padding=((1, 0), (0, 1)),
+         catches="identity not tiled; tiles interleaved; only the first tile summed"),
+    _row("d-mul-7", "forward", (5, 4), (2, 3), (2, 2), d_mul=7,
+         catches="a partial tile joined to the identity"),
+    _row("groups-2", "groups", (4, 5), (4, 6), (3, 2), groups=2, padding=((1, 1), (0, 1)), low_precision=True,
+         precision="residual cancelling",
+         catches="interleaved groups; groups ignored; the original PyTorch and TensorFlow pairings"),
+    _row("groups-2-square", "groups", (4, 4), (4, 4), (2, 2), groups=2,
+         catches="the original pairings where C_in == C_out"),
+    _row("groups-3", "groups", (4, 5), (6, 9), (2, 3), groups=3, stride=(1, 2),
+         catches="D of the local channel used for every group; interleaved groups"),
+    _row("groups-narrow", "groups", (4, 5), (8, 4), (2, 2), groups=2, d_mul=5,
+         catches="C_in/G and C_out/G exchanged"),
+    _row("depthwise", "groups", (5, 4), (3, 3), (3, 3), groups=3, padding=((1, 0), (1, 1)), low_precision=True,
+         catches="rows of D in another order"),
+    _row("depthwise-times-2", "groups", (5, 6), (3, 6), (5, 3), groups=3, padding=((2, 2), (1, 1)), stride=(2, 1),
+         low_precision=True, precision="sums", catches="multiplier-major output channels"),
+    _row("depthwise-times-3", "groups", (4, 6), (2, 6), (2, 3), groups=2, d_mul=12, dilation=(1, 2),
+         catches="multiplier-major output channels; identity not tiled"),
+    _row("depthwise-reflect", "groups", (5, 4), (3, 3), (3, 3), groups=3, padding=((2, 1), (1, 1)), padding_mode="reflect",
+         catches="padding mode lost on the grouped path"),
+    _row("groups-one-by-one", "groups", (3, 4), (4, 6), (1, 1), groups=2, catches="groups ignored by a pointwise shortcut"),
+    _row("conv1d", "dims", (9,), (3, 4), (4,), stride=(2,), padding=((2, 1),), low_precision=True,
+         precision="sums residual", catches="1-D weights taken for 2-D"),
+    _row("conv1d-causal", "dims", (7,), (2, 3), (3,), padding=((4, 0),), dilation=(2,), groups=1,
+         catches="causal padding on the wrong side; padding not scaled by the dilation"),
+    _row("conv1d-replicate", "dims", (6,), (2, 3), (3,), padding=((1, 3),), padding_mode="replicate",
+         catches="zeros or reflection in place of edge values"),
+    _row("conv1d-circular", "dims", (6,), (4, 6), (4,), groups=2, padding=((3, 1),), padding_mode="circular", stride=(2,),
+         catches="zeros, reflection or edge values in place of wrapping; padding mode lost on the grouped path"),
+    _row("conv1d-groups", "dims", (8,), (4, 6), (3,), groups=2, d_mul=7, stride=(3,), padding=((1, 2),),
+         catches="interleaved groups in 1-D"),
+    _row("conv3d", "dims", (4, 3, 5), (2, 3), (2, 3, 2), stride=(1, 2, 1), padding=((1, 0), (1, 1), (0, 1)), batch=1,
+         catches="3-D axes permuted; taps not in row-major order"),
+    _row("conv3d-groups", "dims", (3, 4, 3), (4, 4), (3, 2, 1), groups=2, dilation=(1, 2, 1), padding=((1, 1), (0, 1), (0, 0)),
+         batch=1, catches="interleaved groups in 3-D; dilations permuted"),
+    _row("transposed-3x3", "transposed", (4, 3), (3, 2), (3, 3), transposed=True, padding=1, low_precision=True,
+         precision="sums cancelling", catches="kernel flipped; W taken as (C_out, C_in)"),
+    _row("transposed-strides", "transposed", (3, 4), (2, 3), (3, 2), transposed=True, stride=(2, 3),
+         output_padding=(1, 2), padding=((1, 1), (0, 0)), catches="output padding ignored or at the low end; strides swapped"),
+    _row("transposed-sides", "transposed", (4, 3), (2, 3), (4, 3), transposed=True, stride=(2, 1), padding=((2, 1), (0, 1)),
+         catches="cropped at the wrong side"),
+    _row("transposed-dilation", "transposed", (3, 4), (2, 3), (2, 3), transposed=True, dilation=(3, 2), stride=(1, 2),
+         catches="dilation ignored or swapped"),
+    _row("transposed-d-mul", "transposed", (3, 3), (3, 2), (2, 2), transposed=True, d_mul=9, stride=2,
+         catches="identity not tiled in the transposed layer"),
+    _row("transposed-groups", "transposed", (3, 4), (4, 6), (3, 2), transposed=True, groups=2, stride=(2, 1),
+         catches="interleaved groups; D per output channel"),
+    _row("transposed-1d", "transposed", (5,), (3, 2), (4,), transposed=True, stride=(3,), padding=((1, 1),),
+         output_padding=(2,), catches="output padding at the low end"),
+    _row("transposed-1d-sides", "transposed", (5,), (2, 3), (4,), transposed=True, stride=(3,), dilation=(2,),
+         padding=((2, 0),), output_padding=(1,),
+         catches="rows of output padding without bias; cropped at the wrong side; dilation ignored in the transposed layer"),
+    _row("transposed-3d", "transposed", (2, 3, 2), (2, 3), (2, 1, 3), transposed=True, stride=(2, 1, 2), batch=1,
+         catches="3-D axes permuted"),
+)  # fmt: skip
+
+
+TYPES = (("integers", "float32", "float32"), ("floats", "float32", "float32"), ("floats", "float64", "float64"))
+LOW_TYPES = tuple(
+    (numbers, dtype, param_dtype)
+    for dtype in LOW_PRECISION
+    for numbers, param_dtype in (("integers", "float32"), ("floats", "float32"), ("floats", dtype))
+)
+
+
+@cache
+def cases(seed: int = 0) -> tuple[Case, ...]:
+    """The whole table: each geometry with its numbers, in float32, float64 and, where marked, low precision."""
+    table = []
+    for row in GEOMETRIES:
+        geometry = ConvGeometry(**row.options)  # type: ignore[arg-type]  # checked by ConvGeometry itself
+        further = [(numbers, dtype, params) for numbers in row.precision for dtype in LOW_PRECISION
+                   for params in ("float32", *([dtype] if numbers != "sums" else []))]  # fmt: skip
+        for numbers, dtype, param_dtype in (*TYPES, *(LOW_TYPES if row.low_precision else ()), *further):
+            kind = {"integers": "exact", "floats": "float"}.get(numbers, numbers)
+            name = f"{row.name}-{kind}-{dtype}" + (f"-{param_dtype}" if param_dtype != dtype else "")
+            bias = row.bias and numbers not in draws.ROUNDED_ONCE  # a bias may be added after the rounding
+            catches = (draws.CATCHES[numbers],) if numbers in draws.CATCHES else row.catches
+            table.append(Case(name, row.family, geometry, row.batch, row.input_size, bias, numbers, dtype, param_dtype,
+                              catches, seed))  # fmt: skip
+    return tuple(table)
+
+
+def select(stage: str | None = None, case: str | None = None, seed: int = 0) -> list[tuple[Case, str]]:
+    """`(case, operation)` pairs in the order of the stages.
+
+    Args:
+        stage: one of `STAGES`, or None for all.
+        case: an id, or the beginning of one.
+        seed: of the numbers.
+
+    Raises:
+        ValueError: an unknown stage, or a case that is not in the table.
+    """
+    if stage is not None and stage not in STAGES:
+        raise ValueError(f"stage must be one of {', '.join(STAGES)}. Received: {stage!r}")
+    chosen = [item for item in cases(seed) if case is None or item.id.startswith(case)]
+    if not chosen:
+        raise ValueError(f"no case begins with that. Received: {case!r}")
+    pairs = [(item, operation) for operation in OPERATIONS for item in chosen if operation in item.operations]
+    pairs = [pair for pair in pairs if stage in (None, pair[0].stage(pair[1]))]
+    return sorted(pairs, key=lambda pair: STAGES.index(pair[0].stage(pair[1])))

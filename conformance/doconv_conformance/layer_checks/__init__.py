@@ -1,0 +1,1 @@
+"""Checks that the backends' own tests share."""

@@ -1,0 +1,1 @@
+"""How a program is asked: processes, sessions, schemas."""

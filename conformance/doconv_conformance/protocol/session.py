@@ -1,0 +1,178 @@
+"""A conversation with one port: hello, one request after the other, and its files."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from doconv_conformance.port import PROTOCOL
+from doconv_conformance.protocol.process import PortCrash, PortProcess, PortTimeout
+from doconv_conformance.protocol.schemas import problem
+from doconv_core.geometry import ConvGeometry
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A port that can be run: its name, its command, what its environment needs, and what installs it."""
+
+    name: str
+    command: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=dict)
+    install: str = ""
+
+
+class PortSession:
+    """A port with its folder of tensors: asks one operation at a time and starts the port again after a crash.
+
+    Args:
+        backend: the port.
+        folder: where inputs and outputs go; kept if given, else temporary (in memory where the platform has /dev/shm).
+        timeout: seconds for one answer.
+        start_timeout: seconds until the port has said hello.
+        memory_limit: bytes of resident memory after which the port is ended.
+
+    Raises:
+        PortCrash, PortTimeout: the port does not start, or does not say hello as the protocol wants.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        folder: Path | None = None,
+        *,
+        timeout: float = 60.0,
+        start_timeout: float = 180.0,
+        memory_limit: int = 8 * 2**30,
+    ) -> None:
+        self.backend, self.timeout, self.start_timeout = backend, timeout, start_timeout
+        self.memory_limit = memory_limit
+        self._temporary = None if folder else tempfile.mkdtemp(prefix="doconv-", dir=_memory_folder())
+        self.folder = folder or Path(self._temporary or "")
+        self._process: PortProcess | None = None
+        try:
+            self.hello = self._start()
+        except (PortCrash, PortTimeout):
+            self.close()
+            raise
+
+    def run(
+        self,
+        name: str,
+        operation: str,
+        geometry: ConvGeometry,
+        dtype: str,
+        param_dtype: str,
+        inputs: Mapping[str, np.ndarray],
+    ) -> tuple[str, str, dict[str, np.ndarray]]:
+        """Ask for one operation; returns `(status, reason, outputs)`.
+
+        The files are `<folder>/<name>/<operation>.{inputs,outputs}.safetensors`. An answer "ok" without a file of outputs that
+        can be read comes back as "error" with the reason.
+
+        Raises:
+            PortCrash, PortTimeout: as `PortProcess.ask`; the port starts again with the next call.
+        """
+        if self._process is None:
+            self._start()
+        assert self._process
+        source, target = file_pair(self.folder.resolve(), name, operation)
+        source.parent.mkdir(parents=True, exist_ok=True)
+        target.unlink(missing_ok=True)
+        save_file({key: np.ascontiguousarray(value) for key, value in inputs.items()}, source)
+        request = run_request(name, operation, geometry, dtype, param_dtype, str(source), str(target))
+        try:
+            answer = self._process.ask(request, self.timeout)
+            if wrong := problem(answer, "protocol", "result"):
+                raise PortCrash(f"answered what the protocol does not know: {wrong}")
+            if answer["id"] != request["id"]:
+                raise PortCrash(f"answered {answer['id']!r} when asked for {request['id']!r}")
+        except (PortCrash, PortTimeout):
+            self._stop()
+            raise
+        status, reason, outputs = answer["status"], answer.get("reason", ""), {}
+        if status == "ok":
+            largest = 2**20 + 64 * sum(value.nbytes for value in inputs.values())
+            try:
+                outputs = read_outputs(target, largest)
+            except ValueError as error:
+                status, reason = "error", f"answered ok, but {error}"
+        if self._temporary:
+            shutil.rmtree(source.parent, ignore_errors=True)
+        return status, reason, outputs
+
+    def close(self) -> None:
+        """End the port and remove its temporary folder."""
+        self._stop()
+        if self._temporary:
+            shutil.rmtree(self._temporary, ignore_errors=True)
+
+    def _start(self) -> dict[str, Any]:
+        self._process = PortProcess(self.backend.command, env=self.backend.env, memory_limit=self.memory_limit)
+        hello = self._process.ask(hello_request(), self.start_timeout)
+        if wrong := problem(hello, "protocol", "hello"):
+            raise PortCrash(f"said hello otherwise than the protocol wants: {wrong}")
+        if PROTOCOL not in hello["protocol"]:
+            raise PortCrash(f"does not speak protocol {PROTOCOL}, only {', '.join(map(str, hello['protocol']))}")
+        return hello
+
+    def _stop(self) -> None:
+        if self._process:
+            self._process.close()
+        self._process = None
+
+
+def hello_request() -> dict[str, Any]:
+    """The first message to a port."""
+    return {"type": "hello", "protocol": PROTOCOL}
+
+
+def run_request(
+    name: str, operation: str, geometry: ConvGeometry, dtype: str, param_dtype: str, inputs: str, outputs: str
+) -> dict[str, Any]:
+    """The message that asks for one operation."""
+    return {
+        "type": "run", "id": f"{name}/{operation}", "operation": operation, "dtype": dtype, "param_dtype": param_dtype,
+        "geometry": geometry.to_json(), "inputs": inputs, "outputs": outputs,
+    }  # fmt: skip
+
+
+def file_pair(folder: Path, name: str, operation: str) -> tuple[Path, Path]:
+    """Where the inputs and the outputs of one operation lie in a folder."""
+    return (
+        folder / name / f"{operation}.inputs.safetensors",
+        folder / name / f"{operation}.outputs.safetensors",
+    )
+
+
+def read_outputs(path: Path, largest: int) -> dict[str, np.ndarray]:
+    """The tensors of a port's outputs.
+
+    Raises:
+        ValueError: no file, not a regular one, one of more than `largest` bytes, or not safetensors.
+    """
+    try:
+        status = path.lstat()
+    except OSError:
+        raise ValueError(f"wrote no file {path.name}") from None
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError(f"{path.name} is a {'symbolic link' if stat.S_ISLNK(status.st_mode) else 'special file'}")
+    if status.st_size > largest:
+        raise ValueError(f"{path.name} has {status.st_size} bytes, more than the {largest} that its tensors can need")
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path.name} is not a safetensors file that can be read: {str(error)[:200]}") from error
+
+
+def _memory_folder() -> str | None:
+    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None

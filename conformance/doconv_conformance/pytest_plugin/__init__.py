@@ -1,0 +1,1 @@
+"""`pytest --pyargs doconv_conformance`: the cases as tests of a port."""

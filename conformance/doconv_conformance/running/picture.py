@@ -1,0 +1,181 @@
+"""A real picture through a small over-parameterized network, on every backend, unfolded and folded.
+
+Each layer of the network is asked of the port as one operation, its output goes through ReLU and into the next. The reference
+does the same in float64. What the ports may differ by is carried along: ReLU does not enlarge an error, a convolution passes on
+at most `conv(error, |W'|)`, and each layer adds the bound of its own rounding (`reference`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from doconv_conformance.cases import generator
+from doconv_conformance.protocol.process import PortCrash, PortTimeout
+from doconv_conformance.protocol.session import PortSession
+from doconv_conformance.running.runner import numerics_of
+from doconv_conformance.verdicts.bounds import UNIT_ROUNDOFF, Expected, Numerics, gamma
+from doconv_conformance.verdicts.judge import Result, judge
+from doconv_core import ConvGeometry, compose, convolve
+
+DTYPE = np.dtype(np.float32)
+LAYERS = (
+    ("DO-Conv 3x3", ConvGeometry(in_channels=3, out_channels=8, kernel_size=(3, 3), padding=((1, 1), (1, 1)))),
+    (
+        "DO-GConv 3x5, strides 2 and 3",
+        ConvGeometry(
+            in_channels=8, out_channels=12, kernel_size=(3, 5), groups=2, stride=(2, 3), padding=((1, 0), (2, 1))
+        ),
+    ),
+    (
+        "DO-DConv 5x5, multiplier 2",
+        ConvGeometry(in_channels=12, out_channels=24, kernel_size=(5, 5), groups=12, padding=((2, 2), (2, 2))),
+    ),
+    ("1x1", ConvGeometry(in_channels=24, out_channels=6, kernel_size=(1, 1))),
+)
+
+STEPS = 2 * len(LAYERS)
+
+
+@dataclass
+class Maps:
+    """The feature maps that a port computed, and how far they are from the reference's in units of `u * a`."""
+
+    backend: str
+    folded: bool
+    features: np.ndarray
+    difference: np.ndarray
+
+
+@dataclass
+class PictureRun:
+    """The picture, the names of the ports, the rows of the report, and the feature maps of every port that computed them."""
+
+    picture: np.ndarray
+    order: Sequence[str]
+    results: list[Result] = field(default_factory=list)
+    maps: list[Maps] = field(default_factory=list)
+    references: dict[float, Expected] = field(default_factory=dict)
+
+    def reference(self, numerics: Numerics) -> Expected:
+        """`reference` of the picture, computed once for every kind of arithmetic."""
+        u = numerics.unit_roundoff(str(DTYPE))
+        if u not in self.references:
+            self.references[u] = reference(self.picture, numerics)
+        return self.references[u]
+
+
+def load_picture(path: Path) -> np.ndarray:
+    """A picture file as `(1, 3, height, width)` float32 in [0, 1].
+
+    Raises:
+        ValueError: the file is missing, is no picture, or is smaller than 32 x 32.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            pixels = np.asarray(image.convert("RGB"), np.float32) / 255
+    except OSError as error:
+        raise ValueError(f"cannot read a picture from {path}: {error}") from error
+    if min(pixels.shape[:2]) < 32:
+        raise ValueError(
+            f"the picture must be at least 32 x 32. Received: {pixels.shape[1]} x {pixels.shape[0]} in {path}"
+        )
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1)[None])
+
+
+def parameters(geometry: ConvGeometry, name: str) -> dict[str, np.ndarray]:
+    """Random `W`, `D_delta` and bias of a layer, scaled so that features keep the size of their inputs."""
+    fan_in = geometry.w_shape[1] * geometry.taps
+    tensors = {"W": generator.floats(f"picture/{name}/W", geometry.w_shape) * (3 / fan_in) ** 0.5}
+    tensors["bias"] = generator.floats(f"picture/{name}/bias", (geometry.out_channels,)) * 0.1
+    if geometry.has_d:
+        tensors["D_delta"] = generator.floats(f"picture/{name}/D_delta", geometry.d_shape) * 0.2
+    return {key: value.astype(DTYPE) for key, value in tensors.items()}
+
+
+def send_picture(session: PortSession, run: PictureRun, progress: Callable[[], None] = lambda: None) -> None:
+    """The network on one port, unfolded and folded: adds a row each to `run`, and the feature maps.
+
+    Args:
+        session: with the port.
+        run: what other ports have added to, perhaps from other threads.
+        progress: called after each layer, `STEPS` times at most.
+    """
+    for folded in (False, True):
+        run.results.append(_run_network(session, run, folded, progress))
+
+
+def compare_maps(run: PictureRun) -> None:
+    """Add a row for every two ports that computed the network."""
+    run.maps.sort(key=lambda maps: (run.order.index(maps.backend), maps.folded))
+    for index, first in enumerate(run.maps):
+        for second in run.maps[index + 1 :]:
+            if first.backend != second.backend and first.folded == second.folded:
+                run.results.append(_compare(run, first, second))
+
+
+def reference(picture: np.ndarray, numerics: Numerics) -> Expected:
+    """The network's output in float64, with the bound carried through all layers and the scale of its last layer."""
+    x, error = picture.astype(np.float64), np.zeros(picture.shape)
+    scale = error
+    u = numerics.unit_roundoff(str(DTYPE))
+    for position, (name, geometry) in enumerate(LAYERS):
+        tensors = {key: value.astype(np.float64) for key, value in parameters(geometry, name).items()}
+        kernel = compose(tensors["W"], tensors.get("D_delta"), geometry)
+        size = compose(np.abs(tensors["W"]), np.abs(tensors["D_delta"]) if geometry.has_d else None, geometry)
+        chain = geometry.taps * geometry.w_shape[1] + geometry.d_mul + 2
+        scale = convolve(np.abs(x) + error, size, np.abs(tensors["bias"]), geometry)
+        error = convolve(error, np.abs(kernel), None, geometry) + gamma(chain, u) * scale
+        x = convolve(x, kernel, tensors["bias"], geometry)
+        if position < len(LAYERS) - 1:
+            x = np.maximum(x, 0)
+    return Expected(x, error, UNIT_ROUNDOFF[str(DTYPE)] * scale, DTYPE)
+
+
+def _run_network(session: PortSession, run: PictureRun, folded: bool, progress: Callable[[], None]) -> Result:
+    operation, x = "fold" if folded else "forward", run.picture
+    try:
+        for position, (name, geometry) in enumerate(LAYERS):
+            inputs = {"x": x, **parameters(geometry, name)}
+            status, reason, outputs = session.run(
+                f"picture-{position}", operation, geometry, "float32", "float32", inputs
+            )
+            progress()
+            if status != "ok" or "y" not in outputs:
+                return _row(
+                    session.backend.name, folded, {"verdict": "crashed", "reason": f"{name}: {reason or status}"}
+                )
+            x = outputs["y"] if position == len(LAYERS) - 1 else np.maximum(outputs["y"], 0)
+    except (PortCrash, PortTimeout) as failure:
+        return _failed(session.backend.name, folded, failure)
+    want = run.reference(numerics_of(session.hello))
+    judgement = judge({"y": want}, {"y": x}, exact=False)
+    if x.shape == want.value.shape:
+        run.maps.append(Maps(session.backend.name, folded, x, (x - want.value) / want.scale))
+    return _row(session.backend.name, folded, judgement)
+
+
+def _compare(run: PictureRun, first: Maps, second: Maps) -> Result:
+    want = run.reference(Numerics())
+    wanted = Expected(second.features.astype(np.float64), 2 * want.bound, want.scale, DTYPE)
+    return _row(
+        f"{first.backend}~{second.backend}", first.folded, judge({"y": wanted}, {"y": first.features}, exact=False)
+    )
+
+
+def _failed(backend: str, folded: bool, failure: Exception) -> Result:
+    verdict = "timeout" if isinstance(failure, PortTimeout) else "crashed"
+    return _row(backend, folded, {"verdict": verdict, "reason": str(failure)})
+
+
+def _row(backend: str, folded: bool, judgement: dict) -> Result:
+    # The reference's bound covers four layers; `r` is in the unit of the last and says nothing of one sum's accuracy.
+    if judgement["verdict"] == "inaccurate":
+        judgement = judgement | {"verdict": "within_bound"}
+    operation = "fold" if folded else "forward"
+    return Result(backend, "picture", operation, operation, "float32", "float32", **judgement)
