@@ -7,8 +7,10 @@ and, for cases that only a bound decides, other arithmetic than the port declare
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from doconv_conformance.diagnosis.hypotheses import arithmetics, hypotheses, wit
 from doconv_conformance.diagnosis.replay import LEAST_CASES, Explanation, Row, cover
 from doconv_conformance.diagnosis.terms import terms
 from doconv_conformance.faults import CATALOGUE, Fault
+from doconv_conformance.running.runner import Run, numerics_of
 from doconv_conformance.verdicts.bounds import Numerics
 from doconv_conformance.verdicts.judge import Result, judge
 
@@ -59,6 +62,30 @@ class Diagnosis:
         """For the JSON report."""
         report = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "fault"}
         return report | {"cases": [list(pair) for pair in self.cases], "detail": list(self.detail)}
+
+
+def diagnose_run(
+    run: Run, *, ask: bool = False, timeout: float = 60.0, say: Callable[[str], None] = lambda text: None
+) -> list[Diagnosis]:
+    """What one port's mismatches are; a fault of the diagnosis itself is a diagnosis that says so, never an error.
+
+    Args:
+        run: of the port, with its answers.
+        ask: whether the port can be asked further questions.
+        timeout: seconds for one answer.
+        say: called with a few words on what is being tried.
+    """
+    try:
+        return diagnose(run.results, run.outputs, numerics_of(run.hello))
+    except Exception as error:  # the report must not be lost by a mistake in here
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{Path(frame.filename).name}, line {frame.lineno}"
+        rows = tuple((row.case, row.operation) for row in run.results if row.verdict == "mismatch")
+        return [Diagnosis(
+            "unknown", "unknown", "the failures were not diagnosed: the diagnosis itself failed",
+            "the rows below; please report the failure of the diagnosis", rows, len(rows),
+            (f"{type(error).__name__}: {error} ({where})",),
+        )]  # fmt: skip
 
 
 def diagnose(

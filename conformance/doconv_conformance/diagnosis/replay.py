@@ -44,6 +44,11 @@ class Row:
         self._digest = _digest(got, self.want) if self.exact else b""
 
     @property
+    def finite(self) -> bool:
+        """Whether there is no NaN and no infinity in the outputs."""
+        return all(np.isfinite(value.astype(np.float64)).all() for value in self.got.values())
+
+    @property
     def key(self) -> tuple[str, str]:
         """`(case id, operation)`."""
         return self.case.id, self.operation
