@@ -116,6 +116,10 @@ class Asker:
             return None
         return outputs if status == "ok" else None
 
+    def restart(self) -> None:
+        """End the port; the next question goes to a fresh process."""
+        self.session.restart()
+
     @property
     def supports(self) -> Sequence[str]:
         """The operations that the port declares."""

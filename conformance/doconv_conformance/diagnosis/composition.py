@@ -169,7 +169,11 @@ def scaled_parts(search: _Search, case: Case, question: Question, got: Tensors) 
 
 def factors(e: Fraction | int, d: Fraction | int) -> Fault:
     """A composition with factors on its two parts."""
-    words = f"composes {e} * W E^T + {d} * (D_delta o W)"
+    words = f"counts the identity's part {e} times and D_delta {d} times"
+    if e == 1:
+        words = f"counts D_delta {d} times"
+    elif d == 1:
+        words = f"counts the identity's part {e} times"
     hooks = {"identity": lambda g: float(e) * identity(g), "delta": lambda g: float(d)}
     return Fault(f"factors-{e}-{d}", words, "the residual form W E^T + D_delta o W", hooks)
 

@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 
 from doconv_conformance.cases.table import STAGES, Case, cases
+from doconv_conformance.diagnosis import rounding, state
 from doconv_conformance.diagnosis.agreement import reproduces
-from doconv_conformance.diagnosis.asking import Asker
+from doconv_conformance.diagnosis.asking import Asker, Spent
 from doconv_conformance.diagnosis.hypotheses import arithmetics, hypotheses, within
-from doconv_conformance.diagnosis.measured import Finding, measure
+from doconv_conformance.diagnosis.measured import Finding, Measured, measure
 from doconv_conformance.diagnosis.planted import joined
 from doconv_conformance.diagnosis.replay import LEAST_CASES, Explanation, Row, cover
 from doconv_conformance.diagnosis.terms import terms
@@ -133,8 +134,8 @@ def diagnose(
     structure = [row for row in rows if _decides_structure(row)] or [
         row for row in rows if row.case.numbers == "floats"
     ]
-    if asker is not None and any(row.failed for row in structure):
-        return _by_asking(rows, structure, asker, say, catalogue, failing)
+    if asker is not None and any(row.failed for row in rows):
+        return _by_asking(rows, structure, asker, say, catalogue, failing, numerics)
     explained = _explained(structure, catalogue, hypotheses)
     rows = _note(explained, rows, failing, found)
     # What is wrong there and has no name is wrong in the other types, too; only what is right there is left to explain.
@@ -149,34 +150,61 @@ def diagnose(
 
 def _by_asking(
     rows: Sequence[Row], structure: Sequence[Row], asker: Asker, say: Callable[[str], None], catalogue: Sequence[Fault],
-    failing: int,
+    failing: int, numerics: Numerics,
 ) -> list[Diagnosis]:  # fmt: skip
-    """What is measured, then the rows of the other types that it explains, then what is left."""
-    measured = measure(structure, asker, say, catalogue)
-    found, taken = list[Diagnosis](), set[tuple[str, str]]()
-    left = [row for row in rows if row.failed]
-    for item in measured.findings:
-        others = [other for other in measured.findings if other is not item]
-        mine = [row for row in left if item.active(row) and _reproduced(measured.findings, row) and not _reproduced(others, row)]
-        taken |= {row.key for row in mine}
-        name = "+".join(fault.name for fault in item.faults)
-        look_at = "; ".join(dict.fromkeys(fault.look_at for fault in item.faults))
-        kind = "catalogue" if all(fault in set(catalogue) for fault in item.faults) else "measured"
-        where = f" ({item.stage})" if item.stage not in ("compose", "forward") else ""
+    """State first; then what is measured of the structure; then, of rows whose structure is right, the arithmetic."""
+    found, taken, facts = list[Diagnosis](), set[tuple[str, str]](), list[str]()
+
+    def claim(kind: str, name: str, words: str, look_at: str, mine: Sequence[Row], detail: Sequence[str], fault: Fault | None) -> None:
+        taken.update(row.key for row in mine)
         found.append(Diagnosis(
-            kind, name, f"the failures are consistent with a port that {item.words}", look_at,
-            tuple(row.key for row in mine), failing, detail=(f"found in {item.stage}{where and ''}",), fault=joined(item.faults),
+            kind, name, f"the failures are consistent with a port that {words}", look_at, tuple(row.key for row in mine), failing,
+            tuple(detail), fault,
         ))  # fmt: skip
-    unknown = [row for row in left if row.key not in taken]
+
+    wrong = [row for row in rows if row.failed]
+    measured = Measured()
+    try:
+        say("asking the same again")
+        words, seen = state.depends(rows, sorted(wrong, key=_size), asker)
+        if words:
+            claim("measured", "state", words, "what is kept between questions: caches, buffers, globals", wrong, seen, None)
+            return found
+        measured = measure(structure, asker, say, catalogue)
+        for item in measured.findings:
+            others = [other for other in measured.findings if other is not item]
+            mine = [
+                row for row in wrong
+                if item.active(row) and _reproduced(measured.findings, row) and not _reproduced(others, row)
+            ]  # fmt: skip
+            name = "+".join(fault.name for fault in item.faults)
+            look_at = "; ".join(dict.fromkeys(fault.look_at for fault in item.faults))
+            kind = "catalogue" if all(fault in set(catalogue) for fault in item.faults) else "measured"
+            claim(kind, name, item.words, look_at, mine, (f"found in {item.stage}",), joined(item.faults))
+        spoilt = {(row.case.geometry, row.operation) for rows_ in measured.unknown.values() for row in rows_}
+        left = [row for row in rows if row.key not in taken and (row.case.geometry, row.operation) not in spoilt]
+        if any(row.failed for row in left):
+            claims, facts = rounding.explain(left, lambda row: _planted(measured.findings, row), asker, numerics, catalogue, say)
+            for one in claims:
+                kind = "catalogue" if one.fault in set(catalogue) else "measured"
+                claim(kind, one.name, one.words, one.look_at, one.rows, facts, one.fault)
+    except Spent:
+        facts.append("the time for questions was over")
+    unknown = [row for row in wrong if row.key not in taken]
     if unknown:
-        facts = [line for lines in measured.facts.values() for line in lines]
-        found.append(_unknown(unknown, failing, facts))
+        facts = [line for lines in measured.facts.values() for line in lines] + facts
+        item = _unknown(unknown, failing, facts)
+        first = len(unknown) > max((len(diagnosis.cases) for diagnosis in found), default=0)
+        found.insert(0 if first else len(found), item)
     return found
 
 
+def _planted(findings: Sequence[Finding], row: Row) -> list[Fault]:
+    return [fault for item in findings if item.active(row) for fault in item.faults if fault.where(row.case.geometry)]
+
+
 def _reproduced(findings: Sequence[Finding], row: Row) -> bool:
-    faults = [fault for item in findings if item.active(row) for fault in item.faults if fault.where(row.case.geometry)]
-    return reproduces(faults, row)
+    return reproduces(_planted(findings, row), row)
 
 
 def _explained(

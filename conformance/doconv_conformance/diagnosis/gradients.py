@@ -280,7 +280,7 @@ def facts(ask: Ask, case: Case, known: Sequence[Fault]) -> list[str]:
     question = random_question(case, 1)
     got, right = ask("backward", question), _planted(known, question)
     if got is None or right is None:
-        return ["backward cannot be asked further"]
+        return ["backward answers nothing there"] if got is None else []
     lines = []
     wrong = [name for name in OUTPUTS if name in right and not same(_only(got, name), _only(right, name))]
     for name in wrong:

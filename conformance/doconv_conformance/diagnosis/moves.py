@@ -20,7 +20,7 @@ AXES = ("first", "second", "third")
 TENSORS = {"W": "W", "D_delta": "D", "kernel": "the composed kernel", "delta_W": "W in the product with D_delta",
            "identity_W": "W in its product with the identity", "grad_W": "the gradient of W",
            "grad_D_delta": "the gradient of D_delta", "grad_kernel": "the gradient of the composed kernel",
-           "grad_x": "the gradient of x", "grad_bias": "the gradient of the bias", "x": "x", "y": "y", "bare": "y, before the bias,", "bias": "the bias", "conv_kernel": "the kernel that it convolves with",
+           "grad_x": "the gradient of x", "grad_bias": "the gradient of the bias", "x": "x", "y": "y", "bare": "the output before the bias", "bias": "the bias", "conv_kernel": "the kernel that it convolves with",
            "grad_x_kernel": "the kernel that the gradient of x is made of", "grad_delta_D": "D in the gradient of W",
            "grad_delta_W": "W in the gradient of D_delta"}  # fmt: skip
 ORDERS = {"W": ("C_out", "C_in/G", "S"), "D_delta": ("C_in", "K", "S")}

@@ -92,6 +92,7 @@ class MeasuredPort(FaultyPort):
     - `delta_W(W, g)`, `identity_W(W, g)`: `W` as one part of the composition reads it;
     - `bare(y, g)`: the output before the bias is added;
     - `conv_kernel(kernel, g)`: the composed kernel as the convolution reads it, which `compose` and `fold` do not show;
+    - `out_weight(weight, inputs, g)`, `out_bias`, `out_y`: one output of `fold` alone;
     - `grad_x_kernel(kernel, g)`: the kernel that the gradient of `x` is made of;
     - `grad_parts(identity, delta)`: factors of the two parts of the gradient of `W`; `grad_rows(g)`: rows of `D` in the gradients;
     - `grad_delta_D(D, g)`, `grad_delta_W(W, g)`: `D` in the gradient of `W`, `W` in the gradient of `D`.
@@ -157,6 +158,14 @@ class MeasuredPort(FaultyPort):
         if want != inputs["grad_y"].shape[2:]:
             raise ValueError(f"the gradient must have the spatial shape {want}")
         return super().backward(geometry, inputs)
+
+    def fold(self, geometry: ConvGeometry, inputs: Tensors) -> Tensors:
+        outputs = super().fold(geometry, inputs)
+        for hook, name in (("out_weight", "weight"), ("out_bias", "bias"), ("out_y", "y")):
+            if hook in self.hooks and name in outputs:
+                changed = np.asarray(self.hooks[hook](outputs[name], inputs, geometry))
+                outputs[name] = np.ascontiguousarray(changed).astype(outputs[name].dtype)
+        return outputs
 
     def _options(self, name: str, g: ConvGeometry) -> Options:
         options = Options.of(g)

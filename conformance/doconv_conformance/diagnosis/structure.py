@@ -17,6 +17,8 @@ from doconv_conformance.faults.convolution import BIASES
 from doconv_conformance.faults.faulty_port import Fault
 from doconv_conformance.faults.gradients import FOLDING, STARTS
 from doconv_conformance.port import Tensors
+from doconv_core.composition import sum_tiles
+from doconv_core.geometry import ConvGeometry
 
 Fits = list[tuple[Fault, ...]]
 
@@ -81,16 +83,21 @@ def elementwise(got: Tensors, right: Tensors | None) -> list[Fault]:
         return Fault(f"output-{name}", words, "what is done to the output after the convolution",
                      {"result": lambda y, kernel, inputs, g: change(y)})  # fmt: skip
 
-    return [
-        of("relu", "takes 0 for negative outputs", lambda y: np.maximum(y, 0)),
-        of("absolute", "gives the absolute values of the outputs", np.abs),
-        of("offset", f"adds {offset:.6g} to every output", lambda y: y + offset),
-        of("clip", f"limits the outputs to [{low:.6g}, {high:.6g}]", lambda y: np.clip(y, low, high)),
-        of("clip-high", f"limits the outputs to at most {high:.6g}", lambda y: np.minimum(y, high)),
-        of("clip-low", f"limits the outputs to at least {low:.6g}", lambda y: np.maximum(y, low)),
-        of("square", "squares the outputs", np.square),
-        of("minus-relu", "takes 0 for positive outputs", lambda y: np.minimum(y, 0)),
+    changes: list[tuple[str, str, Callable[[np.ndarray], np.ndarray]]] = [
+        ("relu", "takes 0 for negative outputs", lambda y: np.maximum(y, 0)),
+        ("absolute", "gives the absolute values of the outputs", np.abs),
+        ("offset", f"adds {offset:.6g} to every output", lambda y: y + offset),
+        ("clip", f"limits the outputs to [{low:.6g}, {high:.6g}]", lambda y: np.clip(y, low, high)),
+        ("clip-high", f"limits the outputs to at most {high:.6g}", lambda y: np.minimum(y, high)),
+        ("clip-low", f"limits the outputs to at least {low:.6g}", lambda y: np.maximum(y, low)),
+        ("square", "squares the outputs", np.square),
+        ("minus-relu", "takes 0 for positive outputs", lambda y: np.minimum(y, 0)),
     ]
+    found = [of(name, words, change) for name, words, change in changes]
+    for name, words, change in changes:
+        found.append(Fault(f"bare-{name}", f"{words}, before it adds the bias", "what is done to the result of the convolution",
+                           {"bare": lambda y, g, change=change: change(y)}))  # fmt: skip
+    return found
 
 
 def limited(got: Tensors, right: Tensors | None) -> list[Fault]:
@@ -173,17 +180,68 @@ def folds() -> tuple[Fault, ...]:
 
 
 def _folded() -> list[Fault]:
-    """The folded weight alone is moved; the output may follow it."""
+    """The folded weight or bias is moved, with the output that follows from it, or alone."""
     found = []
+
+    def add(name: str, fault: Fault, hook: str, words: str, change: Callable[..., np.ndarray]) -> None:
+        found.append(Fault(f"fold-{name}-{fault.name}", f"{words}: it {fault.words}", fault.look_at, {hook: change}, fault.where))
+
     for fault in moves.of_kernel("kernel"):
         hook = fault.hooks["kernel"]
-        found.append(Fault(f"fold-{fault.name}", f"folds a weight that is not the composed kernel: it {fault.words}", fault.look_at,
-                           {"folded": lambda kernel, inputs, g, hook=hook: np.ascontiguousarray(hook(kernel, g)).astype(kernel.dtype)}))  # fmt: skip
+        add("weight-alone", fault, "out_weight", "folds a weight that is not the kernel of its own output",
+            lambda weight, inputs, g, hook=hook: hook(weight, g))  # fmt: skip
+        add("weight", fault, "folded", "folds and uses a weight that is not the composed kernel",
+            lambda kernel, inputs, g, hook=hook: np.ascontiguousarray(hook(kernel, g)).astype(kernel.dtype))  # fmt: skip
     for fault in moves.of_bias("bias"):
         hook = fault.hooks["bias"]
-        found.append(Fault(f"fold-{fault.name}", f"folds another bias: it {fault.words}", fault.look_at,
-                           {"folded_bias": lambda bias, g, hook=hook: np.ascontiguousarray(hook(bias, g)).astype(bias.dtype)}))  # fmt: skip
+        add("bias-alone", fault, "out_bias", "folds a bias that its own output does not show",
+            lambda bias, inputs, g, hook=hook: hook(bias, g))  # fmt: skip
+        add("bias", fault, "folded_bias", "folds and uses another bias",
+            lambda bias, g, hook=hook: np.ascontiguousarray(hook(bias, g)).astype(bias.dtype))  # fmt: skip
+    for fault in moves.of_activations("y"):
+        hook = fault.hooks["y"]
+        add("y", fault, "out_y", "gives another output for the folded layer than forward does", lambda y, inputs, g, hook=hook: hook(y, g))
+
+    def without_bias(y: np.ndarray, inputs: Tensors, g: ConvGeometry) -> np.ndarray:
+        bias = inputs.get("bias")
+        return y if bias is None else y - bias.astype(np.float64).reshape(-1, *[1] * g.spatial_rank)
+
+    def with_bias(y: np.ndarray, inputs: Tensors, g: ConvGeometry) -> np.ndarray:
+        return 2 * y.astype(np.float64) - without_bias(y, inputs, g)
+
+    def bare_weight(weight: np.ndarray, inputs: Tensors, g: ConvGeometry) -> np.ndarray:
+        return sum_tiles(inputs["W"].astype(np.float64), g).reshape(g.kernel_shape)
+
+    look_at = "what the folded layer computes"
+    found += [
+        Fault("fold-y-without-bias", "leaves the bias out of the output of the folded layer", look_at, {"out_y": without_bias}),
+        Fault("fold-y-bias-twice", "adds the bias twice in the output of the folded layer", look_at, {"out_y": with_bias}),
+        Fault("fold-weight-without-delta", "folds W E^T without D_delta, though its own output has it", look_at, {"out_weight": bare_weight}),
+    ]
     return found
+
+
+def fold_fits(ask: Ask, case: Case, known: Sequence[Fault]) -> Fits:
+    """Sets of faults of the outputs of `fold`: one, or one for each output that is wrong."""
+    question = random_question(case, 1)
+    got, right = ask("fold", question), _planted(known, question, "fold")
+    if got is None or right is None:
+        return []
+    usable = [fault for fault in (*folds(), *biases()) if fault.where(case.geometry)]
+    answers = [(fault, _planted((*known, fault), question, "fold")) for fault in usable]
+    found: Fits = [(fault,) for fault, planted in answers if same(got, planted)]
+    if found:
+        return found
+    each: Fits = [()]
+    for name, hook in (("weight", "out_weight"), ("bias", "out_bias"), ("y", "out_y")):
+        if name not in right or (name in got and same({name: got[name]}, {name: right[name]})):
+            continue
+        of_name = [
+            fault for fault, planted in answers
+            if hook in fault.hooks and planted is not None and name in got and same({name: got[name]}, {name: planted[name]})
+        ]  # fmt: skip
+        each = [(*before, fault) for before in each for fault in of_name[:4]]
+    return [fit for fit in each if fit]
 
 
 def start_fits(row: Row) -> Fits:
