@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from doconv_conformance.cases.table import DTYPES, Case
+from doconv_conformance.cases.table import DTYPES, LOW_PRECISION, Case
 from doconv_conformance.port import Tensors
 from doconv_conformance.protocol.process import PortCrash, PortTimeout
 from doconv_conformance.protocol.session import PortSession
@@ -58,8 +58,9 @@ class Question:
         return Question(self.geometry, left, self.dtype, self.param_dtype)
 
 
-def random_question(case: Case, seed: int, *, high: int = 3) -> Question:
-    """A case's sizes with other small integers."""
+def random_question(case: Case, seed: int) -> Question:
+    """A case's sizes and types with other small integers, so small that every sum is exact in the type."""
+    high = 1 if case.dtype in LOW_PRECISION else 3
     rng = np.random.default_rng([seed, *case.id.encode()])
     tensors = {
         name: rng.integers(-high, high + 1, tensor.shape).astype(np.float64) for name, tensor in case.tensors.items()
@@ -102,10 +103,14 @@ class Asker:
             self._known[key] = self.afresh(operation, question)
         return self._known[key]
 
-    def afresh(self, operation: str, question: Question) -> Tensors | None:
-        """The same, asked again."""
+    def check(self) -> None:
+        """Raises `Spent` where no time is left."""
         if time.monotonic() - self.began > self.seconds:
             raise Spent
+
+    def afresh(self, operation: str, question: Question) -> Tensors | None:
+        """The same, asked again."""
+        self.check()
         self.asked += 1
         try:
             status, _, outputs = self.session.run(

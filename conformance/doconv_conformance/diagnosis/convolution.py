@@ -12,6 +12,7 @@ from itertools import combinations, product
 
 import numpy as np
 
+from doconv_conformance.cases.table import LOW_PRECISION, Case
 from doconv_conformance.diagnosis import moves
 from doconv_conformance.diagnosis.asking import Ask, Question
 from doconv_conformance.diagnosis.options import Rule, combinations_of
@@ -47,8 +48,14 @@ class Meetings:
     unread: int
 
 
-def measure(ask: Ask, geometry: ConvGeometry, x_size: tuple[int, ...], known: Sequence[Fault], backward: bool = False) -> Meetings | None:
-    """The map of `forward`, or that of the gradient of `x` seen from the same side; None where it cannot be measured."""
+def measure(ask: Ask, case: Case, known: Sequence[Fault], backward: bool = False) -> Meetings | None:
+    """The map of `forward`, or that of the gradient of `x` seen from the same side; None where it cannot be measured.
+
+    In low precision it cannot: the types hold too few different numbers.
+    """
+    geometry, x_size = case.geometry, case.input_size
+    if case.dtype in LOW_PRECISION:
+        return None
     found = coded_kernel(geometry, known)
     if found is None:
         return None
@@ -64,7 +71,7 @@ def measure(ask: Ask, geometry: ConvGeometry, x_size: tuple[int, ...], known: Se
         name, operation = "grad_x", "backward"
     else:
         tensors, name, operation = {**tensors, "x": impulses}, "y", "forward"
-    answer = ask(operation, Question(geometry, tensors))
+    answer = ask(operation, Question(geometry, tensors, case.dtype, case.param_dtype))
     if answer is None or name not in answer or answer[name].shape[:1] != (count,) or answer[name].ndim != impulses.ndim:
         return None
     return _read(answer[name].astype(np.float64), kernel, geometry, sizes, backward)

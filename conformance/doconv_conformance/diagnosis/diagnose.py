@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +156,8 @@ def _by_asking(
     found, taken, facts = list[Diagnosis](), set[tuple[str, str]](), list[str]()
 
     def claim(kind: str, name: str, words: str, look_at: str, mine: Sequence[Row], detail: Sequence[str], fault: Fault | None) -> None:
+        if not mine:
+            return
         taken.update(row.key for row in mine)
         found.append(Diagnosis(
             kind, name, f"the failures are consistent with a port that {words}", look_at, tuple(row.key for row in mine), failing,
@@ -170,7 +172,14 @@ def _by_asking(
         if words:
             claim("measured", "state", words, "what is kept between questions: caches, buffers, globals", wrong, seen, None)
             return found
-        measured = measure(structure, asker, say, catalogue)
+        measured = measure(structure, asker, say, catalogue) if any(row.failed for row in structure) else Measured()
+        spoilt = {row.case.geometry for rows_ in measured.unknown.values() for row in rows_}
+        exact = [row for row in rows if row.exact and row.case.geometry not in spoilt]
+        if any(row.failed and not _reproduced(measured.findings, row) for row in exact):  # in other types only
+            further = measure(exact, asker, say, catalogue, [replace(item, only=()) for item in measured.findings])
+            further.unknown |= measured.unknown
+            further.facts |= measured.facts
+            measured = further
         for item in measured.findings:
             others = [other for other in measured.findings if other is not item]
             mine = [
@@ -275,10 +284,11 @@ def _unknown(failing: Sequence[Row], total: int, facts: Sequence[str] = ()) -> D
     row = next((row for row in ordered if _first_wrong(row)), ordered[0])
     case = row.case
     reason = judge(row.want, row.got, exact=row.exact)["reason"]
+    measured = f"; measured: {facts[0]}" if facts else ""
     return Diagnosis(
         "unknown",
         "unknown",
-        "the failures are consistent with no known mistake",
+        f"the failures are consistent with no known mistake{measured}",
         f"the smallest failing case is {case.id}, {row.operation}: {reason}; re-run it alone with --case {case.id}",
         tuple(item.key for item in failing),
         total,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from functools import cache
 
@@ -17,9 +18,12 @@ from doconv_conformance.diagnosis.planted import run
 from doconv_conformance.faults.faulty_port import Fault
 from doconv_conformance.faults.gradients import GRADIENTS
 from doconv_conformance.port import Tensors
+from doconv_core.composition import identity
 from doconv_core.geometry import ConvGeometry
 
 Fits = list[tuple[Fault, ...]]
+# Ends the names of faults that change nothing alone.
+OF_RIGHT = "-of-the-right-layer"
 OUTPUTS = ("grad_x", "grad_W", "grad_D_delta", "grad_bias")
 
 
@@ -31,7 +35,8 @@ def fits(ask: Ask, case: Case, known: Sequence[Fault]) -> Fits:
     if got is None or right is None:
         return []
     wrong = [name for name in OUTPUTS if name in right and not same(_only(got, name), _only(right, name))]
-    shared = [fault for fault in _of_all() if _explains(fault, known, question, got, wrong)]
+    everything = [name for name in OUTPUTS if name in right]
+    shared = [fault for fault in _of_all() if _explains(fault, known, question, got, everything)]
     if shared:
         return [(fault,) for fault in shared]
     chosen: list[Fits] = []
@@ -65,7 +70,7 @@ def _only(tensors: Tensors, name: str) -> Tensors:
 
 
 def _explains(fault: Fault, known: Sequence[Fault], question: Question, got: Tensors, wrong: Sequence[str]) -> bool:
-    """Whether the fault gives all gradients in `wrong` and, alone of all, leaves the others as they are."""
+    """Whether the fault gives all gradients in `wrong`."""
     planted = _planted((*known, fault), question)
     return bool(wrong) and planted is not None and all(same(_only(got, name), _only(planted, name)) for name in wrong)
 
@@ -84,6 +89,8 @@ def _of_all() -> tuple[Fault, ...]:
         found.append(_factor(f"parameters-{name}", words.replace("every gradient", "the gradients of the parameters"), factor, OUTPUTS[1:]))
     found.append(_of_ones())
     found += moves.of_kernel("grad_kernel")
+    found += [_grad_y_moved(fault, OUTPUTS, "every gradient") for fault in moves.of_activations("y")]
+    found += [_grad_y_moved(fault, OUTPUTS[1:3], "the gradients of W and D_delta") for fault in moves.of_activations("y")]
     found += [
         Fault(f"grad-{fault.name}", f"in the gradients {fault.words}", fault.look_at, {"grad_rows": fault.hooks["rows"]})
         for fault in rows()
@@ -97,6 +104,20 @@ def _factor(name: str, words: str, factor: Callable[[ConvGeometry, Tensors], flo
         return {key: (value * by).astype(value.dtype) if key in outputs else value for key, value in gradients.items()}
 
     return Fault(name, words, "a factor of the gradients: a mean in place of a sum", {"gradients": change})
+
+
+def _grad_y_moved(fault: Fault, outputs: Sequence[str], words: str) -> Fault:
+    """`grad_y` read otherwise in some of the gradients."""
+
+    def change(gradients: Tensors, inputs: Tensors, g: ConvGeometry) -> Tensors:
+        moved = np.ascontiguousarray(fault.hooks["y"](inputs["grad_y"], g)).astype(inputs["grad_y"].dtype)
+        found = run([], g, "backward", {**inputs, "grad_y": moved})
+        if found is None:
+            return gradients
+        return {key: found[key] if key in outputs else value for key, value in gradients.items()}
+
+    of_grad_y = re.sub(r"\by\b", "grad_y", fault.words)
+    return Fault(f"{'-'.join(outputs)}-{fault.name}", f"in {words} {of_grad_y}", fault.look_at, {"gradients": change}, fault.where)
 
 
 def _of_ones() -> Fault:
@@ -113,14 +134,17 @@ def _of_ones() -> Fault:
 
 def _of(name: str, g: ConvGeometry) -> list[Fault]:
     """What can happen to one gradient alone."""
-    found = [fault for fault in GRADIENTS if name in fault.hooks or "gradients" in fault.hooks or fault.hooks.keys() & {"compose_vjp", "sum_group"}]
+    found = [_as_if_right(name)]
+    found += [fault for fault in GRADIENTS if name in fault.hooks or "gradients" in fault.hooks or fault.hooks.keys() & {"compose_vjp", "sum_group"}]
     if name == "grad_x":
         found += moves.of_activations("grad_x")
         found += moves.of_kernel("grad_x_kernel")
         found += [rule.fault("options_grad_x", "in the gradient of x") for family in families(g) for rule in family]
         found.append(_kernel_without_delta())
+        found.append(_summed_into_first_group())
     elif name == "grad_bias":
         found += moves.of_bias("grad_bias")
+        found += [_grad_y_moved(fault, ("grad_bias",), "the gradient of the bias") for fault in moves.of_activations("y")]
         found += _bias_sums()
     elif name == "grad_W":
         found += [_parts("grad-W-without-identity", "drops the part g E of the identity from the gradient of W", 0, 1),
@@ -131,9 +155,20 @@ def _of(name: str, g: ConvGeometry) -> list[Fault]:
         found += [*moves.of_w("grad_W"), *moves.of_d("grad_delta_D"), *_batches("grad_W")]
         found += [_only_in("grad_W", fault) for fault in _row_faults()]
     else:
-        found += [*moves.of_d("grad_D_delta"), *moves.of_w("grad_delta_W"), *_batches("grad_D_delta"), *_kernels_summed()]
+        found += [*moves.of_d("grad_D_delta"), *moves.of_w("grad_delta_W"), *_batches("grad_D_delta"), *_kernels_summed(), _added_identity()]
         found += [_only_in("grad_D_delta", fault) for fault in _row_faults()]
     return found
+
+
+def _as_if_right(name: str) -> Fault:
+    """The gradient of the layer as it should be, where the forward direction is another."""
+
+    def change(gradients: Tensors, inputs: Tensors, g: ConvGeometry) -> Tensors:
+        right = run([], g, "backward", inputs)
+        return gradients if right is None or name not in right else gradients | {name: right[name]}
+
+    words = f"gives the right {name}, which is not that of its own output"
+    return Fault(f"{name}{OF_RIGHT}", words, "the gradients do not follow the forward direction", {"gradients": change})
 
 
 @cache
@@ -156,6 +191,22 @@ def _only_in(name: str, fault: Fault) -> Fault:
 
 def _parts(name: str, words: str, one: float, other: float) -> Fault:
     return Fault(name, words, "the gradient of W: g E + D_delta^T g", {"grad_parts": (one, other)})
+
+
+def _summed_into_first_group() -> Fault:
+    def change(grad: np.ndarray, g: ConvGeometry) -> np.ndarray:
+        of_first = g.in_channels // g.groups
+        total = np.zeros_like(grad)
+        total[:, :of_first] = grad.reshape(len(grad), g.groups, of_first, *grad.shape[2:]).sum(axis=1)
+        return total
+
+    return Fault("grad-x-first-group", "adds the gradient of x of every group to the channels of the first", "the offset of the group in grad_x",
+                 {"grad_x": change})  # fmt: skip
+
+
+def _added_identity() -> Fault:
+    return Fault("grad-D-plus-identity", "adds the identity to the gradient of D_delta", "the gradient of D_delta, which is that of D",
+                 {"grad_D_delta": lambda grad, g: grad + identity(g)})  # fmt: skip
 
 
 def _kernel_without_delta() -> Fault:
@@ -242,7 +293,7 @@ def _kernels_summed() -> list[Fault]:
 
 
 def _map_of_grad_x(ask: Ask, case: Case, known: Sequence[Fault]) -> Fits:
-    measured = convolution.measure(ask, case.geometry, case.input_size, known, backward=True)
+    measured = convolution.measure(ask, case, known, backward=True)
     return convolution.fits(measured, "options_grad_x", "in the gradient of x") if measured else []
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from doconv_conformance.cases.table import STAGES, Case
-from doconv_conformance.diagnosis import composition, convolution, gradients, structure
+from doconv_conformance.diagnosis import composition, convolution, gradients, structure, values
 from doconv_conformance.diagnosis.agreement import reproduces, same
 from doconv_conformance.diagnosis.asking import Asker, Spent, random_question
 from doconv_conformance.diagnosis.planted import run
@@ -78,7 +78,10 @@ class Measured:
     facts: dict[str, list[str]] = field(default_factory=dict)
 
 
-def measure(rows: Sequence[Row], asker: Asker, say: Callable[[str], None], catalogue: Sequence[Fault] = CATALOGUE) -> Measured:
+def measure(
+    rows: Sequence[Row], asker: Asker, say: Callable[[str], None], catalogue: Sequence[Fault] = CATALOGUE,
+    found: Sequence[Finding] = (),
+) -> Measured:  # fmt: skip
     """Explain the failing rows among `rows`, all of exact values; other rows are the business of the arithmetic.
 
     Args:
@@ -86,8 +89,10 @@ def measure(rows: Sequence[Row], asker: Asker, say: Callable[[str], None], catal
         asker: for further questions.
         say: called with what is being tried.
         catalogue: the listed faults that may be used.
+        found: what is known already.
     """
     state = _State(rows, asker, say, catalogue)
+    state.findings = list(found)
     for operation in OPERATIONS:
         try:
             state.stage(operation)
@@ -202,6 +207,7 @@ class _State:
         found_: list[tuple[tuple[int, bool, bool, int, int], Finding]] = []
         base = np.array([reproduces(self.faults(item), item) for item in rows])
         for order, fit in enumerate(candidates[:FITS]):
+            self.asker.check()
             finding = Finding(fit, EVERYWHERE, frozenset({operation}), operation)
             trial = [*self.findings, finding]
             with_ = np.array([reproduces(self.faults(item, trial), item) for item in rows])
@@ -221,15 +227,15 @@ class _State:
             return False
         found_.sort(key=lambda item: item[0], reverse=True)
         alike = [finding for rank, finding in found_ if rank[:4] == found_[0][0][:4]]
-        self.findings.append(self._told_apart(operation, row, alike))
-        return True
+        chosen = self._told_apart(operation, row, alike)
+        if chosen is not None:
+            self.findings.append(chosen)
+        return chosen is not None
 
-    def _told_apart(self, operation: str, row: Row, alike: Sequence[Finding]) -> Finding:
-        """The first of several that the cases do not tell apart which holds on larger ones, too."""
+    def _told_apart(self, operation: str, row: Row, alike: Sequence[Finding]) -> Finding | None:
+        """The first of several that the cases do not tell apart which holds on larger ones, too; None where none does."""
         left = list(alike)
         for case in larger(row.case):
-            if len(left) < 2:
-                break
             question = random_question(case, 4)
             answer = self.asker(operation, question)
             if answer is None:
@@ -239,6 +245,8 @@ class _State:
                 item for item in left
                 if same(answer, run([*known, *item.faults], case.geometry, operation, question.inputs(operation)))
             ]  # fmt: skip
+            if not agreeing and case.geometry == row.case.geometry and all(item.scope is EVERYWHERE for item in left):
+                return None
             left = agreeing or left
         return left[0]
 
@@ -270,8 +278,20 @@ class _State:
             found = gradients.fits(self.asker, row.case, known)
         elif operation == "initialise":
             found = structure.start_fits(row)
-        allowed = [fit for fit in found if self._is_allowed(fit)]
+        if not found and not listed and operation in ("compose", "forward"):
+            found = [(fault,) for fault in values.limits(self.asker, row.case, operation)]
+        allowed = [fit for fit in found if self._is_allowed(fit) and self._has_effect(operation, row, fit)]
         return [*listed, *(fit for fit in allowed if self._reproduces_with(row, fit))]
+
+    def _has_effect(self, operation: str, row: Row, fit: Sequence[Fault]) -> bool:
+        """Whether each fault changes the right answer; one that does nothing would explain what has another cause."""
+        question = random_question(row.case, 1)
+        inputs = question.inputs(operation)
+        right = run([], row.case.geometry, operation, inputs)
+        return all(
+            fault.name.endswith(gradients.OF_RIGHT) or not same(run([fault], row.case.geometry, operation, inputs), right)
+            for fault in fit
+        )
 
     def _is_allowed(self, fit: Sequence[Fault]) -> bool:
         left_out = set(CATALOGUE) - set(self.catalogue)
@@ -302,7 +322,7 @@ class _State:
         if operation == "compose":
             lines += composition.facts(self.asker, row.case, known)
         elif operation in ("forward", "fold"):
-            measured = convolution.measure(self.asker, row.case.geometry, row.case.input_size, known)
+            measured = convolution.measure(self.asker, row.case, known)
             lines += convolution.facts(measured) if measured else []
         elif operation == "backward":
             lines += gradients.facts(self.asker, row.case, known)

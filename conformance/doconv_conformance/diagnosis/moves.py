@@ -79,6 +79,13 @@ def along(hook: str, axis: int, name: str) -> Iterator[Fault]:
                lambda tensor, g: np.repeat(np.take(tensor, [0], axis), tensor.shape[axis], axis))  # fmt: skip
     yield move(hook, f"{name}-last-only", f"takes the last entry of {{}} along {name} for all", f"the index along {name}",
                lambda tensor, g: np.repeat(np.take(tensor, [-1], axis), tensor.shape[axis], axis))  # fmt: skip
+    for label, words, of in (("mean", "the mean", np.mean), ("sum", "the sum", np.sum)):
+        yield move(hook, f"{name}-{label}", f"takes {words} of {{}} along {name} for every entry", f"the index along {name}",
+                   lambda tensor, g, of=of: np.broadcast_to(of(tensor, axis=axis, keepdims=True), tensor.shape))  # fmt: skip
+    yield move(hook, f"{name}-all-but-last-dropped", f"leaves out all but the last entry of {{}} along {name}", f"the range of {name}",
+               only(lambda at, size: at == size - 1))  # fmt: skip
+    yield move(hook, f"{name}-pairs", f"takes each even entry of {{}} along {name} for the odd one after it", f"the index along {name}",
+               lambda tensor, g: np.take(tensor, np.arange(tensor.shape[axis]) // 2 * 2, axis))  # fmt: skip
     yield move(hook, f"{name}-odd-dropped", f"leaves out the odd entries of {{}} along {name}", f"a loop along {name} in steps of 2",
                only(lambda at, size: at % 2 == 0))  # fmt: skip
     yield move(hook, f"{name}-even-dropped", f"leaves out the even entries of {{}} along {name}", f"a loop along {name} in steps of 2",
@@ -100,7 +107,21 @@ def scaled(hook: str) -> Iterator[Fault]:
     """Factors."""
     for factor, words in ((-1, "negates {}"), (2, "counts {} twice"), (0, "takes zeros for {}")):
         yield move(hook, f"times-{factor}", words, "a factor or a sign of {}", lambda tensor, g, factor=factor: factor * tensor)
+    for name, words, change in (
+        ("absolute", "takes the absolute values of {}", np.abs),
+        ("positive", "takes 0 for negative entries of {}", lambda tensor: np.maximum(tensor, 0)),
+        ("squared", "squares {}", np.square),
+        ("halved", "halves {}", lambda tensor: tensor / 2),
+    ):
+        yield move(hook, name, words, "what is done to {}", lambda tensor, g, change=change: change(tensor))
     for name, words, of in (
+        ("over-G", "divided by the number of groups", lambda g: 1 / g.groups),
+        ("over-K", "divided by the number of taps", lambda g: 1 / g.taps),
+        ("over-S", "divided by the depth multiplier", lambda g: 1 / g.d_mul),
+        ("over-in", "divided by C_in/G", lambda g: g.groups / g.in_channels),
+        ("over-out", "divided by C_out/G", lambda g: g.groups / g.out_channels),
+        ("over-tiles", "divided by the number of whole tiles", lambda g: 1 / (g.d_mul // g.taps)),
+        ("over-root-K", "divided by the root of the number of taps", lambda g: g.taps**-0.5),
         ("G", "times the number of groups", lambda g: g.groups),
         ("K", "times the number of taps", lambda g: g.taps),
         ("S", "times the depth multiplier", lambda g: g.d_mul),
@@ -236,6 +257,8 @@ def of_w(hook: str) -> tuple[Fault, ...]:
                       lambda W, g: np.where(np.arange(g.d_mul) < g.taps, W, 0.0)))  # fmt: skip
     found.append(move(hook, "surplus-dropped", "leaves out the surplus columns of {}", "the number of columns summed: S",
                       lambda W, g: np.where(np.arange(g.d_mul) < g.taps * (g.d_mul // g.taps), W, 0.0)))  # fmt: skip
+    found.append(move(hook, "surplus-wrapped", "reads the surplus columns of {} from the first columns again", "the columns s >= K * (S // K)",
+                      lambda W, g: W[..., np.where(np.arange(g.d_mul) < g.taps * (g.d_mul // g.taps), np.arange(g.d_mul), np.arange(g.d_mul) % g.taps)]))  # fmt: skip
     found.append(move(hook, "tiles-interleaved", "takes the tiles of {} for interleaved: column s belongs to tap s // (S // K)",
                       "the order of the columns", _tiles_interleaved))  # fmt: skip
     return tuple(found)
@@ -293,6 +316,10 @@ def of_kernel(hook: str) -> tuple[Fault, ...]:
     found += by_group(hook, 0)
     found.append(move(hook, "last-tap-dropped", "leaves out the last tap of {}", "the number of taps",
                       lambda kernel, g: np.where(np.arange(g.taps).reshape(g.kernel_size) < g.taps - 1, kernel, 0.0)))  # fmt: skip
+    found.append(move(hook, "last-tap-only", "leaves out all but the last tap of {}", "whether the taps' shares are added or assigned",
+                      lambda kernel, g: np.where(np.arange(g.taps).reshape(g.kernel_size) == g.taps - 1, kernel, 0.0)))  # fmt: skip
+    found.append(move(hook, "first-tap-only", "leaves out all but the first tap of {}", "whether the taps' shares are added or assigned",
+                      lambda kernel, g: np.where(np.arange(g.taps).reshape(g.kernel_size) == 0, kernel, 0.0)))  # fmt: skip
     found.append(move(hook, "first-tap-dropped", "leaves out the first tap of {}", "the number of taps",
                       lambda kernel, g: np.where(np.arange(g.taps).reshape(g.kernel_size) > 0, kernel, 0.0)))  # fmt: skip
     return tuple(found)

@@ -192,9 +192,18 @@ def modes() -> tuple[Rule, ...]:
     return tuple(found)
 
 
+@cache
+def sizes() -> tuple[Rule, ...]:
+    """Of the size of the output."""
+    return (
+        Rule("size of the output", "size-ceil", "rounds the size of the output up, beyond the padding", lambda o, g: replace(o, size="ceil")),
+        Rule("size of the output", "size-undilated", "computes the size of the output without the dilation", lambda o, g: replace(o, size="undilated")),
+    )
+
+
 def families(g: ConvGeometry) -> list[tuple[Rule, ...]]:
     """The options that a geometry has, each with its rules."""
-    found = [strides(), dilations(), paddings()]
+    found = [strides(), dilations(), paddings(), sizes()]
     if g.transposed:
         found.append(output_paddings())
     if g.padding_mode != "zeros":

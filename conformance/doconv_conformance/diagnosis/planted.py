@@ -28,6 +28,7 @@ class Options:
     high: tuple[int, ...]
     output_padding: tuple[int, ...]
     mode: str
+    size: str = "floor"
 
     @classmethod
     def of(cls, g: ConvGeometry) -> Options:
@@ -41,7 +42,7 @@ def relations(options: Options, g: ConvGeometry, sizes: Sequence[int]) -> list[n
     return [
         _relation(
             g.transposed, size, g.kernel_size[axis], options.stride[axis], options.dilation[axis],
-            options.low[axis], options.high[axis], options.output_padding[axis], options.mode,
+            options.low[axis], options.high[axis], options.output_padding[axis], options.mode, options.size,
         )
         for axis, size in enumerate(sizes)
     ]  # fmt: skip
@@ -49,10 +50,13 @@ def relations(options: Options, g: ConvGeometry, sizes: Sequence[int]) -> list[n
 
 @lru_cache(maxsize=2**14)
 def _relation(
-    transposed: bool, size: int, taps: int, stride: int, dilation: int, low: int, high: int, extra: int, mode: str
+    transposed: bool, size: int, taps: int, stride: int, dilation: int, low: int, high: int, extra: int, mode: str, rule: str
 ) -> np.ndarray:
-    span = dilation * (taps - 1) + 1
-    count = (size - 1) * stride + span - low - high + extra if transposed else (size + low + high - span) // stride + 1
+    span = taps if rule == "undilated" else dilation * (taps - 1) + 1
+    room = size + low + high - span
+    count = -(-room // stride) + 1 if rule == "ceil" else room // stride + 1
+    if transposed:
+        count = (size - 1) * stride + span - low - high + extra
     if count < 1:
         raise ValueError("no output is left")
     table = np.zeros((count, size, taps))

@@ -17,7 +17,7 @@ from doconv_conformance.faults.convolution import BIASES
 from doconv_conformance.faults.faulty_port import Fault
 from doconv_conformance.faults.gradients import FOLDING, STARTS
 from doconv_conformance.port import Tensors
-from doconv_core.composition import sum_tiles
+from doconv_core.composition import compose, sum_tiles
 from doconv_core.geometry import ConvGeometry
 
 Fits = list[tuple[Fault, ...]]
@@ -56,7 +56,7 @@ def _of_the_map(
 ) -> Fits:
     found: Fits = []
     if operation == "forward":
-        measured = convolution.measure(ask, case.geometry, case.input_size, known)
+        measured = convolution.measure(ask, case, known)
         if measured is not None:
             found = convolution.fits(measured)
     if operation == "fold":
@@ -162,6 +162,10 @@ def _added() -> list[Fault]:
         added("first-position", "adds the bias at the first position only",
               lambda b, y: only(y, (slice(None), slice(None), *[slice(0, 1)] * (y.ndim - 2)), b)),
         added("without-last-row", "does not add the bias to the last row", lambda b, y: only(y, (slice(None), slice(None), slice(0, -1)), b)),
+        added("without-first-row", "does not add the bias to the first row", lambda b, y: only(y, (slice(None), slice(None), slice(1, None)), b)),
+        added("without-last-column", "does not add the bias to the last column", lambda b, y: only(y, (Ellipsis, slice(0, -1)), b)),
+        added("without-first-column", "does not add the bias to the first column", lambda b, y: only(y, (Ellipsis, slice(1, None)), b)),
+        added("last-image", "adds the bias to the last image only", lambda b, y: only(y, (slice(-1, None),), b)),
         added("first-channel", "adds the first entry of the bias to every channel", lambda b, y: np.broadcast_to(b[0], y.shape)),
         added("sum", "adds the sum of the bias to every channel", lambda b, y: np.broadcast_to(b.sum(), y.shape)),
         added("last-axis", "adds the bias along the last axis of y where the lengths allow it",
@@ -246,7 +250,24 @@ def fold_fits(ask: Ask, case: Case, known: Sequence[Fault]) -> Fits:
 
 def start_fits(row: Row) -> Fits:
     """Of the layer that `initialise` starts."""
-    return [(fault,) for fault in STARTS]
+    found = [*STARTS]
+
+    def started(name: str, fault: Fault, tensor: str) -> Fault:
+        def change(outputs: Tensors, weight: np.ndarray, g: ConvGeometry) -> Tensors:
+            if tensor not in outputs:
+                return outputs
+            moved = np.ascontiguousarray(fault.hooks[tensor](outputs[tensor].astype(np.float64), g)).astype(weight.dtype)
+            changed = outputs | {tensor: moved}
+            return changed | {"weight": compose(changed["W"], changed.get("D_delta"), g)}
+
+        return Fault(f"start-{name}", f"starts wrongly: it {fault.words}", "the start from a plain kernel", {"started": change}, fault.where)
+
+    found += [started(fault.name, fault, "W") for fault in moves.of_w("W")]
+    value = np.unique(row.got["D_delta"].astype(np.float64)) if "D_delta" in row.got else np.zeros(0)
+    if len(value) == 1 and value[0]:
+        constant = Fault("D-constant", f"fills D_delta with {value[0]:.6g}", "", {"D_delta": lambda D, g: np.full(D.shape, value[0])})
+        found.append(started("D-constant", constant, "D_delta"))
+    return [(fault,) for fault in found]
 
 
 def properties(ask: Ask, case: Case, operation: str) -> list[str]:

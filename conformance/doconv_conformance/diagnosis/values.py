@@ -64,3 +64,34 @@ def _threshold(ask: Ask, case: Case, name: str, operation: str) -> list[Fault]:
 
     words = f"takes entries of {TENSORS[name]} smaller than about {size:.3g} for zero"
     return [Fault(f"{name}-threshold", words, f"a tolerance or a skip of small {TENSORS[name]}", {name: change})]
+
+
+def limits(ask: Ask, case: Case, operation: str) -> list[Fault]:
+    """Faults that cut large entries of a tensor, each with the size that was measured."""
+    found = []
+    for name in ("W", "D_delta", "x", "bias"):
+        if name in case.inputs(operation) and case.dtype in ("float32", "float64"):
+            found += _limit(ask, case, name, operation)
+    return found
+
+
+def _limit(ask: Ask, case: Case, name: str, operation: str) -> list[Fault]:
+    question = random_question(case, 8)
+    signs = np.where(question.tensors[name] >= 0, 1.0, -1.0)
+    output = "weight" if operation == "compose" else "y"
+
+    def at(size: float) -> np.ndarray | None:
+        answer = ask(operation, question.with_(**{name: size * signs}))
+        return None if answer is None or output not in answer else answer[output].astype(np.float64)
+
+    far, farther = at(2.0**12), at(2.0**13)
+    if far is None or farther is None or not np.array_equal(far, farther):
+        return []
+    low, high = 0.0, 2.0**12
+    for _ in range(26):
+        middle = (low + high) / 2
+        now = at(middle)
+        low, high = (low, middle) if now is not None and np.array_equal(now, far) else (middle, high)
+    size = float(np.format_float_scientific(high, precision=4))
+    words = f"limits the entries of {TENSORS[name]} to [-{size:.6g}, {size:.6g}]"
+    return [Fault(f"{name}-limit", words, f"what is done to {TENSORS[name]}", {name: lambda tensor, g: np.clip(tensor, -size, size)})]
