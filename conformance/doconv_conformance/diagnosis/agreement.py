@@ -69,7 +69,9 @@ def _with_own_start(faults: Sequence[Fault], row: Row, planted: Tensors) -> Tens
     if "W" not in own or own["W"].shape != row.case.geometry.w_shape:
         return planted
     composed = run(faults, row.case.geometry, "compose", own)
-    if composed is None or (started and not _equal(row.got["weight"].astype(np.float64), composed["weight"].astype(np.float64))):
+    if composed is None or (
+        started and not _equal(row.got["weight"].astype(np.float64), composed["weight"].astype(np.float64))
+    ):
         return planted
     return planted | composed
 

@@ -74,7 +74,11 @@ class Arithmetic:
 
 
 def _type(digits: int) -> str:
-    return f"{digits} digits" + (f", those of {TYPES[digits]}" if digits in TYPES else "") + (" or TF32" if digits == 11 else "")
+    return (
+        f"{digits} digits"
+        + (f", those of {TYPES[digits]}" if digits in TYPES else "")
+        + (" or TF32" if digits == 11 else "")
+    )
 
 
 def measure(ask: Ask, dtype: str, param_dtype: str, rank: int) -> Arithmetic | None:
@@ -89,10 +93,17 @@ def measure(ask: Ask, dtype: str, param_dtype: str, rank: int) -> Arithmetic | N
     kernel = [probe([[1.0, -1.0]], [1 + 2.0**-j, 1.0]) for j in range(1, of_parameters)]
     result = probe([[1 + 2.0**-j, 0.0] for j in powers], [1.0, 1.0])
     high = min(40 if dtype == "float64" else 30, 14 if dtype == "float16" else 60)
-    orders = [probe([[2.0**m, 1.0, -(2.0**m)] for m in range(1, high)], [1.0] * 3), probe([[1.0, 2.0**m, -(2.0**m)] for m in range(1, high)], [1.0] * 3)]
+    orders = [
+        probe([[2.0**m, 1.0, -(2.0**m)] for m in range(1, high)], [1.0] * 3),
+        probe([[1.0, 2.0**m, -(2.0**m)] for m in range(1, high)], [1.0] * 3),
+    ]
     sums = [_kept(order, [1.0] * (high - 1)) for order in orders if order is not None]
     half = own // 2 + 1
-    product = probe([[1 + 2.0**-half, -(1 + 2.0 ** (1 - half))]], [1 + 2.0**-half, 1.0]) if DIGITS[param_dtype] >= own else None
+    product = (
+        probe([[1 + 2.0**-half, -(1 + 2.0 ** (1 - half))]], [1 + 2.0**-half, 1.0])
+        if DIGITS[param_dtype] >= own
+        else None
+    )
     near = probe([[1.0, 0.75 * unit], [1.0, 0.25 * unit], [1.0, 0.5 * unit], [1.0, 1.5 * unit]], [1.0, 1.0])
     large = float(np.ldexp(1.0, 15)) if dtype == "float16" else None
     over = probe([[large, large]], [1.0, 1.0]) if large else None
@@ -101,15 +112,23 @@ def measure(ask: Ask, dtype: str, param_dtype: str, rank: int) -> Arithmetic | N
     return Arithmetic(
         dtype,
         None if x is None else 1 + _kept(x, [2.0**-j for j in powers]),
-        None if any(answer is None for answer in kernel) else 1 + _kept(np.concatenate(kernel), [2.0**-j for j in range(1, of_parameters)])
-        + (own - of_parameters if DIGITS[param_dtype] < own else 0),
+        _digits_of_kernel(kernel, own, of_parameters),
         None if result is None else 1 + _kept(result, [1 + 2.0**-j for j in powers]),
         None if least is None or least == high - 1 else least + 1,
         None if product is None else bool(product[0] == 2.0 ** (-2 * half)),
         None if near is None else _rounding(near, unit),
         None if over is None else bool(np.isfinite(over[0])),
         None if tiny is None else bool(tiny[0] == 0),
-    )  # fmt: skip
+    )
+
+
+def _digits_of_kernel(answers: Sequence[np.ndarray | None], own: int, of_parameters: int) -> int | None:
+    """As many as the type of the parameters shows; all where it has fewer than that of the activations."""
+    known = [answer for answer in answers if answer is not None]
+    if len(known) < len(answers) or not known:
+        return None
+    kept = 1 + _kept(np.concatenate(known), [2.0**-j for j in range(1, of_parameters)])
+    return own if kept >= of_parameters else kept
 
 
 def _kept(got: np.ndarray, want: Sequence[float]) -> int:
@@ -120,7 +139,12 @@ def _kept(got: np.ndarray, want: Sequence[float]) -> int:
 
 def _rounding(near: np.ndarray, unit: float) -> str:
     steps = tuple(float(value) for value in (near - 1) / unit)
-    known = {(1, 0, 0, 2): "nearest", (0, 0, 0, 1): "towards zero", (1, 1, 1, 2): "away from zero", (1, 0, 1, 2): "to nearest, halves away from zero"}
+    known = {
+        (1, 0, 0, 2): "nearest",
+        (0, 0, 0, 1): "towards zero",
+        (1, 1, 1, 2): "away from zero",
+        (1, 0, 1, 2): "to nearest, halves away from zero",
+    }
     return known.get(steps, "nearest")  # type: ignore[arg-type]
 
 
@@ -169,7 +193,14 @@ def faults(found: Arithmetic) -> list[Fault]:
             grad_x, grad_kernel, _ = convolve_vjp(x, kernel, inputs["grad_y"].astype(np.float64), g, dtype=np.float64)
             return _replaced(outputs, inputs, grad_x, grad_kernel, g)
 
-        faults_.append(Fault(name, words, "the precision settings of convolutions, or a cast", {"result": result, "gradients": gradients}))
+        faults_.append(
+            Fault(
+                name,
+                words,
+                "the precision settings of convolutions, or a cast",
+                {"result": result, "gradients": gradients},
+            )
+        )
 
     def through(name: str, words: str, change: Callable[[np.ndarray], np.ndarray]) -> None:
         def result(y: np.ndarray, kernel: np.ndarray, inputs: Tensors, g: ConvGeometry) -> np.ndarray:
@@ -189,10 +220,16 @@ def faults(found: Arithmetic) -> list[Fault]:
         through("result-rounded", f"rounds {dtype} results to {_type(digits)}", lambda y: rounded_to_bits(y, digits))
     if found.rounding not in (None, "nearest"):
         through(
-            "result-directed", f"rounds {dtype} results {found.rounding}", lambda y: _directed(y, own, str(found.rounding))
+            "result-directed",
+            f"rounds {dtype} results {found.rounding}",
+            lambda y: _directed(y, own, str(found.rounding)),
         )
     if found.saturates:
-        through("saturates", f"has {dtype} results that overflow become the largest number", lambda y: np.clip(y, -65504.0, 65504.0))
+        through(
+            "saturates",
+            f"has {dtype} results that overflow become the largest number",
+            lambda y: np.clip(y, -65504.0, 65504.0),
+        )
     return faults_
 
 
@@ -200,9 +237,10 @@ def _directed(y: np.ndarray, digits: int, rounding: str) -> np.ndarray:
     fraction, exponent = np.frexp(y)
     scaled = fraction * 2.0**digits
     rounded = {
-        "towards zero": np.trunc(scaled), "away from zero": np.sign(scaled) * np.ceil(np.abs(scaled)),
+        "towards zero": np.trunc(scaled),
+        "away from zero": np.sign(scaled) * np.ceil(np.abs(scaled)),
         "to nearest, halves away from zero": np.sign(scaled) * np.floor(np.abs(scaled) + 0.5),
-    }[rounding]  # fmt: skip
+    }[rounding]
     return np.ldexp(rounded, exponent - digits)
 
 
@@ -236,15 +274,19 @@ def _summed(ask: Ask, kind: str, terms: np.ndarray, dtype: str, param_dtype: str
     c_in, c_out, batch = sizes[kind]
     g = ConvGeometry(in_channels=c_in, out_channels=c_out, kernel_size=one)
     tensors = {
-        "x": np.ones((batch, c_in, *one)), "W": np.ones(g.w_shape), "grad_y": np.ones((batch, c_out, *one)),
+        "x": np.ones((batch, c_in, *one)),
+        "W": np.ones(g.w_shape),
+        "grad_y": np.ones((batch, c_out, *one)),
         "bias": np.zeros(c_out),
-    }  # fmt: skip
+    }
     place = {"accumulator": "x", "scatter": "grad_y", "kernel_gradient": "x", "reduction": "grad_y"}[kind]
     tensors[place] = terms.reshape(tensors[place].shape)
     operation, output = {
-        "accumulator": ("forward", "y"), "scatter": ("backward", "grad_x"), "kernel_gradient": ("backward", "grad_W"),
+        "accumulator": ("forward", "y"),
+        "scatter": ("backward", "grad_x"),
+        "kernel_gradient": ("backward", "grad_W"),
         "reduction": ("backward", "grad_bias"),
-    }[kind]  # fmt: skip
+    }[kind]
     answer = ask(operation, Question(g, tensors, dtype, param_dtype))
     if answer is None or output not in answer or answer[output].size != 1:
         return None

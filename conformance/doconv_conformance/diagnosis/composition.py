@@ -53,32 +53,66 @@ def rows() -> tuple[Fault, ...]:
     """Rules for the row of `D` beside the catalogue's."""
     return (
         _rows("of-c", "takes row c of D, the channel within the group", lambda o, c, g: c),
-        _rows("of-group", "takes the row of D by the number of the group", lambda o, c, g: o // (_in(g) if g.transposed else _out(g))),
-        _rows("first-of-group", "takes the first row of D of each group",
-              lambda o, c, g: o // (_in(g) if g.transposed else _out(g)) * _in(g)),
-        _rows("strided", "takes row c * G + group of D", lambda o, c, g: (o % _in(g) if g.transposed else c) * g.groups
-              + o // (_in(g) if g.transposed else _out(g))),
-        _rows("output-within-group", "takes the row of D by the output channel within the group",
-              lambda o, c, g: c if g.transposed else o % _out(g)),
-        _rows("group-of-output-modulo", "takes o modulo G for the group of output channel o",
-              lambda o, c, g: o if g.transposed else o % g.groups * _in(g) + c),
-        _rows("group-by-in", "divides the output channel by C_in/G where C_out/G is meant",
-              lambda o, c, g: o if g.transposed else np.minimum(o // _in(g), g.groups - 1) * _in(g) + c),
-        _rows("offset-out", "steps by C_out/G from group to group of D where C_in/G is meant",
-              lambda o, c, g: o // _in(g) * _out(g) + o % _in(g) if g.transposed else o // _out(g) * _out(g) + c),
-        _rows("output", "takes row o of D, the output channel, modulo C_in", lambda o, c, g: o // _in(g) * _out(g) + c if g.transposed else o),
-        _rows("output-of-transposed", "takes row o of D, the output channel, modulo C_in, in transposed convolutions",
-              lambda o, c, g: o // _in(g) * _out(g) + c if g.transposed else g.rows),
+        _rows(
+            "of-group",
+            "takes the row of D by the number of the group",
+            lambda o, c, g: o // (_in(g) if g.transposed else _out(g)),
+        ),
+        _rows(
+            "first-of-group",
+            "takes the first row of D of each group",
+            lambda o, c, g: o // (_in(g) if g.transposed else _out(g)) * _in(g),
+        ),
+        _rows(
+            "strided",
+            "takes row c * G + group of D",
+            lambda o, c, g: (o % _in(g) if g.transposed else c) * g.groups + o // (_in(g) if g.transposed else _out(g)),
+        ),
+        _rows(
+            "output-within-group",
+            "takes the row of D by the output channel within the group",
+            lambda o, c, g: c if g.transposed else o % _out(g),
+        ),
+        _rows(
+            "group-of-output-modulo",
+            "takes o modulo G for the group of output channel o",
+            lambda o, c, g: o if g.transposed else o % g.groups * _in(g) + c,
+        ),
+        _rows(
+            "group-by-in",
+            "divides the output channel by C_in/G where C_out/G is meant",
+            lambda o, c, g: o if g.transposed else np.minimum(o // _in(g), g.groups - 1) * _in(g) + c,
+        ),
+        _rows(
+            "offset-out",
+            "steps by C_out/G from group to group of D where C_in/G is meant",
+            lambda o, c, g: o // _in(g) * _out(g) + o % _in(g) if g.transposed else o // _out(g) * _out(g) + c,
+        ),
+        _rows(
+            "output",
+            "takes row o of D, the output channel, modulo C_in",
+            lambda o, c, g: o // _in(g) * _out(g) + c if g.transposed else o,
+        ),
+        _rows(
+            "output-of-transposed",
+            "takes row o of D, the output channel, modulo C_in, in transposed convolutions",
+            lambda o, c, g: o // _in(g) * _out(g) + c if g.transposed else g.rows,
+        ),
         _rows("next", "takes the next row of D", lambda o, c, g: g.rows + 1),
         _rows("previous", "takes the row of D before the right one", lambda o, c, g: g.rows - 1),
         _rows("next-group", "takes the rows of D of the next group", lambda o, c, g: g.rows + _in(g)),
-        _rows("within-reversed", "takes the rows of D within a group in reverse order",
-              lambda o, c, g: g.rows // _in(g) * _in(g) + _in(g) - 1 - g.rows % _in(g)),
-    )  # fmt: skip
+        _rows(
+            "within-reversed",
+            "takes the rows of D within a group in reverse order",
+            lambda o, c, g: g.rows // _in(g) * _in(g) + _in(g) - 1 - g.rows % _in(g),
+        ),
+    )
 
 
 def _identity(name: str, words: str, of: Callable[[ConvGeometry], np.ndarray]) -> Fault:
-    return Fault(f"identity-{name}", words, "the identity: E[k, s] = 1 where s < K * (S // K) and s % K == k", {"identity": of})
+    return Fault(
+        f"identity-{name}", words, "the identity: E[k, s] = 1 where s < K * (S // K) and s % K == k", {"identity": of}
+    )
 
 
 @cache
@@ -88,13 +122,29 @@ def identities() -> tuple[Fault, ...]:
         _identity("halved", "halves the identity", lambda g: identity(g) / 2),
         _identity("ones", "has ones everywhere for the identity", lambda g: np.ones((g.taps, g.d_mul))),
         _identity("over-K", "divides the identity by K", lambda g: identity(g) / g.taps),
-        _identity("times-tiles", "multiplies the identity by the number of its tiles", lambda g: identity(g) * (g.d_mul // g.taps)),
+        _identity(
+            "times-tiles",
+            "multiplies the identity by the number of its tiles",
+            lambda g: identity(g) * (g.d_mul // g.taps),
+        ),
         _identity("shifted", "has the identity one column late", lambda g: np.roll(identity(g), 1, 1)),
         _identity("shifted-back", "has the identity one column early", lambda g: np.roll(identity(g), -1, 1)),
-        _identity("first-only", "has a single one at the first tap for the identity", lambda g: identity(g) * (np.arange(g.taps) == 0)[:, None]),
-        _identity("last-missing", "leaves out the last tap of the identity", lambda g: identity(g) * (np.arange(g.taps) < g.taps - 1)[:, None]),
-        _identity("centre", "has a one at the middle tap only, for every column", lambda g: np.repeat((np.arange(g.taps) == g.taps // 2)[:, None] * 1.0, g.d_mul, 1)),
-    )  # fmt: skip
+        _identity(
+            "first-only",
+            "has a single one at the first tap for the identity",
+            lambda g: identity(g) * (np.arange(g.taps) == 0)[:, None],
+        ),
+        _identity(
+            "last-missing",
+            "leaves out the last tap of the identity",
+            lambda g: identity(g) * (np.arange(g.taps) < g.taps - 1)[:, None],
+        ),
+        _identity(
+            "centre",
+            "has a one at the middle tap only, for every column",
+            lambda g: np.repeat((np.arange(g.taps) == g.taps // 2)[:, None] * 1.0, g.d_mul, 1),
+        ),
+    )
 
 
 @cache
@@ -131,7 +181,7 @@ def fits(ask: Ask, case: Case, known: Sequence[Fault], operation: str = "compose
         return []
     search = _Search(known, operation)
     lefts: Fits = [()] if search.gives((), without, got_without) else search.singles(_left(), without, got_without)
-    if not lefts:
+    if not lefts and operation == "compose":
         lefts = search.pairs(_left(), without, got_without)
     if not case.geometry.has_d:
         return lefts
@@ -145,7 +195,7 @@ def fits(ask: Ask, case: Case, known: Sequence[Fault], operation: str = "compose
         found += scaled_parts(search, case, whole, got)
     for left in lefts[:MOST]:
         found += [(*left, *right) for right in search.singles(_right(), whole, got, left)]
-    if not found:  # a fault of `W` or of the kernel may show in the product with D_delta only
+    if not found and operation == "compose":
         for left in lefts[: MOST // 8]:
             found += [(*left, *right) for right in search.pairs(_right(), whole, got, left)]
     return found
@@ -156,14 +206,20 @@ def scaled_parts(search: _Search, case: Case, question: Question, got: Tensors) 
     parts = []
     for e, d in ((1, 0), (0, 1)):
         outputs = search.planted((factors(e, d),), question)
-        if outputs is None or "weight" not in outputs or outputs["weight"].shape != got.get("weight", np.zeros(0)).shape:
+        if (
+            outputs is None
+            or "weight" not in outputs
+            or outputs["weight"].shape != got.get("weight", np.zeros(0)).shape
+        ):
             return []
         parts.append(outputs["weight"].astype(np.float64).ravel())
     solved, *_ = np.linalg.lstsq(np.stack(parts, -1), got["weight"].astype(np.float64).ravel(), rcond=None)
-    e, d = (Fraction(float(number)).limit_denominator(64) if np.isfinite(number) else Fraction(0) for number in solved)
-    if (e, d) == (1, 1):
+    if not np.isfinite(solved).all():
         return []
-    fault = factors(e, d)
+    one, other = (Fraction(float(number)).limit_denominator(64) for number in solved)
+    if (one, other) == (1, 1):
+        return []
+    fault = factors(one, other)
     return [(fault,)] if search.gives((fault,), question, got) else []
 
 
@@ -184,8 +240,12 @@ def twice() -> Fault:
     def change(D: np.ndarray, g: ConvGeometry) -> np.ndarray:
         return D + D @ D if g.taps == g.d_mul else D
 
-    return Fault("delta-applied-twice", "applies D_delta a second time to its own product, where S is K",
-                 "the number of times that D_delta is multiplied", {"D_delta": change})  # fmt: skip
+    return Fault(
+        "delta-applied-twice",
+        "applies D_delta a second time to its own product, where S is K",
+        "the number of times that D_delta is multiplied",
+        {"D_delta": change},
+    )
 
 
 class _Search:
@@ -201,9 +261,7 @@ class _Search:
     def gives(self, faults: Sequence[Fault], question: Question, got: Tensors) -> bool:
         return same(got, self.planted(faults, question))
 
-    def singles(
-        self, faults: Sequence[Fault], question: Question, got: Tensors, base: Sequence[Fault] = ()
-    ) -> Fits:
+    def singles(self, faults: Sequence[Fault], question: Question, got: Tensors, base: Sequence[Fault] = ()) -> Fits:
         return [(fault,) for fault in faults if self.gives((*base, fault), question, got)]
 
     def pairs(self, faults: Sequence[Fault], question: Question, got: Tensors, base: Sequence[Fault] = ()) -> Fits:
@@ -251,7 +309,9 @@ def _first_difference(where: str, got: np.ndarray, right: np.ndarray) -> list[st
     if not len(wrong):
         return []
     at = tuple(int(i) for i in wrong[0])
-    return [f"{where}, W'{list(at)} is {float(got[at]):.9g}; must be {float(right[at]):.9g} ({len(wrong)} of {got.size} are wrong)"]
+    return [
+        f"{where}, W'{list(at)} is {float(got[at]):.9g}; must be {float(right[at]):.9g} ({len(wrong)} of {got.size} are wrong)"
+    ]
 
 
 def _table(ask: Ask, case: Case) -> list[str]:
@@ -286,7 +346,9 @@ def _table(ask: Ask, case: Case) -> list[str]:
 def _shown(met: dict[tuple[int, ...], float], W: np.ndarray) -> str:
     where = {value: index for index, value in np.ndenumerate(W)}
     items = [
-        f"W[{','.join(map(str, where[value]))}] to W'[{','.join(map(str, at))}]" if value in where else f"{value:.9g} to W'[{','.join(map(str, at))}]"
+        f"W[{','.join(map(str, where[value]))}] to W'[{','.join(map(str, at))}]"
+        if value in where
+        else f"{value:.9g} to W'[{','.join(map(str, at))}]"
         for at, value in list(met.items())[:3]
     ]
     return "nothing" if not met else ", ".join(items) + (", ..." if len(met) > 3 else "")

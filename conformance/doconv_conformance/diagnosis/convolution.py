@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
+from typing import Any
 
 import numpy as np
 
@@ -94,7 +95,9 @@ def coded_kernel(geometry: ConvGeometry, known: Sequence[Fault]) -> tuple[dict[s
     return None
 
 
-def _read(values: np.ndarray, kernel: np.ndarray, geometry: ConvGeometry, sizes: Sequence[int], backward: bool) -> Meetings:
+def _read(
+    values: np.ndarray, kernel: np.ndarray, geometry: ConvGeometry, sizes: Sequence[int], backward: bool
+) -> Meetings:
     """Look every value up among the entries of the kernel; sums of two are taken apart."""
     codes = kernel.ravel()
     order = np.argsort(codes)
@@ -126,7 +129,9 @@ def _pair_sums(codes: np.ndarray) -> dict[float, tuple[int, int]]:
     if len(codes) > 400:
         return {}
     first, second = np.triu_indices(len(codes))
-    return dict(zip((codes[first] + codes[second]).tolist(), zip(first.tolist(), second.tolist(), strict=True), strict=True))
+    return dict(
+        zip((codes[first] + codes[second]).tolist(), zip(first.tolist(), second.tolist(), strict=True), strict=True)
+    )
 
 
 def fits(meetings: Meetings, hook: str = "options", where: str = "") -> Fits:
@@ -160,7 +165,11 @@ def fits(meetings: Meetings, hook: str = "options", where: str = "") -> Fits:
 def _views(meetings: Meetings, kernel_hook: str, forward: bool) -> Iterator[tuple[Fits, Meetings]]:
     """The map as it looks before one or two moves, and the moves that are alike in that."""
     g = meetings.geometry
-    shapes = {"w": g.kernel_shape, "x": (1, g.in_channels, *meetings.x_size), "y": (1, g.out_channels, *meetings.y_size)}
+    shapes = {
+        "w": g.kernel_shape,
+        "x": (1, g.in_channels, *meetings.x_size),
+        "y": (1, g.out_channels, *meetings.y_size),
+    }
     faults = {"w": moves.of_kernel(kernel_hook)}
     if forward:
         faults |= {"x": moves.of_activations("x"), "y": (*moves.of_activations("bare"), *moves.of_activations("y"))}
@@ -182,7 +191,7 @@ def _views(meetings: Meetings, kernel_hook: str, forward: bool) -> Iterator[tupl
 
 
 def _undone(fault: Fault, shape: tuple[int, ...], g: ConvGeometry, side: str) -> np.ndarray | None:
-    """For each element the place that it has without the move; None where the move loses or repeats elements, or does nothing."""
+    """For each element its place without the move; None where the move loses or repeats elements, or does nothing."""
     if not fault.where(g):
         return None
     numbers = np.arange(1.0, np.prod(shape) + 1)
@@ -266,7 +275,8 @@ def _gives(options: Options, seen: Meetings, tables: Sequence[np.ndarray]) -> bo
     except ValueError:
         return False
     return all(
-        one.shape == other.shape and np.array_equal(one > 0, other > 0) for one, other in zip(given, tables, strict=True)
+        one.shape == other.shape and np.array_equal(one > 0, other > 0)
+        for one, other in zip(given, tables, strict=True)
     )
 
 
@@ -274,7 +284,14 @@ def facts(meetings: Meetings, what: str = "y") -> list[str]:
     """In words: the first output element that is made of other products than it should, and along which axis what is wrong."""
     g = meetings.geometry
     right = _right(meetings)
-    got = set(zip(map(tuple, meetings.y.tolist()), map(tuple, meetings.x.tolist()), map(tuple, meetings.w.tolist()), strict=True))
+    got = set(
+        zip(
+            map(tuple, meetings.y.tolist()),
+            map(tuple, meetings.x.tolist()),
+            map(tuple, meetings.w.tolist()),
+            strict=True,
+        )
+    )
     lines = []
     wrong = sorted({item[0] for item in got ^ right})
     lines += _axis_facts(meetings)
@@ -295,7 +312,7 @@ def _right(meetings: Meetings) -> set[tuple[tuple[int, ...], tuple[int, ...], tu
     g = meetings.geometry
     tables = relations(Options.of(g), g, meetings.x_size)
     in_group, out_group = g.in_channels // g.groups, g.out_channels // g.groups
-    spatial = [()]
+    spatial: list[tuple[Any, ...]] = [()]
     for table in tables:
         spatial = [(*before, at) for before in spatial for at in map(tuple, np.argwhere(table).tolist())]
     found = set()
@@ -329,5 +346,8 @@ def _axis_facts(meetings: Meetings) -> list[str]:
                 f"{asked[0]}, {asked[1]} and {asked[2]}"
             )
         if meetings.y_size[axis] != g.output_size(meetings.x_size)[axis]:
-            lines.append(f"along axis {axis} the output has {meetings.y_size[axis]} positions; asked for {g.output_size(meetings.x_size)[axis]}")
+            lines.append(
+                f"along axis {axis} the output has {meetings.y_size[axis]} positions; asked for "
+                f"{g.output_size(meetings.x_size)[axis]}"
+            )
     return lines

@@ -41,7 +41,9 @@ def fits(ask: Ask, case: Case, known: Sequence[Fault]) -> Fits:
         return [(fault,) for fault in shared]
     chosen: list[Fits] = []
     for name in wrong:
-        of_name: Fits = [(fault,) for fault in _of(name, case.geometry) if _explains(fault, known, question, got, [name])]
+        of_name: Fits = [
+            (fault,) for fault in _of(name, case.geometry) if _explains(fault, known, question, got, [name])
+        ]
         if not of_name and name == "grad_x":
             of_name = _map_of_grad_x(ask, case, known)
         if not of_name and name in ("grad_W", "grad_D_delta"):
@@ -84,15 +86,26 @@ def _of_all() -> tuple[Fault, ...]:
         ("mean-over-y", lambda g, inputs: 1 / inputs["grad_y"].size, "divides every gradient by the number of outputs"),
         ("negated", lambda g, inputs: -1.0, "negates every gradient"),
         ("doubled", lambda g, inputs: 2.0, "counts every gradient twice"),
-    ):  # fmt: skip
+    ):
         found.append(_factor(f"gradients-{name}", words, factor, OUTPUTS))
-        found.append(_factor(f"parameters-{name}", words.replace("every gradient", "the gradients of the parameters"), factor, OUTPUTS[1:]))
+        found.append(
+            _factor(
+                f"parameters-{name}",
+                words.replace("every gradient", "the gradients of the parameters"),
+                factor,
+                OUTPUTS[1:],
+            )
+        )
     found.append(_of_ones())
     found += moves.of_kernel("grad_kernel")
     found += [_grad_y_moved(fault, OUTPUTS, "every gradient") for fault in moves.of_activations("y")]
-    found += [_grad_y_moved(fault, OUTPUTS[1:3], "the gradients of W and D_delta") for fault in moves.of_activations("y")]
     found += [
-        Fault(f"grad-{fault.name}", f"in the gradients {fault.words}", fault.look_at, {"grad_rows": fault.hooks["rows"]})
+        _grad_y_moved(fault, OUTPUTS[1:3], "the gradients of W and D_delta") for fault in moves.of_activations("y")
+    ]
+    found += [
+        Fault(
+            f"grad-{fault.name}", f"in the gradients {fault.words}", fault.look_at, {"grad_rows": fault.hooks["rows"]}
+        )
         for fault in rows()
     ]
     return tuple(found)
@@ -117,7 +130,13 @@ def _grad_y_moved(fault: Fault, outputs: Sequence[str], words: str) -> Fault:
         return {key: found[key] if key in outputs else value for key, value in gradients.items()}
 
     of_grad_y = re.sub(r"\by\b", "grad_y", fault.words)
-    return Fault(f"{'-'.join(outputs)}-{fault.name}", f"in {words} {of_grad_y}", fault.look_at, {"gradients": change}, fault.where)
+    return Fault(
+        f"{'-'.join(outputs)}-{fault.name}",
+        f"in {words} {of_grad_y}",
+        fault.look_at,
+        {"gradients": change},
+        fault.where,
+    )
 
 
 def _of_ones() -> Fault:
@@ -128,14 +147,22 @@ def _of_ones() -> Fault:
         found = run([], g, "backward", ones)
         return gradients if found is None else found
 
-    return Fault("grad-y-ignored", "gives the gradients of the sum of y, whatever grad_y is", "whether grad_y reaches the gradients",
-                 {"gradients": change})  # fmt: skip
+    return Fault(
+        "grad-y-ignored",
+        "gives the gradients of the sum of y, whatever grad_y is",
+        "whether grad_y reaches the gradients",
+        {"gradients": change},
+    )
 
 
 def _of(name: str, g: ConvGeometry) -> list[Fault]:
     """What can happen to one gradient alone."""
     found = [_as_if_right(name)]
-    found += [fault for fault in GRADIENTS if name in fault.hooks or "gradients" in fault.hooks or fault.hooks.keys() & {"compose_vjp", "sum_group"}]
+    found += [
+        fault
+        for fault in GRADIENTS
+        if name in fault.hooks or "gradients" in fault.hooks or fault.hooks.keys() & {"compose_vjp", "sum_group"}
+    ]
     if name == "grad_x":
         found += moves.of_activations("grad_x")
         found += moves.of_kernel("grad_x_kernel")
@@ -144,18 +171,28 @@ def _of(name: str, g: ConvGeometry) -> list[Fault]:
         found.append(_summed_into_first_group())
     elif name == "grad_bias":
         found += moves.of_bias("grad_bias")
-        found += [_grad_y_moved(fault, ("grad_bias",), "the gradient of the bias") for fault in moves.of_activations("y")]
+        found += [
+            _grad_y_moved(fault, ("grad_bias",), "the gradient of the bias") for fault in moves.of_activations("y")
+        ]
         found += _bias_sums()
     elif name == "grad_W":
-        found += [_parts("grad-W-without-identity", "drops the part g E of the identity from the gradient of W", 0, 1),
-                  _parts("grad-W-without-delta", "drops the part with D_delta from the gradient of W", 1, 0),
-                  _parts("grad-W-identity-doubled", "counts the identity's part of the gradient of W twice", 2, 1),
-                  _parts("grad-W-delta-doubled", "counts the part with D_delta in the gradient of W twice", 1, 2),
-                  _parts("grad-W-delta-negated", "subtracts the part with D_delta in the gradient of W", 1, -1)]  # fmt: skip
+        found += [
+            _parts("grad-W-without-identity", "drops the part g E of the identity from the gradient of W", 0, 1),
+            _parts("grad-W-without-delta", "drops the part with D_delta from the gradient of W", 1, 0),
+            _parts("grad-W-identity-doubled", "counts the identity's part of the gradient of W twice", 2, 1),
+            _parts("grad-W-delta-doubled", "counts the part with D_delta in the gradient of W twice", 1, 2),
+            _parts("grad-W-delta-negated", "subtracts the part with D_delta in the gradient of W", 1, -1),
+        ]
         found += [*moves.of_w("grad_W"), *moves.of_d("grad_delta_D"), *_batches("grad_W")]
         found += [_only_in("grad_W", fault) for fault in _row_faults()]
     else:
-        found += [*moves.of_d("grad_D_delta"), *moves.of_w("grad_delta_W"), *_batches("grad_D_delta"), *_kernels_summed(), _added_identity()]
+        found += [
+            *moves.of_d("grad_D_delta"),
+            *moves.of_w("grad_delta_W"),
+            *_batches("grad_D_delta"),
+            *_kernels_summed(),
+            _added_identity(),
+        ]
         found += [_only_in("grad_D_delta", fault) for fault in _row_faults()]
     return found
 
@@ -186,7 +223,9 @@ def _only_in(name: str, fault: Fault) -> Fault:
         return gradients if other is None or name not in other else gradients | {name: other[name]}
 
     of = {"grad_W": "W", "grad_D_delta": "D_delta"}[name]
-    return Fault(f"{name}-{fault.name}", f"{fault.words}, in the gradient of {of}", fault.look_at, {"gradients": change})
+    return Fault(
+        f"{name}-{fault.name}", f"{fault.words}, in the gradient of {of}", fault.look_at, {"gradients": change}
+    )
 
 
 def _parts(name: str, words: str, one: float, other: float) -> Fault:
@@ -200,13 +239,21 @@ def _summed_into_first_group() -> Fault:
         total[:, :of_first] = grad.reshape(len(grad), g.groups, of_first, *grad.shape[2:]).sum(axis=1)
         return total
 
-    return Fault("grad-x-first-group", "adds the gradient of x of every group to the channels of the first", "the offset of the group in grad_x",
-                 {"grad_x": change})  # fmt: skip
+    return Fault(
+        "grad-x-first-group",
+        "adds the gradient of x of every group to the channels of the first",
+        "the offset of the group in grad_x",
+        {"grad_x": change},
+    )
 
 
 def _added_identity() -> Fault:
-    return Fault("grad-D-plus-identity", "adds the identity to the gradient of D_delta", "the gradient of D_delta, which is that of D",
-                 {"grad_D_delta": lambda grad, g: grad + identity(g)})  # fmt: skip
+    return Fault(
+        "grad-D-plus-identity",
+        "adds the identity to the gradient of D_delta",
+        "the gradient of D_delta, which is that of D",
+        {"grad_D_delta": lambda grad, g: grad + identity(g)},
+    )
 
 
 def _kernel_without_delta() -> Fault:
@@ -215,8 +262,12 @@ def _kernel_without_delta() -> Fault:
         found = run([], g, "backward", bare)
         return gradients if found is None else gradients | {"grad_x": found["grad_x"]}
 
-    return Fault("grad-x-without-delta", "makes the gradient of x of the kernel without D_delta", "the kernel in the gradient of x",
-                 {"gradients": change})  # fmt: skip
+    return Fault(
+        "grad-x-without-delta",
+        "makes the gradient of x of the kernel without D_delta",
+        "the kernel in the gradient of x",
+        {"gradients": change},
+    )
 
 
 def _bias_sums() -> list[Fault]:
@@ -233,24 +284,70 @@ def _bias_sums() -> list[Fault]:
         return tuple(range(2, grad.ndim))
 
     return [
-        summed("last-image", "sums the gradient of the bias over the last image only", lambda grad: grad[-1:].sum((0, *space(grad)))),
-        summed("first-image", "sums the gradient of the bias over the first image only", lambda grad: grad[:1].sum((0, *space(grad)))),
-        summed("mean-batch", "takes the mean over the batch for the gradient of the bias", lambda grad: grad.mean(0).sum(tuple(range(1, grad.ndim - 1)))),
-        summed("mean-space", "takes the mean over the positions for the gradient of the bias", lambda grad: grad.mean(space(grad)).sum(0)),
-        summed("mean", "takes the mean over batch and positions for the gradient of the bias", lambda grad: grad.mean((0, *space(grad)))),
-        summed("batch-only", "sums the gradient of the bias over the batch at the first position only", lambda grad: grad.sum(0).reshape(grad.shape[1], -1)[:, 0]),
-        summed("first-row", "sums the gradient of the bias over the first row only", lambda grad: grad[:, :, :1].sum((0, *space(grad)))),
-        summed("without-last-row", "leaves the last row out of the gradient of the bias", lambda grad: grad[:, :, :-1].sum((0, *space(grad)))),
-        summed("without-last-column", "leaves the last column out of the gradient of the bias", lambda grad: grad[..., :-1].sum((0, *space(grad)))),
-        summed("first-column", "sums the gradient of the bias over the first column only", lambda grad: grad[..., :1].sum((0, *space(grad)))),
-        summed("count", "counts the positions for the gradient of the bias, whatever grad_y is", lambda grad: np.ones_like(grad).sum((0, *space(grad)))),
-    ]  # fmt: skip
+        summed(
+            "last-image",
+            "sums the gradient of the bias over the last image only",
+            lambda grad: grad[-1:].sum((0, *space(grad))),
+        ),
+        summed(
+            "first-image",
+            "sums the gradient of the bias over the first image only",
+            lambda grad: grad[:1].sum((0, *space(grad))),
+        ),
+        summed(
+            "mean-batch",
+            "takes the mean over the batch for the gradient of the bias",
+            lambda grad: grad.mean(0).sum(tuple(range(1, grad.ndim - 1))),
+        ),
+        summed(
+            "mean-space",
+            "takes the mean over the positions for the gradient of the bias",
+            lambda grad: grad.mean(space(grad)).sum(0),
+        ),
+        summed(
+            "mean",
+            "takes the mean over batch and positions for the gradient of the bias",
+            lambda grad: grad.mean((0, *space(grad))),
+        ),
+        summed(
+            "batch-only",
+            "sums the gradient of the bias over the batch at the first position only",
+            lambda grad: grad.sum(0).reshape(grad.shape[1], -1)[:, 0],
+        ),
+        summed(
+            "first-row",
+            "sums the gradient of the bias over the first row only",
+            lambda grad: grad[:, :, :1].sum((0, *space(grad))),
+        ),
+        summed(
+            "without-last-row",
+            "leaves the last row out of the gradient of the bias",
+            lambda grad: grad[:, :, :-1].sum((0, *space(grad))),
+        ),
+        summed(
+            "without-last-column",
+            "leaves the last column out of the gradient of the bias",
+            lambda grad: grad[..., :-1].sum((0, *space(grad))),
+        ),
+        summed(
+            "first-column",
+            "sums the gradient of the bias over the first column only",
+            lambda grad: grad[..., :1].sum((0, *space(grad))),
+        ),
+        summed(
+            "count",
+            "counts the positions for the gradient of the bias, whatever grad_y is",
+            lambda grad: np.ones_like(grad).sum((0, *space(grad))),
+        ),
+    ]
 
 
 def _batches(name: str) -> list[Fault]:
     """Sums over the batch that lose images, or means."""
 
-    def of(label: str, words: str, images: Callable[[int], slice], factor: Callable[[int], float] = lambda n: 1.0) -> Fault:
+    def of(
+        label: str, words: str, images: Callable[[int], slice], factor: Callable[[int], float] = lambda n: 1.0
+    ) -> Fault:
         def change(gradients: Tensors, inputs: Tensors, g: ConvGeometry) -> Tensors:
             count = len(inputs["x"])
             some = {**inputs, **{key: inputs[key][images(count)] for key in ("x", "grad_y")}}
@@ -281,14 +378,36 @@ def _kernels_summed() -> list[Fault]:
                 grad[row] = one(mine) if len(mine) else 0
             return grad
 
-        return Fault(f"grad-D-{label}", words, "the sum over the output channels that read a row of D", {"sum_group": summed})
+        return Fault(
+            f"grad-D-{label}", words, "the sum over the output channels that read a row of D", {"sum_group": summed}
+        )
 
     return [
-        of("last-output", "keeps only the last output channel's share of the gradient of D_delta", lambda items: items[-1]),
-        of("first-output", "keeps only the first output channel's share of the gradient of D_delta", lambda items: items[0]),
-        of("mean-output", "takes the mean over the output channels for the gradient of D_delta", lambda items: items.mean(0)),
-        of("without-last", "leaves the last output channel out of the gradient of D_delta", lambda items: items[:-1].sum(0)),
-        of("without-first", "leaves the first output channel out of the gradient of D_delta", lambda items: items[1:].sum(0)),
+        of(
+            "last-output",
+            "keeps only the last output channel's share of the gradient of D_delta",
+            lambda items: items[-1],
+        ),
+        of(
+            "first-output",
+            "keeps only the first output channel's share of the gradient of D_delta",
+            lambda items: items[0],
+        ),
+        of(
+            "mean-output",
+            "takes the mean over the output channels for the gradient of D_delta",
+            lambda items: items.mean(0),
+        ),
+        of(
+            "without-last",
+            "leaves the last output channel out of the gradient of D_delta",
+            lambda items: items[:-1].sum(0),
+        ),
+        of(
+            "without-first",
+            "leaves the first output channel out of the gradient of D_delta",
+            lambda items: items[1:].sum(0),
+        ),
     ]
 
 
@@ -302,7 +421,11 @@ def _both_of_kernel(
 ) -> Fits:
     """Mistakes of the composed kernel's gradient, from which both parameters' follow: other options, then two at a time."""
     parameters = [name for name in wrong if name in ("grad_W", "grad_D_delta")]
-    single = [rule.fault("options_grad_kernel", "in the gradient of the composed kernel") for family in families(g) for rule in family]
+    single = [
+        rule.fault("options_grad_kernel", "in the gradient of the composed kernel")
+        for family in families(g)
+        for rule in family
+    ]
     single += [_x_moved(fault) for fault in moves.of_activations("x")]
     found: Fits = [(fault,) for fault in single if _explains(fault, known, question, got, parameters)]
     if found or len(parameters) == 1:
@@ -321,13 +444,22 @@ def _x_moved(fault: Fault) -> Fault:
     def change(gradients: Tensors, inputs: Tensors, g: ConvGeometry) -> Tensors:
         moved = {**inputs, "x": np.ascontiguousarray(fault.hooks["x"](inputs["x"], g)).astype(inputs["x"].dtype)}
         found = run([], g, "backward", moved)
-        return gradients if found is None else gradients | {key: value for key, value in found.items() if key in ("grad_W", "grad_D_delta")}
+        return (
+            gradients
+            if found is None
+            else gradients | {key: value for key, value in found.items() if key in ("grad_W", "grad_D_delta")}
+        )
 
-    return Fault(f"parameters-{fault.name}", f"in the gradients of the parameters {fault.words}", fault.look_at, {"gradients": change})
+    return Fault(
+        f"parameters-{fault.name}",
+        f"in the gradients of the parameters {fault.words}",
+        fault.look_at,
+        {"gradients": change},
+    )
 
 
 def facts(ask: Ask, case: Case, known: Sequence[Fault]) -> list[str]:
-    """In words: which gradients are wrong, whether they are those of the port's own output, and their ratio to the right ones."""
+    """In words: which gradients are wrong, their ratio to the right ones, and whether they are of the port's own output."""
     question = random_question(case, 1)
     got, right = ask("backward", question), _planted(known, question)
     if got is None or right is None:
@@ -346,7 +478,10 @@ def facts(ask: Ask, case: Case, known: Sequence[Fault]) -> list[str]:
         else:
             at = tuple(int(i) for i in np.argwhere(got[name] != right[name])[0])
             part = (got[name] != right[name]).mean()
-            lines.append(f"{name}{list(at)} is {float(got[name][at]):.9g}; must be {float(right[name][at]):.9g} ({100 * part:.0f} % are wrong)")
+            lines.append(
+                f"{name}{list(at)} is {float(got[name][at]):.9g}; must be {float(right[name][at]):.9g} "
+                f"({100 * part:.0f} % are wrong)"
+            )
     lines.append(_inner_products(ask, question, got, wrong))
     fine = [name for name in right if name not in wrong]
     if fine:
@@ -356,10 +491,21 @@ def facts(ask: Ask, case: Case, known: Sequence[Fault]) -> list[str]:
 
 def _inner_products(ask: Ask, question: Question, got: Tensors, wrong: Sequence[str]) -> str:
     """Whether `<grad_x, x> = <grad_y, y>` for the port's own output without bias: `y` is linear in `x`."""
-    forward = ask("forward", question.with_(bias=np.zeros(question.geometry.out_channels)) if "bias" in question.tensors else question)
-    if forward is None or "y" not in forward or "grad_x" not in got or forward["y"].shape != question.tensors["grad_y"].shape:
+    forward = ask(
+        "forward",
+        question.with_(bias=np.zeros(question.geometry.out_channels)) if "bias" in question.tensors else question,
+    )
+    if (
+        forward is None
+        or "y" not in forward
+        or "grad_x" not in got
+        or forward["y"].shape != question.tensors["grad_y"].shape
+    ):
         return ""
     left = float((got["grad_x"].astype(np.float64) * question.tensors["x"]).sum())
     right = float((forward["y"].astype(np.float64) * question.tensors["grad_y"]).sum())
     kept = left == right
-    return f"grad_x is {'' if kept else 'not '}the gradient of the output that the port itself computes (sum of x * grad_x {left:.9g}, of y * grad_y {right:.9g})"
+    return (
+        f"grad_x is {'' if kept else 'not '}the gradient of the output that the port itself computes "
+        f"(sum of x * grad_x {left:.9g}, of y * grad_y {right:.9g})"
+    )

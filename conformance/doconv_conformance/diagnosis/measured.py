@@ -104,7 +104,9 @@ def measure(
 class _State:
     """The work in progress."""
 
-    def __init__(self, rows: Sequence[Row], asker: Asker, say: Callable[[str], None], catalogue: Sequence[Fault]) -> None:
+    def __init__(
+        self, rows: Sequence[Row], asker: Asker, say: Callable[[str], None], catalogue: Sequence[Fault]
+    ) -> None:
         self.rows = list(rows)
         self.asker, self.say, self.catalogue = asker, say, list(catalogue)
         self.findings: list[Finding] = []
@@ -143,8 +145,13 @@ class _State:
         """The findings that hold in every failing row they could show in, with the rows that each takes part in."""
         failed = [row for row in self.rows if row.failed]
         while True:
-            active = {id(item): [row for row in failed if item.active(row) and self._shows(item, row)] for item in self.findings}
-            untrue = [item for item in self.findings if not all(reproduces(self.faults(row), row) for row in active[id(item)])]
+            active = {
+                id(item): [row for row in failed if item.active(row) and self._shows(item, row)]
+                for item in self.findings
+            }
+            untrue = [
+                item for item in self.findings if not all(reproduces(self.faults(row), row) for row in active[id(item)])
+            ]
             if not untrue:
                 break
             worst = max(untrue, key=lambda item: sum(not reproduces(self.faults(row), row) for row in active[id(item)]))
@@ -170,7 +177,8 @@ class _State:
         """The operations that it is made in, where it could show in others that are right."""
         others = {
             row.operation for row in self.rows
-            if row.operation not in item.operations and not row.failed and item.scope.holds(row.case) and self._changes(item, row)
+            if row.operation not in item.operations and not row.failed and item.scope.holds(row.case)
+            and self._changes(item, row)
         }  # fmt: skip
         return tuple(name for name in OPERATIONS if name in item.operations) if others else ()
 
@@ -188,7 +196,9 @@ class _State:
                 continue
             wider = Finding(item.faults, item.scope, item.operations | {operation}, item.stage)
             trial = [*self.findings[:at], wider, *self.findings[at + 1 :]]
-            with_, without = (np.array([reproduces(self.faults(row, found), row) for row in rows]) for found in (trial, self.findings))
+            with_, without = (
+                np.array([reproduces(self.faults(row, found), row) for row in rows]) for found in (trial, self.findings)
+            )
             lost = (without & ~with_).sum()
             inside = [row for row in rows if item.scope.holds(row.case)]
             if with_.sum() > without.sum() and not lost:
@@ -197,7 +207,12 @@ class _State:
                 self.findings = trial  # nothing speaks against it: what else is wrong here comes on top
 
     def _changes(self, item: Finding, row: Row) -> bool:
-        planted = run([fault for fault in item.faults if fault.where(row.case.geometry)], row.case.geometry, row.operation, row.case.inputs(row.operation))
+        planted = run(
+            [fault for fault in item.faults if fault.where(row.case.geometry)],
+            row.case.geometry,
+            row.operation,
+            row.case.inputs(row.operation),
+        )
         right = run([], row.case.geometry, row.operation, row.case.inputs(row.operation))
         return not same(planted, right)
 
@@ -289,7 +304,8 @@ class _State:
         inputs = question.inputs(operation)
         right = run([], row.case.geometry, operation, inputs)
         return all(
-            fault.name.endswith(gradients.OF_RIGHT) or not same(run([fault], row.case.geometry, operation, inputs), right)
+            fault.name.endswith(gradients.OF_RIGHT)
+            or not same(run([fault], row.case.geometry, operation, inputs), right)
             for fault in fit
         )
 
@@ -347,4 +363,8 @@ def larger(case: Case) -> list[Case]:
 
 def _size(row: Row) -> tuple[int, int, int]:
     case = row.case
-    return sum(tensor.size for tensor in case.inputs(row.operation).values()), STAGES.index(case.stage(row.operation)), case.geometry.taps
+    return (
+        sum(tensor.size for tensor in case.inputs(row.operation).values()),
+        STAGES.index(case.stage(row.operation)),
+        case.geometry.taps,
+    )

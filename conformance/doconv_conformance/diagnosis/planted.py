@@ -41,16 +41,33 @@ def relations(options: Options, g: ConvGeometry, sizes: Sequence[int]) -> list[n
     """For each axis `(output size, input size, taps)`: how often an output position meets an input position at a tap."""
     return [
         _relation(
-            g.transposed, size, g.kernel_size[axis], options.stride[axis], options.dilation[axis],
-            options.low[axis], options.high[axis], options.output_padding[axis], options.mode, options.size,
+            g.transposed,
+            size,
+            g.kernel_size[axis],
+            options.stride[axis],
+            options.dilation[axis],
+            options.low[axis],
+            options.high[axis],
+            options.output_padding[axis],
+            options.mode,
+            options.size,
         )
         for axis, size in enumerate(sizes)
-    ]  # fmt: skip
+    ]
 
 
 @lru_cache(maxsize=2**14)
 def _relation(
-    transposed: bool, size: int, taps: int, stride: int, dilation: int, low: int, high: int, extra: int, mode: str, rule: str
+    transposed: bool,
+    size: int,
+    taps: int,
+    stride: int,
+    dilation: int,
+    low: int,
+    high: int,
+    extra: int,
+    mode: str,
+    rule: str,
 ) -> np.ndarray:
     span = taps if rule == "undilated" else dilation * (taps - 1) + 1
     room = size + low + high - span
@@ -68,8 +85,9 @@ def _relation(
         return table
     for p in range(count):
         for k in range(taps):
-            if (q := inside(stride * p + dilation * k - low, size, mode)) is not None:
-                table[p, q, k] += 1
+            at = inside(stride * p + dilation * k - low, size, mode)
+            if at is not None:
+                table[p, at, k] += 1
     return table
 
 
@@ -98,7 +116,8 @@ class MeasuredPort(FaultyPort):
     - `conv_kernel(kernel, g)`: the composed kernel as the convolution reads it, which `compose` and `fold` do not show;
     - `out_weight(weight, inputs, g)`, `out_bias`, `out_y`: one output of `fold` alone;
     - `grad_x_kernel(kernel, g)`: the kernel that the gradient of `x` is made of;
-    - `grad_parts(identity, delta)`: factors of the two parts of the gradient of `W`; `grad_rows(g)`: rows of `D` in the gradients;
+    - `grad_parts(identity, delta)`: factors of the two parts of the gradient of `W`;
+    - `grad_rows(g)`: rows of `D` in the gradients;
     - `grad_delta_D(D, g)`, `grad_delta_W(W, g)`: `D` in the gradient of `W`, `W` in the gradient of `D`.
     """
 
@@ -278,9 +297,7 @@ def _grad_x(
     return _unpatched(grad.reshape(len(grad_y), g.in_channels, *grad.shape[3:]), tables).reshape(shape)
 
 
-def _grad_kernel(
-    x: np.ndarray, grad_y: np.ndarray, tables: Sequence[np.ndarray], g: ConvGeometry
-) -> np.ndarray:
+def _grad_kernel(x: np.ndarray, grad_y: np.ndarray, tables: Sequence[np.ndarray], g: ConvGeometry) -> np.ndarray:
     patches = _grouped(_patches(x, tables), 1, g.groups)
     flat = _grouped(grad_y.reshape(*grad_y.shape[:2], -1), 1, g.groups)
     grad = np.einsum("ngcpk,ngop->gock", patches, flat, optimize=True)
@@ -319,7 +336,9 @@ def _after(name: str, first: Any, then: Any) -> Any:
     return lambda value, *rest: then(first(value, *rest), *rest)
 
 
-def run(faults: Sequence[Fault], geometry: ConvGeometry, operation: str, inputs: Mapping[str, np.ndarray]) -> Tensors | None:
+def run(
+    faults: Sequence[Fault], geometry: ConvGeometry, operation: str, inputs: Mapping[str, np.ndarray]
+) -> Tensors | None:
     """The answer with all `faults` planted; None where the planted reference raises."""
     try:
         port = MeasuredPort(joined(faults) if faults else NOTHING)

@@ -1,7 +1,7 @@
 """What fails although the structure is right: other arithmetic than declared, and answers that depend on the size of numbers.
 
-Each candidate was measured by a question made for it, or is listed; it is claimed for the types and operations in which, planted,
-it gives the port's values on every failing row and is contradicted by no right one.
+Each candidate was measured by a question made for it, or is listed; it is claimed for the types and operations in which,
+planted, it gives the port's values on every failing row and is contradicted by no right one.
 """
 
 from __future__ import annotations
@@ -140,14 +140,26 @@ def _sums(rows: Sequence[Row], asker: Asker, numerics: Numerics) -> list[Roundin
         kind, dtype, _, short = name.rsplit("-", 3)
         if dtype not in UNIT_ROUNDOFF:
             continue
-        mine = [row for row in rows if row.failed and row.case.dtype == dtype and row.key not in taken and within(row, other)]
-        if not mine or any(row.failed and row.exact and row.case.dtype == dtype and row.numerics.algorithm == "direct" and row not in mine for row in rows):
+        mine = [
+            row
+            for row in rows
+            if row.failed and row.case.dtype == dtype and row.key not in taken and within(row, other)
+        ]
+        if not mine or any(
+            row.failed
+            and row.exact
+            and row.case.dtype == dtype
+            and row.numerics.algorithm == "direct"
+            and row not in mine
+            for row in rows
+        ):
             continue
         row = mine[0]
-        if not arithmetic.sums_lose(asker, kind, dtype, row.case.param_dtype, DIGITS[short], row.case.geometry.spatial_rank):
+        if not arithmetic.sums_lose(
+            asker, kind, dtype, row.case.param_dtype, DIGITS[short], row.case.geometry.spatial_rank
+        ):
             continue
         taken |= {row.key for row in mine}
         look_at = "the type in which sums are formed, or what hello declares under numerics"
         found.append(Rounding(name, words, look_at, tuple(mine)))
     return found
-

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, pairwise
+from typing import Any
 
 import numpy as np
 
 from doconv_conformance.cases.table import Case
 from doconv_conformance.diagnosis.replay import Row
 
-Condition = Callable[[Case], bool]
+# `case -> bool`. A lambda that remembers a variable by a default has no type that mypy could infer.
+Condition = Any
 
 
 @dataclass(frozen=True)
@@ -54,12 +56,23 @@ def _plain() -> Iterator[Scope]:
     yield Scope("without a bias only", lambda case: not case.bias)
     yield Scope("with kernels of one tap only", lambda case: case.geometry.taps == 1)
     yield Scope("with kernels of more than one tap only", lambda case: case.geometry.taps > 1)
-    yield Scope("with square kernels only", lambda case: len(set(case.geometry.kernel_size)) == 1 < case.geometry.spatial_rank)
+    yield Scope(
+        "with square kernels only", lambda case: len(set(case.geometry.kernel_size)) == 1 < case.geometry.spatial_rank
+    )
     yield Scope("with kernels that are not square only", lambda case: len(set(case.geometry.kernel_size)) > 1)
-    yield Scope("where an axis of the kernel is even only", lambda case: any(size % 2 == 0 for size in case.geometry.kernel_size))
-    yield Scope("where every axis of the kernel is odd only", lambda case: all(size % 2 for size in case.geometry.kernel_size))
-    yield Scope("where C_in and C_out are equal only", lambda case: case.geometry.in_channels == case.geometry.out_channels)
-    yield Scope("where C_in and C_out differ only", lambda case: case.geometry.in_channels != case.geometry.out_channels)
+    yield Scope(
+        "where an axis of the kernel is even only",
+        lambda case: any(size % 2 == 0 for size in case.geometry.kernel_size),
+    )
+    yield Scope(
+        "where every axis of the kernel is odd only", lambda case: all(size % 2 for size in case.geometry.kernel_size)
+    )
+    yield Scope(
+        "where C_in and C_out are equal only", lambda case: case.geometry.in_channels == case.geometry.out_channels
+    )
+    yield Scope(
+        "where C_in and C_out differ only", lambda case: case.geometry.in_channels != case.geometry.out_channels
+    )
     yield Scope("for batches of one only", lambda case: case.batch == 1)
     yield Scope("in float32 only", lambda case: case.dtype == "float32")
     for dtype in ("float64", "float16", "bfloat16"):
@@ -91,9 +104,19 @@ def scopes(rows: Sequence[Row]) -> list[Scope]:
     found = list(PLAIN)
     for name, size in SIZES.items():
         values = sorted({size(case) for case in cases})
-        for low, high in zip(values, values[1:], strict=False):
-            found.append(Scope(f"where {name} is {high} or more only ({low} is right)", lambda case, size=size, high=high: size(case) >= high))
-            found.append(Scope(f"where {name} is {low} or less only ({high} is right)", lambda case, size=size, low=low: size(case) <= low))
+        for low, high in pairwise(values):
+            found.append(
+                Scope(
+                    f"where {name} is {high} or more only ({low} is right)",
+                    lambda case, size=size, high=high: size(case) >= high,
+                )
+            )
+            found.append(
+                Scope(
+                    f"where {name} is {low} or less only ({high} is right)",
+                    lambda case, size=size, low=low: size(case) <= low,
+                )
+            )
     return found
 
 

@@ -49,7 +49,13 @@ def _before(rows: Sequence[Row], row: Row) -> list[tuple[Row, str]]:
     if earlier:
         found.append((earlier[-1], "another question"))
     of_operation = [item for item in earlier if item.operation == row.operation and item.case.bias != row.case.bias]
-    return [*found, *((item, "a question with a bias" if item.case.bias else "a question without a bias") for item in of_operation[-1:])]
+    return [
+        *found,
+        *(
+            (item, "a question with a bias" if item.case.bias else "a question without a bias")
+            for item in of_operation[-1:]
+        ),
+    ]
 
 
 def _differs(row: Row, asker: Asker) -> tuple[str, list[str]]:
@@ -58,7 +64,9 @@ def _differs(row: Row, asker: Asker) -> tuple[str, list[str]]:
     for number in range(AGAIN):
         again = asker.afresh(row.operation, question_of(row.case))
         if first is not None and again is not None and not same(again, first):
-            return "gives different answers to the same question", [f"{row.operation} of {row.case.id}, asked {number + 2} times in a row"]
+            return "gives different answers to the same question", [
+                f"{row.operation} of {row.case.id}, asked {number + 2} times in a row"
+            ]
     return "", []
 
 

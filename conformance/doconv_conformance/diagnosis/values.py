@@ -94,4 +94,11 @@ def _limit(ask: Ask, case: Case, name: str, operation: str) -> list[Fault]:
         low, high = (low, middle) if now is not None and np.array_equal(now, far) else (middle, high)
     size = float(np.format_float_scientific(high, precision=4))
     words = f"limits the entries of {TENSORS[name]} to [-{size:.6g}, {size:.6g}]"
-    return [Fault(f"{name}-limit", words, f"what is done to {TENSORS[name]}", {name: lambda tensor, g: np.clip(tensor, -size, size)})]
+    return [
+        Fault(
+            f"{name}-limit",
+            words,
+            f"what is done to {TENSORS[name]}",
+            {name: lambda tensor, g: np.clip(tensor, -size, size)},
+        )
+    ]

@@ -55,7 +55,9 @@ def port(port_run: Run, pytestconfig: pytest.Config) -> Iterator[PortSession]:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """What the failures are consistent with."""
     run = config.stash.get(RUN, None)
-    for found in diagnose_run(run, ask=bool(run.hello)) if run and any(row.verdict == "mismatch" for row in run.results) else ():
+    for found in (
+        diagnose_run(run, ask=bool(run.hello)) if run and any(row.verdict == "mismatch" for row in run.results) else ()
+    ):
         terminalreporter.section(f"doconv: {found.name}")
         for line in (found.consistent_with, f"look at: {found.look_at}", *found.detail):
             terminalreporter.write_line(line)

@@ -138,7 +138,7 @@ MISTAKES = {
     "depthwise-multiplier-major": "in depthwise layers o = m * C_in + i",
     "space-transposed-3d": "in 3-D the first and last spatial axis of x and y are exchanged",
     "batch-stride": "every second image is computed from the image before it",
-    "t-taps-interchanged": "in transposed convolutions with groups the kernel's second index is the real output channel, modulo",
+    "t-taps-interchanged": "transposed with groups: another second index of the kernel",
     "t-bias-cropped": "in transposed convolutions the first output position gets no bias",
     "gx-last-tap-only": "grad_x: the last tap wins (assigned, not added)",
     "gx-group-first": "grad_x: every group's share goes to the first group",
@@ -185,7 +185,11 @@ def rounded(t, bits):
 def geometry_of(g):
     """Options as this port uses them; `t-` mistakes and those with a scope are decided here."""
     stride, dilation, pads, mode = list(g.stride), list(g.dilation), [list(p) for p in g.padding], g.padding_mode
-    if on("stride-swapped") or (on("t-stride-swapped") and g.transposed) or (on("stride-swapped-3d") and len(stride) == 3):
+    if (
+        on("stride-swapped")
+        or (on("t-stride-swapped") and g.transposed)
+        or (on("stride-swapped-3d") and len(stride) == 3)
+    ):
         stride = stride[::-1]
     if on("stride-first"):
         stride = [stride[0]] * len(stride)
@@ -315,7 +319,10 @@ def read_w(W, g):
     if on("w-abs"):
         W = np.abs(W)
     if on("w-surplus-wrapped"):
-        W = W[..., np.where(np.arange(g.d_mul) < g.d_mul // g.taps * g.taps, np.arange(g.d_mul), np.arange(g.d_mul) % g.taps)]
+        W = W[
+            ...,
+            np.where(np.arange(g.d_mul) < g.d_mul // g.taps * g.taps, np.arange(g.d_mul), np.arange(g.d_mul) % g.taps),
+        ]
     return W
 
 
@@ -342,7 +349,9 @@ def compose(g, W, D, low=None):
         kernel = np.clip(kernel, -4, 4)
     kernel = kernel.reshape(g.kernel_shape)
     if on("taps-fortran"):
-        kernel = kernel.reshape(*kernel.shape[:2], -1)[..., np.arange(g.taps).reshape(g.kernel_size, order="F").ravel()].reshape(kernel.shape)
+        kernel = kernel.reshape(*kernel.shape[:2], -1)[
+            ..., np.arange(g.taps).reshape(g.kernel_size, order="F").ravel()
+        ].reshape(kernel.shape)
     kernel = kernel.astype(kind)
     cache[key] = kernel
     return kernel
@@ -350,7 +359,11 @@ def compose(g, W, D, low=None):
 
 def used_kernel(g, kernel):
     axes = tuple(range(2, kernel.ndim))
-    if on("flip") or (on("t-no-flip-needed-but-done") and g.transposed) or (on("flip-depthwise") and g.groups == g.in_channels > 1):
+    if (
+        on("flip")
+        or (on("t-no-flip-needed-but-done") and g.transposed)
+        or (on("flip-depthwise") and g.groups == g.in_channels > 1)
+    ):
         kernel = np.flip(kernel, axes)
     if on("flip-last"):
         kernel = kernel[..., ::-1]
@@ -393,7 +406,9 @@ def wiring(g):
 def contacts(g, size, stride, dilation, pads, mode):
     """For every axis the list of (output position, tap, input position), and the output's size."""
     lists, out = [], []
-    for n, k, s, d, (low, high), extra in zip(size, g.kernel_size, stride, dilation, pads, g.output_padding):
+    for n, k, s, d, (low, high), extra in zip(
+        size, g.kernel_size, stride, dilation, pads, g.output_padding, strict=False
+    ):
         span, found = d * (k - 1) + 1, []
         if g.transposed:
             m = (n - 1) * s + span - low - high + extra
@@ -469,7 +484,11 @@ def convolve(g, x, kernel, bias, kind):
             y[:, o] += np.tensordot(P[:, i], kernel[a, b], rank)
         else:
             for tap in np.ndindex(*g.kernel_size):
-                y[:, o] = (y[:, o] + P[(slice(None), i, *[slice(None)] * rank, *tap)] * kernel[(a, b, *tap)]).astype(short).astype(np.float64)
+                y[:, o] = (
+                    (y[:, o] + P[(slice(None), i, *[slice(None)] * rank, *tap)] * kernel[(a, b, *tap)])
+                    .astype(short)
+                    .astype(np.float64)
+                )
     if on("last-row-not-computed"):
         y[:, :, -1] = 0
     if on("first-image-only"):
@@ -479,7 +498,12 @@ def convolve(g, x, kernel, bias, kind):
     if on("state-bias-kept"):
         bias = cache.get(("bias", g.out_channels)) if bias is None else bias
         cache["bias", g.out_channels] = bias
-    if bias is not None and not on("bias-none") and not (on("bias-grouped-none") and g.groups > 1) and not (on("bias-none-1d") and rank == 1):
+    if (
+        bias is not None
+        and not on("bias-none")
+        and not (on("bias-grouped-none") and g.groups > 1)
+        and not (on("bias-none-1d") and rank == 1)
+    ):
         b = bias.astype(np.float64)
         if on("bias-reversed"):
             b = b[::-1]
@@ -520,7 +544,9 @@ def convolve(g, x, kernel, bias, kind):
 class Independent(Port):
     name, version = "independent", "1"
     supports = EVERYTHING
-    numerics = {"accumulator": dict.fromkeys(("float64", "float32", "float16", "bfloat16"), "float64")}
+    numerics = {  # noqa: RUF012
+        "accumulator": dict.fromkeys(("float64", "float32", "float16", "bfloat16"), "float64")
+    }
 
     def compose(self, g, t):
         return {"weight": compose(g, t["W"], t.get("D_delta"))}
@@ -537,7 +563,9 @@ class Independent(Port):
             weight = compose(g, t["W"], None)
             y = convolve(g, t["x"], weight.astype(kind), bias, kind)
         if on("fold-transposed-taps"):
-            weight = weight.reshape(*weight.shape[:2], -1)[..., np.arange(g.taps).reshape(g.kernel_size, order="F").ravel()].reshape(weight.shape)
+            weight = weight.reshape(*weight.shape[:2], -1)[
+                ..., np.arange(g.taps).reshape(g.kernel_size, order="F").ravel()
+            ].reshape(weight.shape)
         if on("fold-doubled-bias") and bias is not None:
             return {"weight": weight, "y": y, "bias": 2 * bias}
         if on("fold-flip"):
@@ -576,7 +604,9 @@ class Independent(Port):
         if tuple(out) != gy.shape[2:]:
             raise ValueError("grad_y has another shape than y")
         rank = len(out)
-        for_x = used_kernel(g, compose(g, t["W"], None).astype(kind) if on("gx-no-delta") else kernel).astype(np.float64)
+        for_x = used_kernel(g, compose(g, t["W"], None).astype(kind) if on("gx-no-delta") else kernel).astype(
+            np.float64
+        )
         if on("gx-flip"):
             for_x = np.flip(for_x, tuple(range(2, 2 + rank)))
         seen = np.moveaxis(x.reshape(len(x), *x.shape[2:], x.shape[1]), -1, 1) if on("channels-last-x") else x
@@ -607,8 +637,10 @@ class Independent(Port):
         of_x = lists
         if on("gx-stride-one") or on("gx-pad-sides"):
             other = [1] * rank if on("gx-stride-one") else stride
-            of_x, wide = contacts(g, x.shape[2:], other, dilation, [p[::-1] for p in pads] if on("gx-pad-sides") else pads, mode)
-            of_x = [[item for item in items if item[0] < m] for items, m in zip(of_x, out)]
+            of_x, wide = contacts(
+                g, x.shape[2:], other, dilation, [p[::-1] for p in pads] if on("gx-pad-sides") else pads, mode
+            )
+            of_x = [[item for item in items if item[0] < m] for items, m in zip(of_x, out, strict=False)]
         if on("gx-last-tap-only"):
             gp[(slice(None), slice(None), *[slice(None)] * rank, *[slice(0, -1)] * rank)] = 0
         gx = spread(gp, of_x, x.shape[2:], g)
@@ -663,12 +695,12 @@ class Independent(Port):
         if gD is not None:
             outputs["grad_D_delta"] = gD
         if "bias" in t:
-            outputs["grad_bias"] = self.bias_gradient(g, gy, used if not on("relu") else used)
+            outputs["grad_bias"] = self.bias_gradient(g, gy)
         if on("g-batch-mean"):
             outputs = {k: v if k == "grad_x" else v / len(x) for k, v in outputs.items()}
         return {k: v if k == "grad_x" else v.astype(params) for k, v in outputs.items()}
 
-    def bias_gradient(self, g, gy, used):
+    def bias_gradient(self, g, gy):
         rank = gy.ndim - 2
         if on("gb-missing-row"):
             gy = gy[..., :-1]
@@ -700,7 +732,9 @@ class Independent(Port):
     def back(self, g, gk):
         if on("t-group-kernel") and g.transposed:
             ig = g.in_channels // g.groups
-            gk = np.concatenate([gk.reshape(g.groups, ig, *gk.shape[1:]).sum(0), np.zeros((g.in_channels - ig, *gk.shape[1:]))])
+            gk = np.concatenate(
+                [gk.reshape(g.groups, ig, *gk.shape[1:]).sum(0), np.zeros((g.in_channels - ig, *gk.shape[1:]))]
+            )
         return used_kernel(g, gk) if not (on("t-group-kernel") and g.transposed) else gk
 
     def back_d(self, gD, g):

@@ -32,7 +32,9 @@ def run_pytest(site: Path, folder: Path, *options: str) -> subprocess.CompletedP
 
 def test_a_port_that_is_right_passes(site: Path, tmp_path: Path) -> None:
     report = tmp_path / "junit.xml"
-    done = run_pytest(site, tmp_path, "--doconv-port", CORE, "-k", "smoke or (groups and forward)", f"--junit-xml={report}")
+    done = run_pytest(
+        site, tmp_path, "--doconv-port", CORE, "-k", "smoke or (groups and forward)", f"--junit-xml={report}"
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     names = [test.get("name") for test in ElementTree.parse(report).iter("testcase")]
     assert "test_smoke" in names
