@@ -10,7 +10,9 @@ JSON with the format's version, the layout, and for each layer its kind and what
 """
 
 from doconv_core.checkpoint._checkpoint import Arrays, Checkpoint, open_checkpoint, row_order
-from doconv_core.checkpoint._files import CheckpointError, TensorFile, TensorWriter, write_tensors
+from doconv_core.checkpoint._format import CheckpointError
+from doconv_core.checkpoint._reader import TensorFile
+from doconv_core.checkpoint._writer import TensorWriter, write_tensors
 from doconv_core.checkpoint._fold import fold_tensors
 from doconv_core.checkpoint._layers import LayerInfo
 from doconv_core.checkpoint._models import ModelLayer, ModelState, ModelTensor, NameMap, load_model, mapped, save_model

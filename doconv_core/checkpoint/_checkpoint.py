@@ -11,7 +11,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from doconv_core.checkpoint._files import CODES, CheckpointError, TensorFile
+from doconv_core.checkpoint._format import CODES, CheckpointError
+from doconv_core.checkpoint._reader import TensorFile
 from doconv_core.checkpoint._layers import LayerInfo, layer_from_json
 from doconv_core.checkpoint._original import PREFIX, read_arrays
 from doconv_core.checkpoint._recognise import Hints, Notes, recognise_tf, recognise_torch

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from doconv_core.checkpoint._checkpoint import KEY, Checkpoint, describe, open_checkpoint
-from doconv_core.checkpoint._files import CheckpointError, write_tensors
+from doconv_core.checkpoint._format import CheckpointError
+from doconv_core.checkpoint._writer import write_tensors
 from doconv_core.checkpoint._layers import COMPARED, OPTIONAL, LayerInfo, join, split
 from doconv_core.checkpoint._recognise import Hints
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from doconv_core.checkpoint._files import CheckpointError
+from doconv_core.checkpoint._format import CheckpointError
 
 PREFIX = "module."  # of every name, as DataParallel saves them
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from doconv_core.checkpoint._files import CheckpointError
+from doconv_core.checkpoint._format import CheckpointError
 from doconv_core.checkpoint._layers import LayerInfo, join, split
 from doconv_core.composition import dialect_rows
 from doconv_core.geometry import ConvGeometry

@@ -14,7 +14,8 @@ from itertools import cycle
 import numpy as np
 
 from doconv_core.checkpoint._checkpoint import KEY, Checkpoint, describe
-from doconv_core.checkpoint._files import CheckpointError, TensorWriter
+from doconv_core.checkpoint._format import CheckpointError
+from doconv_core.checkpoint._writer import TensorWriter
 from doconv_core.checkpoint._layers import LayerInfo
 from doconv_core.composition import KERNELS
 from doconv_core.layouts import FRAMEWORKS
