@@ -5,80 +5,23 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
 
 import numpy as np
 
-from doconv_core.checkpoint._archives import read_arrays
-from doconv_core.checkpoint._format import CODES, CheckpointError
+from doconv_core.checkpoint._format import BITS, CheckpointError
 from doconv_core.checkpoint._hints import Hints
 from doconv_core.checkpoint._layers import LayerInfo
 from doconv_core.checkpoint._metadata import KEY, read_metadata
-from doconv_core.checkpoint._reader import TensorFile
+from doconv_core.checkpoint._nested import find_average
 from doconv_core.checkpoint._recognise import recognise
-from doconv_core.checkpoint._shards import INDEX, ShardedFile
+from doconv_core.checkpoint._shards import INDEX
+from doconv_core.checkpoint._sources import Source, open_source
 from doconv_core.composition import DIALECTS, compose, dialect_rows, identity, start_from_kernel
 from doconv_core.geometry import ConvGeometry
 
-ARCHIVES = (".h5", ".hdf5", ".npz")
-PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".tar", ".pkl", ".pickle", ".pdparams", ".params")
 SHARD = re.compile(r"-\d{5}-of-\d{5}\.safetensors$")
-TORCH_HELP = (
-    "which only PyTorch reads: load it with doconv_torch.load_original, fold it by the command `doconv fold` where PyTorch is "
-    "installed, or save its state dict as safetensors"
-)
-PICKLE_HELP = {
-    ".pdparams": "of NumPy arrays, which Paddle reads: safetensors.numpy.save_file(paddle.load(...)) makes a file of it",
-    ".params": "or MXNet's own format: numpy.savez(..., **{n: p.data().asnumpy() for n, p in net.collect_params().items()})",
-}
-
-
-class Source(Protocol):
-    """Where tensors come from: a `TensorFile`, or arrays in memory."""
-
-    @property
-    def metadata(self) -> dict[str, str]: ...
-    @property
-    def shapes(self) -> dict[str, tuple[int, ...]]: ...
-    def code(self, name: str) -> str: ...
-    def array(self, name: str) -> np.ndarray: ...
-    def chunks(self, name: str) -> Iterator[memoryview]: ...
-    def release(self, name: str) -> None: ...
-
-
-class Arrays:
-    """Arrays in memory, or anything that becomes one by `numpy.asarray`, by name, as a `Source`.
-
-    Raises:
-        CheckpointError: a name that is no string, or an array of a type that the format lacks.
-    """
-
-    def __init__(self, label: str, arrays: Mapping[str, Any]) -> None:
-        self._arrays, self.metadata = arrays, dict[str, str]()
-        self._codes: dict[str, str] = {}
-        self.shapes: dict[str, tuple[int, ...]] = {}
-        for name, array in arrays.items():
-            if not isinstance(name, str):
-                raise CheckpointError(f"{label}: names must be strings. Received: {name!r}")
-            kind = np.dtype(array.dtype)
-            if kind.newbyteorder("=") not in CODES:
-                raise CheckpointError(f"{label}: {name} has a type that the format lacks. Received: {array.dtype}")
-            self._codes[name] = CODES[kind.newbyteorder("=")]
-            self.shapes[name] = tuple(array.shape)
-
-    def code(self, name: str) -> str:
-        return self._codes[name]
-
-    def array(self, name: str) -> np.ndarray:
-        array = np.asarray(self._arrays[name])
-        return array.astype(array.dtype.newbyteorder("="), copy=False)
-
-    def chunks(self, name: str) -> Iterator[memoryview]:
-        yield np.ascontiguousarray(self.array(name)).reshape(-1).view(np.uint8).data
-
-    def release(self, name: str) -> None: ...
 
 
 class Checkpoint:
@@ -143,12 +86,15 @@ class Checkpoint:
         """What was assumed, in sentences."""
         return [f"{note}: {_some(paths)}" if paths else note for note, paths in self._notes.items()]
 
+    def add_notes(self, *notes: str) -> None:
+        """Say more of what was assumed, before the rest."""
+        self._notes = {note: [] for note in notes} | self._notes
+
     def __enter__(self) -> Checkpoint:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if isinstance(self.source, TensorFile | ShardedFile):
-            self.source.__exit__()
+        self.source.close()
 
     def read(self, path: str) -> dict[str, np.ndarray]:
         """A layer's canonical tensors by role: `W` and `D_delta`, or `weight`; `bias` and the like.
@@ -194,6 +140,11 @@ class Checkpoint:
             return self.compose(path, W, self._canonical(info, "D_delta"), info.conv)  # which says so
         return self.compose(path, W.astype(np.float64), D_delta, info.conv, np.empty(info.conv.kernel_shape, W.dtype))
 
+    def parameters(self, path: str) -> tuple[np.ndarray, np.ndarray]:
+        """`W` and `D_delta` of an over-parameterized layer as the file pairs them, canonical shapes."""
+        info = self.layers[path]
+        return self._canonical(info, "W"), self._delta(path, info)
+
     def compose(
         self,
         path: str,
@@ -221,6 +172,10 @@ class Checkpoint:
         raise CheckpointError(
             f"{self.label}: {path} folds to values beyond its type. Received: {info.tensors['W']} of dtype {W.dtype}"
         )
+
+    def itemsize(self, name: str) -> int:
+        """The bytes of one value of a tensor of the source."""
+        return BITS[self.source.code(name)] // 8
 
     def release(self, path: str) -> None:
         """Give the memory of a layer's tensors back to the system; they are read again where they are used again."""
@@ -276,7 +231,7 @@ class Checkpoint:
 
 
 def open_checkpoint(
-    path: str | os.PathLike[str], *, dialect: str | None = None, hints: Hints | None = None
+    path: str | os.PathLike[str], *, dialect: str | None = None, hints: Hints | None = None, ema: bool = False
 ) -> Checkpoint:
     """Open a file: safetensors of any kind, the index of several, NumPy's `.npz`, or the authors' TensorFlow `.h5`.
 
@@ -284,29 +239,24 @@ def open_checkpoint(
         path: the file.
         dialect: None for files of this project, "original-torch" or "original-tf" for the authors'.
         hints: what a file without this project's metadata leaves open.
+        ema: whether the average of the weights is meant that the file has under a prefix (`ema.`, `model_ema.`).
 
     Raises:
         CheckpointError: the file cannot be read, or its tensors do not make up what it says.
         ImportError: an `.h5` file, and h5py is not installed.
         OSError: it cannot be opened.
     """
-    path = Path(path)
-    if path.suffix in ARCHIVES:
-        return Checkpoint(Arrays(str(path), read_arrays(path)), str(path), dialect=dialect, hints=hints)
-    if path.suffix in PICKLES:
-        raise CheckpointError(f"{path} is a pickle, {PICKLE_HELP.get(path.suffix, TORCH_HELP)}. Received: {path.name}")
-    file = ShardedFile(path) if path.name.endswith(INDEX) else TensorFile(path)
+    source = open_source(Path(path))
     try:
-        return Checkpoint(file, str(path), dialect=dialect, hints=hints)
+        part = find_average(source, str(path)) if ema else source
+        return Checkpoint(part, str(path), dialect=dialect, hints=hints)
     except CheckpointError as error:
-        file.__exit__()
-        if SHARD.search(path.name):
-            raise CheckpointError(
-                f"{error}; {path.name} is one of several files: open their index (*{INDEX})"
-            ) from None
+        source.close()
+        if SHARD.search(os.fspath(path)):
+            raise CheckpointError(f"{error}; it is one of several files: open their index (*{INDEX})") from None
         raise
     except BaseException:
-        file.__exit__()
+        source.close()
         raise
 
 

@@ -34,17 +34,16 @@ def torch_layer(reading: Reading, path: str, leaves: Leaves, shape: Shapes) -> L
     Raises:
         CheckpointError: one of the two without the other, or shapes that do not belong together.
     """
+    name = reading.plain.names
     delta = next((leaf for leaf in DELTAS if len(shape.get(leaf, ())) == 3), None)
     if len(shape.get("W", ())) != 3:
         assert delta
         reading.fail(
-            f"{reading.plain.names[leaves[delta]]} has no {join(path, 'W')} of three axes beside it. {received(shape)}{_excluding(path)}"
+            f"{name[leaves[delta]]} has no {join(path, 'W')} of three axes beside it. {received(shape)}{_excluding(path)}"
         )
     if delta is None:
         if shape["W"][2] != 1:
-            reading.fail(
-                f"{reading.plain.names[leaves['W']]} has no {join(path, 'D')} beside it. {received(shape)}{_excluding(path)}"
-            )
+            reading.fail(f"{name[leaves['W']]} has no {join(path, 'D')} beside it. {received(shape)}{_excluding(path)}")
         return _one_tap(reading, path, leaves, shape)
     return over_layer(reading, path, leaves, shape, delta)
 
@@ -74,17 +73,16 @@ def over_layer(
         CheckpointError: shapes that do not belong together, a kernel size that is not known, or the authors' file where their
             dialect matters and is not given.
     """
+    name = reading.plain.names
     dialect = "original-tf" if form else reading.dialect
     (first, second, multiplier), (channels, taps, columns) = shape["W"], shape[delta]
     transposed = _is_over_transposed(reading, path, shape, delta, dialect)
     fits = first == channels if transposed else _fits_plain(first, second, channels)
     if columns != multiplier or taps < 2 or not second or not fits:
-        reading.fail(
-            f"{reading.plain.names[leaves['W']]} and {reading.plain.names[leaves[delta]]} do not belong together. {received(shape)}"
-        )
+        reading.fail(f"{name[leaves['W']]} and {name[leaves[delta]]} do not belong together. {received(shape)}")
     diagonal = next((leaf for leaf in DIAGONALS if leaf in leaves), None)
-    if diagonal and shape[diagonal] != shape[delta]:
-        reading.fail(f"{reading.plain.names[leaves[diagonal]]} must have the shape of D. {received(shape)}")
+    if diagonal and shape.get(diagonal) != shape[delta]:
+        reading.fail(f"{name[leaves[diagonal]]} must have the shape of D. {received(shape)}")
     geometry: dict[str, Any] = {
         "in_channels": channels,
         "out_channels": outputs(second, shape) if transposed else first,
@@ -96,10 +94,10 @@ def over_layer(
     try:
         conv = ConvGeometry.from_json(geometry)
     except ValueError as error:
-        reading.fail(f"{reading.plain.names[leaves['W']]}: {error}")
+        reading.fail(f"{name[leaves['W']]}: {error}")
     if diagonal and dialect is None and (dialect_rows("original-torch", conv) != conv.rows).any():
         reading.fail(
-            f"{reading.plain.names[leaves[diagonal]]} is the authors': how its groups pair with D depends on the file, say which dialect. "
+            f"{name[leaves[diagonal]]} is the authors': how its groups pair with D depends on the file, say which dialect. "
             f"Received: dialect=None, {conv.describe()}"
         )
     if not transposed and first == channels and dialect is None and not diagonal:
@@ -118,6 +116,7 @@ def flax_layer(reading: Reading, path: str, leaves: Leaves, shape: Shapes) -> La
     Raises:
         CheckpointError: shapes that do not belong together.
     """
+    name = reading.plain.names
     kernel, (*size, multiplier, channels) = shape["kernel"], shape["D"]
     middle, last = kernel[-2:]
     swapped = channels != middle and not _fits_plain(last, middle, channels)  # `transpose_kernel`: (..., C_out, C_in)
@@ -132,12 +131,10 @@ def flax_layer(reading: Reading, path: str, leaves: Leaves, shape: Shapes) -> La
     try:
         conv = ConvGeometry.from_json(geometry)
     except ValueError as error:
-        reading.fail(f"{reading.plain.names[leaves['kernel']]}: {error}")
+        reading.fail(f"{name[leaves['kernel']]}: {error}")
     columns = tuple(size) if multiplier == conv.taps else (multiplier,)
     if kernel != (*columns, middle, last) or (swapped and channels != last):
-        reading.fail(
-            f"{reading.plain.names[leaves['kernel']]} and {reading.plain.names[leaves['D']]} do not belong together. {received(shape)}"
-        )
+        reading.fail(f"{name[leaves['kernel']]} and {name[leaves['D']]} do not belong together. {received(shape)}")
     if channels == middle and not geometry["transposed"]:
         reading.note("taken for no transposed convolutions, which the shapes do not tell; both fold alike", path)
     tensors = {"W": leaves["kernel"], "D_delta": leaves["D"]} | ({"bias": leaves["bias"]} if "bias" in leaves else {})
@@ -192,6 +189,8 @@ def _one_tap(reading: Reading, path: str, leaves: Leaves, shape: Shapes) -> Laye
 def _is_over_transposed(reading: Reading, path: str, shape: Shapes, delta: str, dialect: str | None) -> bool:
     """As `is_transposed`; also where `D` has a row for each kernel and no number of groups makes a plain convolution of it."""
     first, second = shape["W"][:2]
+    if dialect and not reading.dialect:
+        return False  # GluonCV's file has no transposed layer
     if is_transposed(reading, path, shape["W"], shape):
         return True
     return dialect is None and first == shape[delta][0] and not _fits_plain(first, second, shape[delta][0])

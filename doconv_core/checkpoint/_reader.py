@@ -44,6 +44,10 @@ class TensorFile:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file, as leaving a `with` block does."""
         self._bytes = None
         with suppress(BufferError):  # an array is still in use: the map is closed with the last of them
             self._map.close()

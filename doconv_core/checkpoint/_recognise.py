@@ -87,7 +87,7 @@ def _over(reading: Reading, path: str, leaves: Leaves, shape: Shapes) -> LayerIn
     Raises:
         CheckpointError: a `D` or `W` that is part of no such layer would be left over.
     """
-    kernel, delta = shape.get("kernel", ()), shape.get("D", ())
+    name, kernel, delta = reading.plain.names, shape.get("kernel", ()), shape.get("D", ())
     if reading.dialect == "original-tf" and (delta or (len(kernel) == 3 and kernel[0] == 1)):
         return _tensorflow(reading, path, leaves, shape)
     if "W" not in leaves and len(shape.get("weight", ())) == 4 and len(delta) == 3:
@@ -99,14 +99,14 @@ def _over(reading: Reading, path: str, leaves: Leaves, shape: Shapes) -> LayerIn
     stray = next((leaf for leaf in (*DELTAS, *DIAGONALS) if len(shape.get(leaf, ())) > 2), None)
     if stray:
         reading.fail(
-            f"{reading.plain.names[leaves[stray]]} belongs to no layer (--exclude '{path}' passes it on). Received: {tuple(shape[stray])}"
+            f"{name[leaves[stray]]} belongs to no layer (--exclude '{path}' passes it on). Received: {tuple(shape[stray])}"
         )
     return None
 
 
 def _tensorflow(reading: Reading, path: str, leaves: Leaves, shape: Shapes) -> LayerInfo:
     """`kernel` `(S, C_in/G, C_out)` and `D` `(K, S, C_in)`; `kernel` `(1, C_in/G, C_out)` alone."""
-    canonical = {"bias": shape["bias"]} if "bias" in shape else {}
+    name, canonical = reading.plain.names, {"bias": shape["bias"]} if "bias" in shape else {}
     if len(shape.get("kernel", ())) == 3:
         canonical["W"] = shape["kernel"][::-1]
     for leaf in ("D", *DIAGONALS):
@@ -118,7 +118,7 @@ def _tensorflow(reading: Reading, path: str, leaves: Leaves, shape: Shapes) -> L
         return over_layer(reading, path, renamed, canonical, form="tf")
     if "D" in leaves and "D" not in canonical:
         reading.fail(
-            f"{reading.plain.names[leaves['D']]} must have three axes (--exclude '{path}' passes it on). Received: {tuple(shape['D'])}"
+            f"{name[leaves['D']]} must have three axes (--exclude '{path}' passes it on). Received: {tuple(shape['D'])}"
         )
     return replace(torch_layer(reading, path, renamed, canonical), form="tf")
 

@@ -64,8 +64,12 @@ class ShardedFile:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the files, as leaving a `with` block does."""
         for file in self._files:
-            file.__exit__()
+            file.close()
 
     def code(self, name: str) -> str:
         """The format's code of a tensor's type."""

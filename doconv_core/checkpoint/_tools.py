@@ -67,15 +67,15 @@ def fold_file(checkpoint: Checkpoint, path: Target, *, names: str = "plain", pro
         progress: called after each write with the bytes written and their total.
 
     Raises:
-        CheckpointError: a value that is not finite, or two tensors of one name.
-        ValueError: `names` that the layout does not have.
+        CheckpointError: a value that is not finite, two tensors of one name, or `names` that the layout does not have.
+        ValueError: other `names`.
         OSError: as `TensorWriter`.
     """
     if names not in ("plain", "W"):
         raise ValueError(f"names must be 'plain' or 'W'. Received: {names!r}")
     declared = KEY in checkpoint.source.metadata
     if names == "W" and (declared or checkpoint.layout != "torch"):
-        raise ValueError(
+        raise CheckpointError(
             f"only a PyTorch state dict without this project's metadata can keep the name W. Received: {checkpoint.label}"
         )
     layers, plan = dict(checkpoint.layers), Plan(checkpoint)
@@ -356,7 +356,7 @@ def _folded_pieces(checkpoint: Checkpoint, path: str, info: LayerInfo) -> Iterat
     first, second = conv.w_shape[:2]
     unit = 1 if conv.transposed else KERNELS if conv.groups == 1 else first // conv.groups
     step = max(1, PIECE // (unit * second * conv.d_mul)) * unit
-    itemsize = checkpoint.source.array(source.tensors["W"]).itemsize
+    itemsize = checkpoint.itemsize(source.tensors["W"])
     for start in range(0, first, step):
         part = slice(start, min(start + step, first))
         yield start * second * conv.taps * itemsize, partial(_fold_part, checkpoint, path, part)
