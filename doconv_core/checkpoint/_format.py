@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import struct
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from operator import index
@@ -54,6 +55,19 @@ class Stored:
     shape: tuple[int, ...]
     start: int
     end: int
+
+
+def without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object as a dict, for `object_pairs_hook`.
+
+    Raises:
+        ValueError: a key that stands twice.
+    """
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"a key stands twice. Received: {twice!r}")
+    return values
 
 
 def count_bytes(code: str, shape: tuple[int, ...]) -> int:
@@ -138,8 +152,9 @@ def _fault_by_library(path: Path) -> CheckpointError | None:
 def _parse(path: Path, text: bytes) -> tuple[dict[str, Stored], dict[str, str]]:
     begin = 8 + len(text)
 
-    def compact(values: dict[str, Any]) -> Any:
+    def compact(pairs: list[tuple[str, Any]]) -> Any:
         """Each tensor as soon as it is read: a million of them as dicts would take a gigabyte."""
+        values = without_twins(pairs)
         if isinstance(values.get("data_offsets"), list) and isinstance(values.get("shape"), list):
             first, last = values["data_offsets"]
             return Stored(
@@ -151,7 +166,7 @@ def _parse(path: Path, text: bytes) -> tuple[dict[str, Stored], dict[str, str]]:
         return values
 
     try:
-        header = json.loads(text, object_hook=compact)
+        header = json.loads(text, object_pairs_hook=compact)
         metadata = header.pop("__metadata__", None) or {}
         for entry in header.values():
             if not isinstance(entry, Stored):

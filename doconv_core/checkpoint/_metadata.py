@@ -11,7 +11,7 @@ from collections.abc import Container, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from doconv_core.checkpoint._format import CheckpointError
+from doconv_core.checkpoint._format import CheckpointError, without_twins
 from doconv_core.checkpoint._layers import NAMES, LayerInfo, join
 from doconv_core.layouts import FRAMEWORKS
 
@@ -73,19 +73,6 @@ def read_metadata(label: str, text: str, names: Container[str]) -> Declared:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise CheckpointError(f"{label}: unreadable metadata {KEY!r}: {type(error).__name__}: {error}") from None
-
-
-def without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object as a dict, for `object_pairs_hook`.
-
-    Raises:
-        ValueError: a key that stands twice.
-    """
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        twice = next(key for key in values if sum(key == other for other, _ in pairs) > 1)
-        raise ValueError(f"a key stands twice. Received: {twice!r}")
-    return values
 
 
 def _layer(path: str, values: Any, names: Container[str], layout: str) -> LayerInfo:

@@ -60,12 +60,18 @@ class TensorFile:
         """A tensor as a read-only view of the map.
 
         Raises:
-            CheckpointError: NumPy has no such type.
+            CheckpointError: NumPy has no such type, or no such shape (of no values, but for an axis too long).
         """
         tensor = self.stored[name]
         if tensor.code not in DTYPES:
             raise CheckpointError(f"{self.path}: {name} has a type that NumPy lacks. Received: {tensor.code}")
-        return self._open()[tensor.start : tensor.end].view(DTYPES[tensor.code]).reshape(tensor.shape)
+        values = self._open()[tensor.start : tensor.end].view(DTYPES[tensor.code])
+        try:
+            return values.reshape(tensor.shape)
+        except ValueError as error:
+            raise CheckpointError(
+                f"{self.path}: {name}: {str(error).rstrip('.')}. Received: shape {tensor.shape}"
+            ) from None
 
     def chunks(self, name: str) -> Iterator[memoryview]:
         """A tensor's bytes, whatever its type, a part at a time."""

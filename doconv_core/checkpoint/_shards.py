@@ -16,8 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from doconv_core.checkpoint._format import CheckpointError, Tensors, count_bytes
-from doconv_core.checkpoint._metadata import without_twins
+from doconv_core.checkpoint._format import CheckpointError, Tensors, count_bytes, without_twins
 from doconv_core.checkpoint._reader import TensorFile
 from doconv_core.checkpoint._writer import TensorWriter
 from doconv_core.outputs import Output

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,8 +74,12 @@ def _load(path: Path) -> Any:
             Exception
         ) as error:  # whatever an untrusted or broken pickle raises; files before PyTorch 1.6 have no map
             fault = error
-    lines = str(fault).splitlines() or [type(fault).__name__]
-    raise CheckpointError(f"{path} cannot be read by torch.load(weights_only=True): {lines[0]}")
+    other = re.search(r"Unsupported (?:global|class|operand).*?([\w.]+\.[\w.]+)", str(fault))
+    reason = f"it holds objects of {other[1]}" if other else "it is broken, or holds objects that are not loaded"
+    raise CheckpointError(
+        f"{path} cannot be read by torch.load(weights_only=True), and is not read in any other way: {reason}. "
+        f"Received: {type(fault).__name__}"
+    )
 
 
 def _checked(path: Path, name: Any, tensor: torch.Tensor) -> LoadedTensor:
