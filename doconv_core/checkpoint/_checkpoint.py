@@ -11,11 +11,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from doconv_core.blocked import compose_blocked
 from doconv_core.checkpoint._files import CODES, CheckpointError, TensorFile
 from doconv_core.checkpoint._layers import LayerInfo, layer_from_json
 from doconv_core.checkpoint._original import PREFIX, read_arrays
 from doconv_core.checkpoint._recognise import Hints, Notes, recognise_tf, recognise_torch
-from doconv_core.composition import DIALECTS, compose, dialect_rows, identity, start_from_kernel
+from doconv_core.composition import DIALECTS, dialect_rows, identity, start_from_kernel
 from doconv_core.geometry import ConvGeometry
 from doconv_core.layouts import FRAMEWORKS
 
@@ -174,7 +175,7 @@ class Checkpoint:
         info = self.layers[path]
         try:
             with np.errstate(over="ignore", invalid="ignore"):
-                kernel = compose(W, D_delta, conv, dialect=info.dialect, out=out)
+                kernel = compose_blocked(W, D_delta, conv, dialect=info.dialect, out=out)
         except (ValueError, TypeError) as error:
             raise CheckpointError(f"{self.label}: {path}: {error}") from None
         if np.isfinite(kernel).all():

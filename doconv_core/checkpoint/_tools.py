@@ -13,10 +13,10 @@ from itertools import cycle
 
 import numpy as np
 
+from doconv_core.blocked import MAX_KERNELS_PER_BLOCK
 from doconv_core.checkpoint._checkpoint import KEY, Checkpoint, describe
 from doconv_core.checkpoint._files import CheckpointError, TensorWriter
 from doconv_core.checkpoint._layers import LayerInfo
-from doconv_core.composition import KERNELS
 from doconv_core.layouts import FRAMEWORKS
 
 PIECE = 2**22  # elements of W that are composed between two writes
@@ -257,7 +257,7 @@ def _folded_pieces(checkpoint: Checkpoint, path: str, layers: Mapping[str, Layer
         yield 0, whole
         return
     first, second = conv.w_shape[:2]
-    unit = 1 if conv.transposed else KERNELS if conv.groups == 1 else first // conv.groups
+    unit = 1 if conv.transposed else MAX_KERNELS_PER_BLOCK if conv.groups == 1 else first // conv.groups
     step = max(1, PIECE // (unit * second * conv.d_mul)) * unit
     itemsize = checkpoint.source.array(source.tensors["W"]).itemsize
     for start in range(0, first, step):
