@@ -16,8 +16,8 @@ from doconv_core.geometry import ConvGeometry
 from doconv_flax._linen_layers import DOConv, DOConvTranspose
 from doconv_flax._linen_tree import Flat, leaf_names, raw
 
-# By path: the layer, its number of input channels, and the wrapper around it that normalises its parameters.
-Called = dict[tuple[str, ...], tuple[Any, int, str]]
+# By path, for each call: the layer, its number of input channels, and the wrapper around it that normalises its parameters.
+Called = dict[tuple[str, ...], list[tuple[Any, int, str]]]
 
 
 @dataclass(frozen=True)
@@ -125,9 +125,14 @@ def conv_spec(model: nn.Module, /, *inputs: Any, rngs: Any = None, **options: An
 
 def spec_of(called: Called, flat: Flat, prefix: tuple[str, ...] = ()) -> ConvSpec:
     """The entries of the convolutions that `note_convolutions` found, those below `prefix`, by their paths from there."""
-    paths = {path[len(prefix) :]: call for path, call in called.items() if path[: len(prefix)] == prefix}
-    entries = {"/".join(path): _entry(*call, "/".join(path), flat) for path, call in paths.items()}
-    return ConvSpec({path: entry for path, entry in entries.items() if leaf_names(path, "kernel") in flat})
+    entries = {}
+    for path, calls in called.items():
+        name = "/".join(path[len(prefix) :])
+        if path[: len(prefix)] == prefix and leaf_names(name, "kernel") in flat:
+            # Another model that this one initialises may have a layer at the same path: the one that fits is meant.
+            found = [_entry(*call, name, flat) for call in calls]
+            entries[name] = next((entry for entry in found if not entry.refused), found[0])
+    return ConvSpec(entries)
 
 
 class _Runs(threading.local):
@@ -169,7 +174,7 @@ def note_convolutions() -> Iterator[Called]:
                 around.pop()
         if isinstance(module, nn.Conv | nn.ConvTranspose) and module.scope is not None and module.is_initializing():
             x = args[0] if args else next(iter(kwargs.values()))
-            called.setdefault(module.scope.path, (module, x.shape[-1], around[-1]))
+            called.setdefault(module.scope.path, []).append((module, x.shape[-1], around[-1]))
         return call(*args, **kwargs)
 
     with nn.intercept_methods(note):
