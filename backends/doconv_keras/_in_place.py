@@ -53,7 +53,7 @@ def change_in_place(model: Any, changes: Mapping[int, Change]) -> None:
 
 def _graphs_to_call_again(model: Any, changes: Mapping[int, Change]) -> list[Any]:
     """Graphs that hold a changed layer, or another such graph; one before those within it."""
-    graphs = []
+    graphs: list[Any] = []
     wanted = set(changes)
     for _, layer in reversed(list(walk(model))):
         if isinstance(layer, GRAPHS) and any(id(inner) in wanted for inner in layer.layers):

@@ -14,7 +14,7 @@ import random
 import sys
 from collections.abc import Callable
 from functools import cache
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import keras
 import numpy as np
@@ -25,10 +25,14 @@ from doconv_core.geometry import depth_multiplier
 from doconv_keras._arrays import to_numpy
 from doconv_keras._compose import compose
 
+if TYPE_CHECKING:  # the mixin stands before a class of Keras's, whose attributes it reads
+    from keras.layers import Layer as Mixed
+else:
+    Mixed = object
 PACKAGE = "doconv_keras"
 
 
-class DOConvMixin:
+class DOConvMixin(Mixed):
     """What turns a class of Keras's convolutions into its over-parameterized form.
 
     Attributes:

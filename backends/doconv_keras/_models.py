@@ -47,7 +47,7 @@ def overparameterize(model: L, *, d_mul: int | None = None, where: Where | None 
             Nothing has been changed then.
     """
     _check_layer(model)
-    found = {path: layer for path, layer in walk(model) if isinstance(layer, (*EXPLICIT, DOConvMixin))}
+    found: dict[str, Any] = {path: layer for path, layer in walk(model) if isinstance(layer, (*EXPLICIT, DOConvMixin))}
     if not found:
         raise ValueError(f"the model has no convolution. Received: {type(model).__name__}")
     selected = select(found, where)
@@ -60,7 +60,7 @@ def overparameterize(model: L, *, d_mul: int | None = None, where: Where | None 
         if obstacle := _obstacle(layer):
             obstacles[path] = obstacle
         else:
-            changes[id(layer)] = Change(do_class(type(layer)), {"d_mul": multiplier})
+            changes[id(layer)] = Change(_do_class(layer), {"d_mul": multiplier})
     if obstacles:
         reasons = "; ".join(f"{path or layer.name}: {reason}" for path, reason in obstacles.items())
         raise ValueError(f"layers cannot be over-parameterized; `where` can leave them plain. Received: {reasons}")
@@ -92,7 +92,7 @@ def fold(model: L, *, in_place: bool = False) -> L:
             again from its config, where `in_place` or `transfer_weights` helps. Nothing has been changed then.
     """
     _check_layer(model)
-    found = {path: layer for path, layer in walk(model) if isinstance(layer, DOConvMixin)}
+    found: dict[str, Any] = {path: layer for path, layer in walk(model) if isinstance(layer, DOConvMixin)}
     if not found:
         return model
     derived = [
@@ -136,6 +136,11 @@ def _check_layer(model: Any) -> None:
         raise TypeError(f"model must be a Keras model or layer. Received: {type(model).__name__}")
 
 
+def _do_class(layer: Any) -> Any:
+    plain: Any = type(layer)
+    return do_class(plain)
+
+
 def _obstacle(layer: Any) -> str:
     """Why a convolution cannot be converted, or nothing."""
     if getattr(layer, "lora_enabled", False) or getattr(layer, "lora_rank", None):
@@ -143,7 +148,7 @@ def _obstacle(layer: Any) -> str:
     if getattr(layer, "kernel_constraint", None) or getattr(layer, "depthwise_constraint", None):
         return "has a constraint of its kernel, which would act on W and not on the composed kernel"
     try:
-        do_class(type(layer))
+        _do_class(layer)
     except TypeError as error:
         return str(error)
     return ""
