@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from doconv_core.blocked import compose_blocked
 from doconv_core.checkpoint._format import BITS, CheckpointError
 from doconv_core.checkpoint._hints import Hints
 from doconv_core.checkpoint._layers import LayerInfo
@@ -18,7 +19,7 @@ from doconv_core.checkpoint._nested import find_average
 from doconv_core.checkpoint._recognise import recognise
 from doconv_core.checkpoint._shards import INDEX
 from doconv_core.checkpoint._sources import Source, open_source
-from doconv_core.composition import DIALECTS, compose, dialect_rows, identity, start_from_kernel
+from doconv_core.composition import DIALECTS, dialect_rows, identity, start_from_kernel
 from doconv_core.geometry import ConvGeometry
 
 SHARD = re.compile(r"-\d{5}-of-\d{5}\.safetensors$")
@@ -157,7 +158,7 @@ class Checkpoint:
         info = self.layers[path]
         try:
             with np.errstate(over="ignore", invalid="ignore"):
-                kernel = compose(W, D_delta, conv, dialect=info.dialect, out=out)
+                kernel = compose_blocked(W, D_delta, conv, dialect=info.dialect, out=out)
         except (ValueError, TypeError) as error:
             raise CheckpointError(f"{self.label}: {path}: {error}") from None
         if np.isfinite(kernel).all():

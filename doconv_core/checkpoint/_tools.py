@@ -13,13 +13,13 @@ from itertools import cycle
 
 import numpy as np
 
+from doconv_core.blocked import MAX_KERNELS_PER_BLOCK
 from doconv_core.checkpoint._checkpoint import Checkpoint
 from doconv_core.checkpoint._format import CheckpointError
 from doconv_core.checkpoint._layers import LayerInfo
 from doconv_core.checkpoint._metadata import KEY, describe
 from doconv_core.checkpoint._shards import INDEX, ShardedFile, ShardedWriter
 from doconv_core.checkpoint._writer import TensorWriter
-from doconv_core.composition import KERNELS
 from doconv_core.layouts import FRAMEWORKS
 
 OVER_ROLES = ("W", "D_delta", "diagonal")  # of a layer, what its fold takes away
@@ -354,7 +354,7 @@ def _folded_pieces(checkpoint: Checkpoint, path: str, info: LayerInfo) -> Iterat
         yield 0, whole
         return
     first, second = conv.w_shape[:2]
-    unit = 1 if conv.transposed else KERNELS if conv.groups == 1 else first // conv.groups
+    unit = 1 if conv.transposed else MAX_KERNELS_PER_BLOCK if conv.groups == 1 else first // conv.groups
     step = max(1, PIECE // (unit * second * conv.d_mul)) * unit
     itemsize = checkpoint.itemsize(source.tensors["W"])
     for start in range(0, first, step):
