@@ -21,6 +21,7 @@ from doconv_core.geometry import ConvGeometry
 from doconv_torch._arrays import to_numpy, to_tensor
 from doconv_torch._compose import compose
 from doconv_torch._kept import kept_kernel
+from doconv_torch._optimizers import note_layer
 from doconv_torch._recompute import remember
 from doconv_torch._written import give_out, only_reads
 
@@ -164,6 +165,10 @@ class DOConvMixin(_ConvNd):
             return _blank, (self.plain_class,), self.__getstate__()
         return super().__reduce_ex__(protocol)
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        note_layer(self)  # a copy, or a layer from a file
+
     def __prepare_scriptable__(self) -> None:
         """What `torch.jit.script` asks first: its compiler knows neither composition nor autocast."""
         raise TypeError(f"torch.jit.script can't compile a DO layer: fold the model before. Received: {self}")
@@ -223,6 +228,7 @@ def adopt(conv: DOConvMixin, d_mul: int, W: nn.Parameter, D: nn.Parameter | None
         conv.channels_last = weight.is_contiguous(memory_format=CHANNELS_LAST[weight.ndim])
     conv.d_mul = d_mul
     exchange(conv, ("weight",), {"W": W, "D": D})
+    note_layer(conv)
 
 
 def exchange(conv: _ConvNd, old: tuple[str, ...], new: dict[str, nn.Parameter | None]) -> None:
