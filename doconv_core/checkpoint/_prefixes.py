@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from doconv_core.checkpoint._files import CheckpointError
+from doconv_core.checkpoint._format import CheckpointError
 from doconv_core.checkpoint._layers import join, split
 
 Shapes = Mapping[str, tuple[int, ...]]
