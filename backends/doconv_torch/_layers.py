@@ -69,9 +69,18 @@ class DOConvMixin(_ConvNd):
 
     @property
     def weight(self) -> Tensor:  # type: ignore[override]  # a Parameter in the plain layer
-        if torch.compiler.is_compiling() or only_reads(sys._getframe(1).f_code):
+        if torch.compiler.is_compiling():
             return self._compose()
-        return give_out(self, self._compose)
+        reader = sys._getframe(1)
+        if not only_reads(reader.f_code):
+            return give_out(self, self._compose)
+        kernel = self._compose()
+        if kernel.is_meta and not reader.f_locals["input"].is_meta:  # PyTorch computes something, of no values
+            raise RuntimeError(
+                "W and D are on the meta device, they were never loaded: a loader that assigns parameters by name leaves out "
+                f"the `weight` of a plain checkpoint; load that before `overparameterize`. Received: {self}"
+            )
+        return kernel
 
     def _compose(self) -> Tensor:
         return kept_kernel(
@@ -142,8 +151,14 @@ class DOConvMixin(_ConvNd):
         self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], strict: bool,
         missing_keys: list[str], unexpected_keys: list[str], error_msgs: list[str],
     ) -> None:  # fmt: skip
-        """The kernel of a plain checkpoint starts the layer anew: loaded before or after `overparameterize`, it is the same."""
-        if f"{prefix}weight" in state_dict and f"{prefix}W" not in state_dict:
+        """The kernel of a plain checkpoint starts the layer again: loaded before or after `overparameterize`, it is the same.
+
+        `torch.distributed.checkpoint` (and `accelerate` by it) puts what the model has already beside what it found.
+        """
+        found = {name: state_dict[prefix + name] for name in ("weight", "W", "D") if prefix + name in state_dict}
+        if "weight" in found and all(
+            _is_own(tensor, self._parameters[name]) for name, tensor in found.items() if name != "weight"
+        ):
             weight = state_dict.pop(f"{prefix}weight")
             if text := self._misfit(weight):
                 error_msgs.append(prefix + text)
@@ -152,6 +167,9 @@ class DOConvMixin(_ConvNd):
             if D is not None:
                 state_dict[f"{prefix}D"] = D
             log.info("%s: started from the plain kernel of the checkpoint", prefix.rstrip("."))
+        elif "weight" in found:
+            error_msgs.append(f"{prefix}weight is a plain kernel beside W or D: a layer starts from one or the other")
+            return
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
@@ -187,6 +205,13 @@ def _kernel(
     kernel = composed(W, D)
     remember(kernel, composed, W, D)
     return kernel
+
+
+def _is_own(tensor: Tensor, parameter: nn.Parameter | None) -> bool:
+    """Whether a tensor of a state dict is the layer's own, or as empty as that."""
+    if parameter is None or tensor.is_meta or parameter.is_meta:
+        return parameter is not None and tensor.is_meta == parameter.is_meta
+    return tensor.data_ptr() == parameter.data_ptr() and tensor.shape == parameter.shape
 
 
 def _ordered(weight: Tensor, channels_last: bool) -> Tensor:
