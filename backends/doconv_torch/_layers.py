@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn.common_types import _size_1_t, _size_2_t, _size_3_t
 from torch.nn.modules.conv import _ConvNd
 
-from doconv_core import composition
+from doconv_core.blocked import compose_blocked
 from doconv_core.geometry import ConvGeometry
-from doconv_torch._arrays import to_numpy, to_tensor
+from doconv_torch._arrays import has_no_values, to_numpy, to_tensor
 from doconv_torch._compose import compose
 from doconv_torch._kept import kept_kernel
 from doconv_torch._optimizers import note_layer
@@ -287,10 +287,10 @@ def folded(conv: DOConvMixin) -> nn.Parameter:
     """
     W, D = conv.W, conv.D
     trains = W.requires_grad or (D is not None and D.requires_grad)
-    if W.is_meta:
+    if has_no_values(W):
         return nn.Parameter(W.new_empty(*W.shape[:2], *conv.kernel_size), trains)
     geometry = ConvGeometry(**options_of(conv, conv.d_mul))
-    weight = to_tensor(composition.compose(to_numpy(W), None if D is None else to_numpy(D), geometry), W.device)
+    weight = to_tensor(compose_blocked(to_numpy(W), None if D is None else to_numpy(D), geometry), W.device)
     return nn.Parameter(_ordered(weight, conv.channels_last), trains)
 
 
