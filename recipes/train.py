@@ -245,10 +245,11 @@ def _narrowed(recipe: Recipe, options: argparse.Namespace) -> Recipe:
 
 
 def _commit() -> str:
-    found = subprocess.run(
-        ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    )
-    return found.stdout.strip() or "unknown"
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):  # an unpacked archive, or no git here
+        return "unknown"
 
 
 def _versions(framework: str) -> str:
