@@ -2,6 +2,8 @@
 
 The learning rate of each variant is chosen on validation pictures, then the variants are trained with fresh seeds and tested. One
 row per run goes to a CSV file, whole or not at all: a command that was killed goes on where it was.
+
+`torchrun --nproc-per-node N recipes/train.py ... --cost R` shares every batch among N processes; Flax uses all devices it sees.
 """
 
 from __future__ import annotations
@@ -66,17 +68,34 @@ def main(arguments: Sequence[str] | None = None) -> None:
     data = load(**recipe.data, folder=options.data)
     out = options.out or Path(f"{recipe.name}-{options.framework}.csv")
     done = {row.key: row for row in read_rows(out)}
+    first = _join_processes(options.framework)
     ratio = cost_ratio(recipe, data, options, out) if "plain-equal-time" in recipe.variants else 1.0
     began, runs = time.monotonic(), _count(recipe)
     for number, (variant, rate, seed, stage) in enumerate(planned(recipe, done, options.framework)):
         key = (recipe.name, options.framework, variant, rate, seed, stage)
         if key not in done:
             row = train(recipe, data, options.framework, variant, rate, seed, stage, ratio, options.device)
-            append_row(out, row)
+            if first:
+                append_row(out, row)
             done[key] = row
         left = (time.monotonic() - began) / (number + 1) * (runs - number - 1)
-        print(f"{number + 1}/{runs} {variant}, rate {rate:g}, seed {seed}, {stage}: {done[key].metric:.2f}, "
-              f"{left / 60:.0f} min left", file=sys.stderr)  # fmt: skip
+        if first:
+            print(f"{number + 1}/{runs} {variant}, rate {rate:g}, seed {seed}, {stage}: {done[key].metric:.2f}, "
+                  f"{left / 60:.0f} min left", file=sys.stderr)  # fmt: skip
+
+
+def _join_processes(framework: str) -> bool:
+    """Join the processes that `torchrun` has started; whether this is the first of them, which writes the rows.
+
+    All have read what is done when this returns, so that they agree on what is left.
+    """
+    if framework != "torch" or "WORLD_SIZE" not in os.environ:
+        return True
+    import torch.distributed as dist
+
+    dist.init_process_group()
+    dist.barrier()
+    return dist.get_rank() == 0
 
 
 def planned(recipe: Recipe, done: dict[tuple[object, ...], Row], framework: str) -> Iterator[tuple[str, float, int, str]]:
@@ -170,6 +189,8 @@ def cost_ratio(recipe: Recipe, data: Data, options: argparse.Namespace, out: Pat
     kept = out.with_suffix(".cost.json")
     if options.cost:
         return float(options.cost)
+    if "WORLD_SIZE" in os.environ:
+        raise SystemExit("several processes would each measure another cost: give it by --cost")
     if kept.exists():
         return float(json.loads(kept.read_text("utf-8"))["do / plain"])
     sides = [new_trainer(recipe, data, options.framework, variant, 0, options.device) for variant in ("plain", "do")]

@@ -1,4 +1,4 @@
-"""Flax, linen."""
+"""Flax, linen. Where there are several devices of the kind, each takes its share of every batch."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import linen as nn
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from networks import Conv, Dense, GlobalPool, Layer, Network, Norm, Relu, Residual, Start
 from recipe import Recipe
 
@@ -23,7 +24,9 @@ class Trainer:
     def __init__(
         self, network: Network, start: Start, recipe: Recipe, variant: str, classes: int, channels: int, device: str
     ) -> None:
-        self.device, self.classes = jax.devices(device)[0], classes
+        self.classes = classes
+        mesh = Mesh(np.array(jax.devices(device)), ("data",))
+        self.shared, self.replicated = NamedSharding(mesh, PartitionSpec("data")), NamedSharding(mesh, PartitionSpec())
         self.model = Net(network)
         x = jnp.zeros((1, 8, 8, channels))
         variables = jax.eval_shape(partial(self.model.init, train=False), jax.random.key(0), x)
@@ -37,7 +40,8 @@ class Trainer:
             self.spec = do.conv_spec(self.model, x, train=False)
             where = None if variant == "do" else (lambda path, _: path != "conv0")
             params = do.overparameterize(params, self.spec, where=where)
-        self.params = jax.device_put(params, self.device)
+        self.params = jax.device_put(params, self.replicated)
+        self.statistics = jax.device_put(self.statistics, self.replicated)
         decay = optax.add_decayed_weights(recipe.weight_decay, lambda p: jax.tree.map(lambda leaf: leaf.ndim > 1, p))
         self.optimizer = optax.chain(decay, optax.trace(recipe.momentum))
         self.slots = self.optimizer.init(self.params)
@@ -46,7 +50,8 @@ class Trainer:
 
     def step(self, x: np.ndarray, y: np.ndarray, rate: float) -> float:
         state = (self.params, self.statistics, self.slots)
-        state, loss = self._step(state, _last(x), _last(y), np.float32(rate))
+        batch = jax.device_put((_last(x), _last(y)), self.shared)
+        state, loss = self._step(state, *batch, np.float32(rate))
         self.params, self.statistics, self.slots = state
         return float(loss)
 

@@ -1,4 +1,4 @@
-"""PyTorch."""
+"""PyTorch. Under `torchrun` each process takes its share of every batch (DistributedDataParallel)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from networks import Conv, Dense, GlobalPool, Layer, Network, Norm, Relu, Residual, Start
 from recipe import Recipe
 from torch import Tensor, nn
@@ -27,16 +28,17 @@ class Trainer:
         groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
         self.optimizer = torch.optim.SGD(groups, lr=0.0, momentum=recipe.momentum)
         self.parameters = sum(p.numel() for p in self.model.parameters())
+        self.forward = nn.parallel.DistributedDataParallel(self.model) if dist.is_initialized() else self.model
 
     def step(self, x: np.ndarray, y: np.ndarray, rate: float) -> float:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.model.train()
         self.optimizer.zero_grad()
-        loss = self.loss(self.model(self._tensor(x)), self._tensor(y))
+        loss = self.loss(self.forward(self._tensor(_share(x))), self._tensor(_share(y)))
         loss.backward()
         self.optimizer.step()
-        return loss.item()
+        return _mean(loss.detach())
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         if self.classes:
@@ -54,6 +56,23 @@ class Trainer:
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(array).to(self.device)
+
+
+def _share(batch: np.ndarray) -> np.ndarray:
+    """What this process takes of a batch."""
+    if not dist.is_initialized():
+        return batch
+    if len(batch) % dist.get_world_size():
+        raise ValueError(f"a batch of {len(batch)} can't be shared evenly by {dist.get_world_size()} processes")
+    return np.split(batch, dist.get_world_size())[dist.get_rank()]
+
+
+def _mean(loss: Tensor) -> float:
+    """Over all processes."""
+    if dist.is_initialized():
+        dist.all_reduce(loss)
+        loss /= dist.get_world_size()
+    return loss.item()
 
 
 def build(network: Network, start: Start, channels: int) -> nn.Sequential:
