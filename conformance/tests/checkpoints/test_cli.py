@@ -166,13 +166,13 @@ def test_a_full_disk_exits_with_1_and_leaves_the_old_output(source: Path, tmp_pa
 SLOW = """
 import signal, time
 signal.signal(signal.SIGINT, signal.default_int_handler)
-from doconv_core.checkpoint import _files
-put = _files.TensorWriter._put
+from doconv_core.checkpoint import _writer
+put = _writer.TensorWriter._put
 def slow(self, view, position):
     put(self, view, position)
     print("written", flush=True)
     time.sleep(60)
-_files.TensorWriter._put = slow
+_writer.TensorWriter._put = slow
 """
 
 
