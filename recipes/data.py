@@ -1,6 +1,6 @@
 """Data sets in their files' own formats, and batches that are the same for every framework.
 
-Nothing is downloaded. `load` looks for the files where the usual packages put them, and says what to install where they are not.
+Nothing is downloaded. `load` looks for the files where the usual packages put them, and otherwise says what to install.
 """
 
 from __future__ import annotations
@@ -130,9 +130,7 @@ def _fashion_mnist(folder: Path | None) -> tuple[Part, Part]:
         )
     parts = []
     for name in ("train", "t10k"):
-        images, labels = (
-            read_idx(_either(folder, f"{name}-{kind}-ubyte")) for kind in ("images-idx3", "labels-idx1")
-        )
+        images, labels = (read_idx(_either(folder, f"{name}-{kind}-ubyte")) for kind in ("images-idx3", "labels-idx1"))
         parts.append(Part(images[:, None].astype(np.float32) / 255, labels.astype(np.int64)))
     return parts[0], parts[1]
 

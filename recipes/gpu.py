@@ -1,8 +1,8 @@
 """A task on one GPU in minutes: `python recipes/gpu.py six-layers-full --out runs.csv --seconds 400` (PyTorch).
 
-Small networks leave a large GPU idle, so all seeds of a variant and rate train side by side: each on a stream of its own, all steps
-captured in one CUDA graph. Batches, initial kernels and rates are those of `train.py`, and so are the rows. Where the time does not
-suffice for all runs, what was not run is said. Without a GPU (`--device cpu`) the same steps run one after the other, to test this.
+Small networks leave a large GPU idle, so all seeds of a variant and rate train side by side: each on a stream of its own, all
+steps captured in one CUDA graph. Batches, initial kernels and rates are those of `train.py`, and so are the rows. The first run
+that the time did not suffice for is named. With `--device cpu` the same steps run one after the other, for the tests.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import math
 import statistics
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,18 +17,19 @@ from pathlib import Path
 
 import numpy as np
 import recipe as recipes
+import rows as runs
 import torch
 import train
 from data import Data, load
-from frameworks.torch import Trainer
 from recipe import Recipe
-from torch import Tensor
 
 
 class Group:
     """Networks of one variant and rate, one for each seed, that take their steps together."""
 
-    def __init__(self, recipe: Recipe, data: Data, variant: str, rate: float, seeds: Sequence[int], ratio: float, device: str) -> None:
+    def __init__(
+        self, recipe: Recipe, data: Data, variant: str, rate: float, seeds: Sequence[int], ratio: float, device: str
+    ) -> None:
         self.recipe, self.data, self.seeds, self.device = recipe, data, seeds, torch.device(device)
         whole = len(data.train) // recipe.batch
         self.steps = round(whole * recipe.epochs * (ratio if variant == "plain-equal-time" else 1))
@@ -54,7 +54,9 @@ class Group:
             velocities = self.velocities[number]
             torch._foreach_mul_(velocities, self.recipe.momentum)
             torch._foreach_add_(velocities, gradients)
-            torch._foreach_sub_(parameters, torch._foreach_mul(velocities, self.rates.index_select(0, self.position)[0]))
+            torch._foreach_sub_(
+                parameters, torch._foreach_mul(velocities, self.rates.index_select(0, self.position)[0])
+            )
             self.losses[number].index_copy_(0, self.position, loss.detach()[None])
 
     def all(self) -> None:
@@ -90,7 +92,7 @@ class Group:
             self.position.zero_()
         return statistics.median(times) / (steps // 5)
 
-    def rows(self, variant: str, rate: float, stage: str, seconds: float) -> list[train.Row]:
+    def rows(self, variant: str, rate: float, stage: str, seconds: float) -> list[runs.Row]:
         """A row for each seed, as `train.train` makes it; the seconds are the group's, shared evenly."""
         part = self.data.test if stage == "final" else self.data.validation
         rows = []
@@ -102,10 +104,10 @@ class Group:
                 made.fold()
                 after = train.score(made.predict(part.x), part.y)
             curve = ";".join(f"{stretch.mean():.5g}" for stretch in np.array_split(losses, train.POINTS))
-            rows.append(train.Row(
+            rows.append(runs.Row(
                 self.recipe.name, "torch", variant, rate, seed, stage, self.steps, round(before, 4), round(after, 4), diverged,
-                made.parameters, math.nan, round(seconds / len(self.seeds), 3), _name(self.device), train._commit(),
-                train._versions("torch"), curve,
+                made.parameters, math.nan, round(seconds / len(self.seeds), 3), _name(self.device), runs.commit(),
+                runs.versions("torch"), curve,
             ))  # fmt: skip
         return rows
 
@@ -147,11 +149,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         recipe = replace(recipe, epochs=options.epochs)
     began = time.monotonic()
     deadline = began + options.seconds
-    seconds = {v: Group(recipe, data, v, 0.0, range(options.seeds), 1, options.device).seconds_per_step() for v in ("plain", "do")}
+    seconds = {
+        v: Group(recipe, data, v, 0.0, range(options.seeds), 1, options.device).seconds_per_step()
+        for v in ("plain", "do")
+    }
     ratio = max(1.0, seconds["do"] / seconds["plain"])
     print(f"a step of {options.seeds} networks: plain {seconds['plain'] * 1e3:.3f} ms, do {seconds['do'] * 1e3:.3f} ms, "
           f"ratio {ratio:.3f}", flush=True)  # fmt: skip
-    done = {row.key: row for row in train.read_rows(options.out)}
+    done = {row.key: row for row in runs.read_rows(options.out)}
     groups: dict[tuple[str, float, str], list[int]] = {}
     narrow = replace(recipe, grid={"seeds": options.seeds}, final={"seeds": options.seeds})
     for stage in ("grid", "final"):
@@ -166,7 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 return
             rows = group.rows(variant, rate, at, time.monotonic() - start)
             for row in rows:
-                train.append_row(options.out, row)
+                runs.append_row(options.out, row)
                 done[row.key] = row
             shown = ", ".join(f"{row.metric:.2f}" for row in rows)
             print(f"{time.monotonic() - began:.0f} s {variant}, rate {rate:g}, {at}: {shown}", flush=True)
@@ -186,7 +191,7 @@ def _order(data: Data, seed: int, size: int, steps: int) -> np.ndarray:
 
 
 def _name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else train.device_name("cpu")
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else runs.device_name("cpu")
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:

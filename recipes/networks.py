@@ -59,11 +59,11 @@ Start = dict[str, np.ndarray]  # for each Conv and Dense, by the order of `walk`
 def build(name: str, classes: int, *, width: int = 16, blocks: int = 1) -> Network:
     """A network by its name in `recipes.toml`."""
     if name == "six-layers":
-        return _stack(width, (1, 1, 2, 1, 2, 1)) + (GlobalPool(), Dense(classes))
+        return (*_stack(width, (1, 1, 2, 1, 2, 1)), GlobalPool(), Dense(classes))
     if name == "sample":
         return (Conv(16, stride=2), Relu(), Conv(16, stride=2), Relu(), Conv(10, stride=2), Relu(), GlobalPool())
     if name == "denoiser":
-        return (Residual(_stack(width, (1, 1, 1, 1)) + (Conv(1),)),)
+        return (Residual((*_stack(width, (1, 1, 1, 1)), Conv(1))),)
     if name == "resnet-cifar":
         return _resnet(classes, width, blocks)
     raise ValueError(f"the network must be six-layers, sample, denoiser or resnet-cifar. Received: {name!r}")
@@ -93,7 +93,9 @@ def start(network: Network, channels: int, seed: int, initialization: str = "he"
         shape = (layer.out, inputs // layer.groups, layer.kernel, layer.kernel) if conv else (layer.out, inputs)
         bound = math.prod(shape[1:]) ** -0.5
         he = initialization == "he"
-        tensors[f"{index}.weight"] = rng.uniform(-bound, bound, shape).astype(np.float32) * np.float32(6**0.5 if he else 1)
+        tensors[f"{index}.weight"] = rng.uniform(-bound, bound, shape).astype(np.float32) * np.float32(
+            6**0.5 if he else 1
+        )
         tensors[f"{index}.bias"] = rng.uniform(-bound, bound, layer.out).astype(np.float32) * np.float32(not he)
     return tensors
 

@@ -1,7 +1,7 @@
 """What the runs say: `python recipes/report.py recipes/results/*.csv` rewrites docs/evidence.md between its markers.
 
-Differences are paired by seed: both sides of a pair start from the same kernels and see the same batches. The interval is Student's,
-95%. A difference that is nothing stays in the table.
+Differences are paired by seed: both sides of a pair start from the same kernels and see the same batches. The interval is
+Student's, 95%. Differences within their interval stay in the table.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import recipe as recipes
-from train import FRESH, Row, best_rate, read_rows
+from rows import Row, read_rows
+from train import FRESH, best_rate
 
 PAGE = Path(__file__).parents[1] / "docs" / "evidence.md"
 FIGURE = PAGE.with_name("evidence.svg")
@@ -33,7 +34,11 @@ class Difference:
     pairs: int
 
     def __str__(self) -> str:
-        text = f"{self.mean:+.2f} ± {self.half:.2f}" if abs(self.mean) + self.half >= 0.2 else f"{self.mean:+.3f} ± {self.half:.3f}"
+        text = (
+            f"{self.mean:+.2f} ± {self.half:.2f}"
+            if abs(self.mean) + self.half >= 0.2
+            else f"{self.mean:+.3f} ± {self.half:.3f}"
+        )
         return f"**{text}**" if abs(self.mean) > self.half else text
 
 
@@ -78,7 +83,10 @@ def rates_table(rows: Sequence[Row]) -> list[str]:
         if len(rates) < 2:
             continue
         lines += ["", f"{recipes.load(task).about} ({framework}, {device}):", ""]
-        lines += ["| validation, by rate | " + " | ".join(f"{rate:g}" for rate in rates) + " |", "|---" * (len(rates) + 1) + "|"]
+        lines += [
+            "| validation, by rate | " + " | ".join(f"{rate:g}" for rate in rates) + " |",
+            "|---" * (len(rates) + 1) + "|",
+        ]
         for variant in _variants(grid):
             best = best_rate(grid, recipes.load(task), framework, variant)
             cells = [_mean_cell(grid, variant, rate, rate == best) for rate in rates]
@@ -103,17 +111,26 @@ def draw(rows: Sequence[Row], path: Path) -> None:
             style = {"color": COLOURS[variant], "label": variant, "lw": 1.6}
             grid = [row for row in mine if row.variant == variant and row.stage == "grid" and not row.diverged]
             rates = sorted({row.rate for row in grid})
-            by_rate.plot(rates, [statistics.mean(row.metric for row in grid if row.rate == rate) for rate in rates], "o-", **style)
+            by_rate.plot(
+                rates,
+                [statistics.mean(row.metric for row in grid if row.rate == rate) for rate in rates],
+                "o-",
+                **style,
+            )
             finals = [row for row in mine if row.variant == variant and row.stage == "final" and not row.diverged]
             if not finals:
                 continue
             curve = np.mean([[float(value) for value in row.curve.split(";")] for row in finals], axis=0)
             share = np.linspace(0, 1, len(curve) + 1)[1:]
             by_step.plot(share * finals[0].steps, curve, **style)
-            seconds = statistics.median(row.wall_seconds if math.isnan(row.cpu_seconds) else row.cpu_seconds for row in finals)
+            seconds = statistics.median(
+                row.wall_seconds if math.isnan(row.cpu_seconds) else row.cpu_seconds for row in finals
+            )
             by_time.plot(share * seconds, curve, **style)
         unit = "PSNR, dB" if recipes.load(task).data["name"] == "photographs" else "accuracy, %"
-        by_rate.set(title=f"{task}, {framework}, {device}", xlabel="learning rate", ylabel=f"validation {unit}", xscale="log")
+        by_rate.set(
+            title=f"{task}, {framework}, {device}", xlabel="learning rate", ylabel=f"validation {unit}", xscale="log"
+        )
         by_step.set(xlabel="steps", ylabel="training loss", yscale="log")
         by_time.set(xlabel="seconds", ylabel="training loss", yscale="log")
         by_rate.legend(frameon=False, fontsize=8)
@@ -132,7 +149,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not rows:
         raise SystemExit(f"no runs in {', '.join(map(str, options.files))}")
     folded = [abs(row.folded_metric - row.metric) for row in rows if not row.diverged]
-    summary = f"{len(rows)} runs, {sum(row.diverged for row in rows)} diverged. Folding changed the metric by at most {max(folded):.4f}."
+    diverged = sum(row.diverged for row in rows)
+    summary = f"{len(rows)} runs, {diverged} diverged. Folding changed the metric by at most {max(folded):.4f}."
     result = "\n".join([*table(rows), "", summary, *rates_table(rows)])
     write_between(options.page, result)
     draw(rows, options.page.with_suffix(".svg"))
@@ -170,6 +188,11 @@ def _comparisons(rows: Sequence[Row]) -> list[tuple[str, tuple[str, float], tupl
 def _finals(rows: Iterable[Row], variant: str, rate: float) -> dict[int, float]:
     chosen = (row for row in rows if row.variant == variant and row.rate == rate and row.stage == "final")
     return {row.seed: row.metric for row in chosen if row.seed >= FRESH and not row.diverged}
+
+
+def _seconds(row: Row) -> float:
+    """Processor time, or wall time where a GPU computed."""
+    return row.wall_seconds if math.isnan(row.cpu_seconds) else row.cpu_seconds
 
 
 def _mean_cell(rows: Iterable[Row], variant: str, rate: float, best: bool) -> str:

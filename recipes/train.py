@@ -1,7 +1,7 @@
 """Train a task of `recipes.toml`: `python recipes/train.py six-layers --framework torch`.
 
-The learning rate of each variant is chosen on validation pictures, then the variants are trained with fresh seeds and tested. One
-row per run goes to a CSV file, whole or not at all: a command that was killed goes on where it was.
+The learning rate of each variant is chosen on validation pictures, then the variants are trained with fresh seeds and tested.
+One row per run goes to a CSV file, whole or not at all: a command that was killed goes on where it was.
 
 `torchrun --nproc-per-node N recipes/train.py ... --cost R` shares every batch among N processes; Flax uses all devices it sees.
 """
@@ -9,57 +9,26 @@ row per run goes to a CSV file, whole or not at all: a command that was killed g
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import math
 import os
-import platform
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields, replace
-from importlib.metadata import version
+from dataclasses import replace
 from pathlib import Path
 
 import networks
 import numpy as np
 import recipe as recipes
-from data import Data, load
+from data import Data, Part, load
 from frameworks import FRAMEWORKS, Trainer, trainer
 from recipe import Recipe
+from rows import Row, append_row, commit, device_name, read_rows, versions
 
 FRESH = 1000  # seeds of the final runs start here: none of them has chosen a rate
 POINTS = 20  # of a loss curve
-PACKAGES = {"torch": ("torch",), "keras": ("keras",), "flax": ("flax", "jax")}
-
-
-@dataclass(frozen=True)
-class Row:
-    """One run. `metric` is accuracy in percent, or PSNR in dB; of validation in stage "grid", of test in stage "final"."""
-
-    task: str
-    framework: str
-    variant: str
-    rate: float
-    seed: int
-    stage: str
-    steps: int
-    metric: float
-    folded_metric: float
-    diverged: bool
-    parameters: int
-    cpu_seconds: float
-    wall_seconds: float
-    device: str
-    commit: str
-    versions: str
-    curve: str  # the loss over the run: means of 20 equal stretches
-
-    @property
-    def key(self) -> tuple[object, ...]:
-        return self.task, self.framework, self.variant, self.rate, self.seed, self.stage
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -98,7 +67,9 @@ def _join_processes(framework: str) -> bool:
     return dist.get_rank() == 0
 
 
-def planned(recipe: Recipe, done: dict[tuple[object, ...], Row], framework: str) -> Iterator[tuple[str, float, int, str]]:
+def planned(
+    recipe: Recipe, done: dict[tuple[object, ...], Row], framework: str
+) -> Iterator[tuple[str, float, int, str]]:
     """The runs in their order: seed by seed over all variants, so that what is compared runs side by side.
 
     `done` grows while this is read: the rates of the final runs are chosen from it.
@@ -123,7 +94,15 @@ def best_rate(rows: Iterable[Row], recipe: Recipe, framework: str, variant: str)
 
 
 def train(
-    recipe: Recipe, data: Data, framework: str, variant: str, rate: float, seed: int, stage: str, ratio: float, device: str
+    recipe: Recipe,
+    data: Data,
+    framework: str,
+    variant: str,
+    rate: float,
+    seed: int,
+    stage: str,
+    ratio: float,
+    device: str,
 ) -> Row:
     """One run, from the initial kernels to the folded metric.
 
@@ -141,7 +120,7 @@ def train(
     made = new_trainer(recipe, data, framework, variant, seed, device)
     steps = round(len(data.train) // recipe.batch * recipe.epochs * (ratio if variant == "plain-equal-time" else 1))
     losses, wall, cpu = [], time.perf_counter(), time.process_time()
-    for number, batch in zip(range(steps), _endless(data, seed, recipe.batch), strict=False):
+    for number, batch in zip(range(steps), endless(data, seed, recipe.batch), strict=False):
         losses.append(made.step(batch.x, batch.y, rate_at(recipe, rate, number, steps)))
         if not math.isfinite(losses[-1]):
             break
@@ -156,7 +135,8 @@ def train(
     curve = ";".join(f"{np.mean(stretch):.5g}" for stretch in np.array_split(losses, min(POINTS, len(losses))))
     return Row(
         recipe.name, framework, variant, rate, seed, stage, len(losses), round(before, 4), round(after, 4), diverged,
-        made.parameters, round(seconds[0], 2), round(seconds[1], 2), device_name(device), _commit(), _versions(framework), curve,
+        made.parameters, round(seconds[0], 2), round(seconds[1], 2), device_name(device), commit(), versions(framework),
+        curve,
     )  # fmt: skip
 
 
@@ -194,7 +174,10 @@ def cost_ratio(recipe: Recipe, data: Data, options: argparse.Namespace, out: Pat
     if kept.exists():
         return float(json.loads(kept.read_text("utf-8"))["do / plain"])
     sides = [new_trainer(recipe, data, options.framework, variant, 0, options.device) for variant in ("plain", "do")]
-    batch, clock = next(data.batches(0, 0, recipe.batch)), time.process_time if options.device == "cpu" else time.perf_counter
+    batch, clock = (
+        next(data.batches(0, 0, recipe.batch)),
+        time.process_time if options.device == "cpu" else time.perf_counter,
+    )
     for _ in range(5):
         for side in sides:
             side.step(batch.x, batch.y, 0.0)
@@ -211,38 +194,8 @@ def cost_ratio(recipe: Recipe, data: Data, options: argparse.Namespace, out: Pat
     return ratio
 
 
-def read_rows(path: Path) -> list[Row]:
-    """The whole rows of a CSV file; a last line that was cut off by a kill is left out, and removed by the next `append_row`."""
-    if not path.exists():
-        return []
-    kinds = {each.name: each.type for each in fields(Row)}
-    convert = {"float": float, "int": int, "str": str, "bool": lambda text: text == "True"}
-    with open(path, newline="", encoding="utf-8") as stream:
-        whole = [line for line in stream if line.endswith("\n")]
-    return [Row(**{name: convert[str(kinds[name])](text) for name, text in row.items()}) for row in csv.DictReader(whole)]
-
-
-def append_row(path: Path, row: Row) -> None:
-    """Add a row: the file is written whole under another name, then renamed."""
-    rows = [*read_rows(path), row]
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(temporary, "w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, [each.name for each in fields(Row)], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(asdict(each) for each in rows)
-    temporary.replace(path)
-
-
-def device_name(device: str) -> str:
-    """The processor, or the framework's name of the device."""
-    if device != "cpu":
-        return device
-    with open("/proc/cpuinfo", encoding="utf-8") as stream:
-        models = (line.split(":")[1].strip() for line in stream if line.startswith("model name"))
-        return next(models, platform.machine())
-
-
-def _endless(data: Data, seed: int, size: int) -> Iterator[object]:
+def endless(data: Data, seed: int, size: int) -> Iterator[Part]:
+    """`Data.batches` of one epoch after the other."""
     epoch = 0
     while True:
         yield from data.batches(seed, epoch, size)
@@ -265,18 +218,6 @@ def _narrowed(recipe: Recipe, options: argparse.Namespace) -> Recipe:
     return replace(recipe, **changes)  # type: ignore[arg-type]
 
 
-def _commit() -> str:
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):  # an unpacked archive, or no git here
-        return "unknown"
-
-
-def _versions(framework: str) -> str:
-    return " ".join(f"{package} {version(package)}" for package in (*PACKAGES[framework], "numpy"))
-
-
 def _write(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(text, "utf-8")
@@ -294,7 +235,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rates", nargs="+", type=float)
     parser.add_argument("--grid-seeds", type=int)
     parser.add_argument("--final-seeds", type=int)
-    parser.add_argument("--cost", type=float, help="how many times a DO step costs a plain one, in place of measuring it")
+    parser.add_argument(
+        "--cost", type=float, help="how many times a DO step costs a plain one, in place of measuring it"
+    )
     return parser.parse_args(arguments)
 
 

@@ -35,7 +35,14 @@ class Trainer(Protocol):
 
 
 def trainer(
-    framework: str, network: Network, start: Start, recipe: Recipe, variant: str, classes: int, channels: int, device: str
+    framework: str,
+    network: Network,
+    start: Start,
+    recipe: Recipe,
+    variant: str,
+    classes: int,
+    channels: int,
+    device: str,
 ) -> Trainer:
     """A network that starts from `start`, in the framework's own layers.
 

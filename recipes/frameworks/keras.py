@@ -18,7 +18,9 @@ class Trainer:
         self, network: Network, start: Start, recipe: Recipe, variant: str, classes: int, channels: int, device: str
     ) -> None:
         if device != "cpu":
-            raise ValueError(f"Keras chooses its device by itself; give cpu, or let it see only one. Received: {device!r}")
+            raise ValueError(
+                f"Keras chooses its device by itself; give cpu, or let it see only one. Received: {device!r}"
+            )
         self.classes = classes
         self.model = build(network, start, channels, recipe.weight_decay)
         if variant.startswith("do"):

@@ -1,4 +1,4 @@
-"""Prints the losses of the first steps in one framework: `python losses.py FRAMEWORK VARIANT STEPS`. Frameworks do not share a process."""
+"""Prints the first losses in one framework, in a process of its own: `python losses.py FRAMEWORK VARIANT STEPS`."""
 
 import json
 import sys
@@ -15,7 +15,7 @@ recipe = recipes.load("digits")
 data = load(**recipe.data)
 trainer = train.new_trainer(recipe, data, framework, variant, 0, "cpu")
 losses = []
-for number, batch in zip(range(steps), train._endless(data, 0, recipe.batch), strict=False):
+for number, batch in zip(range(steps), train.endless(data, 0, recipe.batch), strict=False):
     losses.append(trainer.step(batch.x, batch.y, train.rate_at(recipe, 0.05, number, steps)))
 before = trainer.predict(data.test.x)
 trainer.fold()

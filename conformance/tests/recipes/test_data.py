@@ -69,7 +69,7 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
         data.load("cifar-10", validation=1)
     with pytest.raises(ValueError, match=r"the data set must be one of .* Received: 'mnist'"):
         data.load("mnist", validation=1)
-    with pytest.raises(ValueError, match="digits has 1400 examples. Received: train=1399, validation=2"):
+    with pytest.raises(ValueError, match=r"digits has 1400 examples\. Received: train=1399, validation=2"):
         data.load("digits", train=1399, validation=2)
 
 
@@ -96,7 +96,12 @@ def test_crops_and_flips_move_pixels_as_they_say() -> None:
     seen = set()
     for before, after in zip(x[:, 0], moved[:, 0], strict=True):
         padded = np.pad(before, 1)
-        views = {(i, j, f): padded[i : i + 3, j : j + 3][:, :: -1 if f else 1] for i in range(3) for j in range(3) for f in (0, 1)}
+        views = {
+            (i, j, f): padded[i : i + 3, j : j + 3][:, :: -1 if f else 1]
+            for i in range(3)
+            for j in range(3)
+            for f in (0, 1)
+        }
         matches = [key for key, view in views.items() if np.array_equal(view, after)]
         assert len(matches) == 1
         seen.update(matches)

@@ -13,6 +13,7 @@ import gpu
 import pytest
 import recipe as recipes
 import report
+import rows
 import train
 
 TRAIN = Path(train.__file__)
@@ -36,12 +37,12 @@ def test_a_run_that_was_killed_goes_on(whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "killed.csv"
     command = [sys.executable, str(TRAIN), *SHORT, "--out", str(out)]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=os.environ)
-    while not (out.exists() and len(train.read_rows(out)) >= 3):
+    while not (out.exists() and len(rows.read_rows(out)) >= 3):
         assert process.poll() is None, "it ended before it could be killed"
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert len(train.read_rows(out)) < len(train.read_rows(whole))
+    assert len(rows.read_rows(out)) < len(rows.read_rows(whole))
     train.main([*SHORT, "--out", str(out)])
     assert numbers(out) == numbers(whole)
 
@@ -49,7 +50,7 @@ def test_a_run_that_was_killed_goes_on(whole: Path, tmp_path: Path) -> None:
 def test_a_row_that_was_cut_off_is_run_again(whole: Path, tmp_path: Path) -> None:
     out, text = tmp_path / "cut.csv", whole.read_text("utf-8")
     out.write_text(text[:-20], "utf-8")
-    assert train.read_rows(out) == train.read_rows(whole)[:-1]
+    assert rows.read_rows(out) == rows.read_rows(whole)[:-1]
     train.main([*SHORT, "--out", str(out)])
     assert numbers(out) == numbers(whole)
 
@@ -59,19 +60,19 @@ def test_many_seeds_at_once_give_the_same_rows(whole: Path, tmp_path: Path, monk
     recipe = replace(recipes.load("digits"), variants=("plain", "do"))
     monkeypatch.setattr(recipes, "load", lambda _: recipe)
     gpu.main(["digits", "--device", "cpu", "--seeds", "2", "--out", str(out)])
-    rows = {row.key: row for row in train.read_rows(out)}
-    shared = [row for row in train.read_rows(whole) if row.key in rows]
-    assert len(shared) == len(train.read_rows(whole))
-    assert [rows[row.key].metric for row in shared] == [row.metric for row in shared]
+    many = {row.key: row for row in rows.read_rows(out)}
+    shared = [row for row in rows.read_rows(whole) if row.key in many]
+    assert len(shared) == len(rows.read_rows(whole))
+    assert [many[row.key].metric for row in shared] == [row.metric for row in shared]
 
 
 def test_the_rate_is_chosen_on_the_grid_and_a_divergence_is_the_worst(whole: Path) -> None:
-    rows = train.read_rows(whole)
+    done = rows.read_rows(whole)
     recipe = recipes.load("digits")
-    best = train.best_rate(rows, recipe, "torch", "do")
-    scores = {row.rate: row.metric for row in rows if row.variant == "do" and row.stage == "grid"}
+    best = train.best_rate(done, recipe, "torch", "do")
+    scores = {row.rate: row.metric for row in done if row.variant == "do" and row.stage == "grid"}
     assert best == max(scores, key=lambda rate: scores[rate])
-    worse = [replace(row, diverged=row.diverged or row.rate == best) for row in rows]
+    worse = [replace(row, diverged=row.diverged or row.rate == best) for row in done]
     assert train.best_rate(worse, recipe, "torch", "do") != best
 
 
@@ -90,7 +91,7 @@ def test_differences_are_paired() -> None:
     assert difference.mean == pytest.approx((1 + 0.5 + 0.5) / 3)
     # The sample deviation is sqrt(1/12); Student's quantile of 97.5% with two degrees of freedom is 4.3026527.
     assert difference.half == pytest.approx(4.3026527 * (1 / 12) ** 0.5 / 3**0.5, rel=1e-7)
-    with pytest.raises(ValueError, match="needs two pairs or more. Received: 1"):
+    with pytest.raises(ValueError, match=r"needs two pairs or more\. Received: 1"):
         report.paired({1: 1.0}, {1: 2.0, 3: 1.0})
 
 

@@ -14,8 +14,7 @@ import pytest
 HERE = Path(__file__).parent
 TRAIN = HERE.parents[2] / "recipes" / "train.py"
 STEPS = 50
-# Rounding alone: the frameworks add up in other orders, and each step carries the differences on. Measured 5e-7; a velocity that
-# is scaled by the rate before it is added up, Keras's own, is off by 2e-4, a padding at the other side by 2e-2.
+# Rounding alone: the frameworks add up in other orders, and each step carries the differences on.
 ROUNDING = 1e-5
 
 
@@ -59,7 +58,9 @@ def run(out: Path, framework: str, launcher: tuple[str, ...] = (), **environment
 def test_two_processes_train_as_one(tmp_path: Path) -> None:
     launcher = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0")
     two = run(tmp_path / "two.csv", "torch", launcher)
-    np.testing.assert_allclose(two, run(tmp_path / "one.csv", "torch"), rtol=10 * ROUNDING)  # 5 digits are kept of each mean
+    np.testing.assert_allclose(
+        two, run(tmp_path / "one.csv", "torch"), rtol=10 * ROUNDING
+    )  # 5 digits are kept of each mean
 
 
 def test_five_devices_train_as_one(tmp_path: Path) -> None:
