@@ -116,10 +116,12 @@ class Group:
         main, streams = torch.cuda.Stream(), [torch.cuda.Stream() for _ in self.seeds]
 
         def forked() -> None:
-            for number, stream in enumerate(streams):
+            for stream in streams:
                 stream.wait_stream(main)
+            for number, stream in enumerate(streams):
                 with torch.cuda.stream(stream):
                     self.one(number)
+            for stream in streams:
                 main.wait_stream(stream)
             self.position += 1
 
@@ -142,6 +144,7 @@ class Group:
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _options(arguments)
     recipe = recipes.load(options.task)
+    torch.backends.cudnn.benchmark = True
     if recipe.weight_decay or recipe.data.get("crop") or recipe.data.get("flip"):
         raise SystemExit(f"{recipe.name}: weight decay and augmentation are not captured here; use train.py")
     data = load(**recipe.data, folder=options.data)
