@@ -205,7 +205,7 @@ FAULTS = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_planted_fault_in_fold_shows(fault: str, source: Path, tmp_path: Path) -> None:
-    done = doconv("fold", source, tmp_path / "out", prepare=f"import doconv_core.composition as c\n{FAULTS[fault]}\n")
+    done = doconv("fold", source, tmp_path / "out", prepare=f"import doconv_core.blocked as c\n{FAULTS[fault]}\n")
     assert done.returncode == 0, done.stderr
     tensors, folded = layers(), load_file(tmp_path / "out")
     assert (folded["conv0.weight"] != compose(tensors["conv0.W"], tensors["conv0.D"], GEOMETRY)).any()
