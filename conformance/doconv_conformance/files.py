@@ -1,79 +1,77 @@
-"""Files of reports: checked before any work, written under a temporary name and renamed.
-
-What is there and no regular file (a pipe, `/dev/stdout`) is written to; a link is followed.
-"""
+"""Files of reports: checked before any work, written under a temporary name and renamed."""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
-import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from doconv_core.outputs import Output, is_stream, same_file
 
-def check_writable(*paths: Path | None) -> None:
-    """Raise before any work if a file could not be written to one of `paths`; None stands for no file.
+
+def check_writable(*paths: Path | None, inputs: Sequence[Path | None] = ()) -> None:
+    """Raise before any work if a file could not be written to one of `paths`, or would take the place of another one.
+
+    Args:
+        paths: the files to write; None stands for no file.
+        inputs: the files that the same command reads.
 
     Raises:
-        ValueError: the folder does not exist or takes no files, the path is a folder, or two paths are the same file.
+        ValueError: the folder does not exist or takes no files, the path is a folder, or an input, or given twice.
     """
-    seen: dict[Path, Path] = {}
-    for path in filter(None, paths):
-        if (first := seen.setdefault(_followed(path), path)) is not path:
-            raise ValueError(f"two reports must not go to the same file. Received: {first} and {path}")
-        if not path.parent.is_dir():
-            raise ValueError(f"the folder of {path} does not exist")
-        if path.is_dir():
-            raise ValueError(f"the report must be a file. Received the folder: {path}")
-        if is_special(path):
-            continue
-        if not os.access(path.parent, os.W_OK):
-            raise ValueError(f"the folder of {path} cannot be written to")
+    outputs = [path for path in paths if path is not None]
+    for path in outputs:
+        _check_place(path)
+        for source in inputs:
+            if source is not None and same_file(path, source):
+                raise ValueError(f"{path} is a file that is read, and would be lost")
+    for first, second in combinations(outputs, 2):
+        if same_file(first, second):
+            raise ValueError(f"two outputs have one path. Received: {first} and {second}")
+
+
+def _check_place(path: Path) -> None:
+    if path.is_dir():
+        raise ValueError(f"the report must be a file. Received the folder: {path}")
+    if is_stream(path):
+        return
+    if not path.parent.is_dir():
+        raise ValueError(f"the folder of {path} does not exist")
+    if not os.access(Path(os.path.realpath(path)).parent, os.W_OK):
+        raise ValueError(f"the folder of {path} cannot be written to")
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path`, renamed to it at the end: an interrupted run leaves the old file, and its mode stays.
-
-    Where `path` is a pipe or a device, the finished file is copied to it.
-    """
-    special = is_special(path)
-    path = path if special else _followed(path)
-    folder = Path(tempfile.gettempdir()) if special else path.parent
-    temporary = folder / f".{os.getpid()}-{path.name}"
-    try:
-        yield temporary
-        if special:
-            with temporary.open("rb") as source, path.open("wb") as target:
-                shutil.copyfileobj(source, target)
+    """A temporary name with the ending of `path`, renamed to it at the end: an interrupted run leaves the old file."""
+    with Output(path) as output:
+        if not output.is_stream:
+            yield output.partial
             return
-        if path.exists():
-            temporary.chmod(stat.S_IMODE(path.stat().st_mode))
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        with tempfile.TemporaryDirectory() as folder:
+            copy = Path(folder) / f"report{path.suffix}"
+            yield copy
+            write_all(output, copy.read_bytes())
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file in UTF-8, whole or not at all; what UTF-8 cannot hold is written as an escape."""
-    with replacing(path) as temporary:
-        temporary.write_text(text, "utf-8", errors="backslashreplace")
+    """Write a text file in UTF-8, whole or not at all."""
+    with Output(path) as output:
+        write_all(output, text.encode(errors="backslashreplace"))
+
+
+def write_all(output: Output, data: bytes) -> None:
+    """Write all of `data`, however little the system takes at a time."""
+    view = memoryview(data)
+    while view.nbytes:
+        view = view[output.file.write(view) or 0 :]
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file, whole or not at all."""
     write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
-
-
-def _followed(path: Path) -> Path:
-    return path.resolve() if path.parent.is_dir() else path.absolute()
-
-
-def is_special(path: Path) -> bool:
-    """Whether there is something at `path` that is neither a file nor a folder: a pipe, a device."""
-    return path.exists() and not path.is_file() and not path.is_dir()

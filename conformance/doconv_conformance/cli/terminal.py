@@ -20,7 +20,7 @@ from rich.table import Table
 from doconv_conformance.cases.table import Case
 from doconv_conformance.cli.disagreeing import disagreeing
 from doconv_conformance.diagnosis.diagnose import Diagnosis, diagnose_run
-from doconv_conformance.files import is_special, write_json, write_text
+from doconv_conformance.files import write_json, write_text
 from doconv_conformance.protocol import smoke
 from doconv_conformance.protocol.process import interrupt, resume
 from doconv_conformance.protocol.session import PortSession
@@ -29,6 +29,7 @@ from doconv_conformance.reports.build import build, worst
 from doconv_conformance.running.picture import PictureRun
 from doconv_conformance.running.runner import Backend, Run, run_cases
 from doconv_conformance.verdicts.judge import Result
+from doconv_core.outputs import is_stream
 
 LINE_EVERY = 10.0
 TIMES = {
@@ -133,7 +134,7 @@ def conclude(
         picture: its figure goes to the page.
     """
     paths = {"to_json": to_json, "to_html": to_html, "to_junit": to_junit}
-    files = {name: path for name, path in paths.items() if path and not is_special(path)}
+    files = {name: path for name, path in paths.items() if path and not is_stream(path)}
     report = build(runs, others, seconds)
     if files and not report["summary"]["agree"]:
         write(report, **files, picture=picture)

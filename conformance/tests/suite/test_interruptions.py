@@ -178,7 +178,7 @@ def test_reports_go_to_what_is_no_file_and_through_links(tmp_path: Path) -> None
     assert link.is_symlink()
     assert (file.read_text(), file.stat().st_mode & 0o777) == ("new \\ud800", 0o640)
     check_writable(pipe, file, None)
-    with pytest.raises(ValueError, match="two reports must not go to the same file"):
+    with pytest.raises(ValueError, match="two outputs have one path"):
         check_writable(file, link)
 
 
