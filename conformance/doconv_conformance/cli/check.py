@@ -33,7 +33,7 @@ def check(
 
     folder = keep or (Path("doconv-case") if case else None)
     try:
-        pairs = select(stage, case)
+        pairs = select(stage, case, extended=True)
         check_writable(json, html, junit)
         if folder and not folder.absolute().parent.is_dir():
             raise ValueError(f"the folder of {folder} does not exist")

@@ -66,7 +66,9 @@ Rows = Sequence[tuple[Case, str, Mapping[str, Expected]]]
 
 def rows(seed: int) -> Rows:
     """The whole table with one seed, and what each row should give."""
-    return [(case, operation, expected(case, operation, NUMERICS)) for case, operation in select(seed=seed)]
+    return [
+        (case, operation, expected(case, operation, NUMERICS)) for case, operation in select(seed=seed, extended=True)
+    ]
 
 
 def is_killed(fault: Fault, rows: Rows) -> bool:
