@@ -20,10 +20,9 @@ Others:
   and the sum that makes it is not exact in the type.
 - "products": each product needs more bits than the type has, and pairs of them cancel: channels that are read come in pairs
   with nearly opposite kernels, so do channels that are written, and images with nearly opposite gradients.
+- "gradients", "gradients-of-W": the gradient of the composed kernel is exact in the type, that of `D_delta`, or of `W`, is not.
 
-- "gradients": the gradient of the composed kernel is exact in the type, those of `W` and `D_delta` are not.
-
-The last six have exact sums in float32 ("products" of float32 in float64), and only results that the type does not hold are
+The last seven have exact sums in float32 ("products" of float32 in float64), and only results that the type does not hold are
 rounded. Where a case says so, `D_delta` is zero, tiny or large, and of the elements of a tensor one in `one_in` is kept.
 """
 
@@ -46,12 +45,13 @@ CATCHES = {
     "subnormal": "results below the smallest normal number flushed to zero",
     "subnormal-inputs": "numbers below the smallest normal one read as zero",
     "subnormal-kernel": "a composed kernel below the smallest normal number flushed to zero",
-    "gradients": "gradients of the parameters truncated, or formed in the low-precision type",
+    "gradients": "gradients of D_delta truncated, or formed in the low-precision type",
+    "gradients-of-W": "gradients of W truncated, or formed in the low-precision type",
 }
 EXACT = ("integers", "wide", "rounding", "overflow", "subnormal", "subnormal-inputs", "subnormal-kernel")
-# What is seen is one product: no copy in the padding may be added to it.
+# What is seen is one product.
 SINGLE = ("rounding", "overflow", "subnormal")
-ROUNDED_ONCE = ("sums", "totals", "residual", "cancelling", "products", "gradients")
+ROUNDED_ONCE = ("sums", "totals", "residual", "cancelling", "products", "gradients", "gradients-of-W")
 NUMBERS = ("floats", *EXACT, *ROUNDED_ONCE)
 DELTAS = ("zero", "tiny", "unit", "large")
 # Bits of the significand, the hidden one included.
@@ -192,9 +192,20 @@ def _subnormal_kernel(
 
 
 def _gradients(label: str, name: str, shape: Sequence[int], dtype: str, param_dtype: str, E: np.ndarray) -> np.ndarray:
+    return _long_parameter("W", label, name, shape, dtype)
+
+
+def _gradients_of_W(
+    label: str, name: str, shape: Sequence[int], dtype: str, param_dtype: str, E: np.ndarray
+) -> np.ndarray:
+    return _long_parameter("D_delta", label, name, shape, dtype)
+
+
+def _long_parameter(long: str, label: str, name: str, shape: Sequence[int], dtype: str) -> np.ndarray:
+    """One of the parameters fills the type, the other is small: float16 has no room for the products of two long ones."""
     if name in ("x", "grad_y"):
         return _kept(label, generator.integers(label, shape, -1, 1), 2)
-    high = {"bfloat16": (255, 15), "float16": (1023, 1)}[dtype][0 if name == "W" else 1]  # float16 has no room for more
+    high = {"bfloat16": 255, "float16": 1023}[dtype] if name == long else 1
     return generator.integers(label, shape, -high, high)
 
 
@@ -221,6 +232,7 @@ SHAPED = {
     "overflow": _overflow,
     "subnormal": _subnormal, "subnormal-inputs": _subnormal_inputs, "subnormal-kernel": _subnormal_kernel,
     "products": _products, "gradients": _gradients,
+    "gradients-of-W": _gradients_of_W,
 }  # fmt: skip
 
 

@@ -113,7 +113,7 @@ class Case:
             return ("forward", "backward")
         if self.numbers == "floats":
             return ("forward", "backward", "fold") if self.covering else OPERATIONS
-        if self.numbers == "gradients":
+        if self.numbers.startswith("gradients"):
             return ("compose", "backward")
         if self.numbers in ("integers", "wide"):
             return OPERATIONS if self.covering else ("compose", "forward", "backward", "fold")
@@ -322,7 +322,7 @@ PRECISION = (
 PRECISION_TYPES = (
     *((numbers, dtype, "") for dtype in LOW_PRECISION
       for numbers in ("residual", "cancelling", "products", "rounding", "overflow")),
-    *(("gradients", dtype, dtype) for dtype in LOW_PRECISION),
+    *((numbers, dtype, dtype) for dtype in LOW_PRECISION for numbers in ("gradients", "gradients-of-W")),
     *(("totals", dtype, "float32") for dtype in LOW_PRECISION),
     ("subnormal", "float16", ""), ("subnormal-inputs", "float16", ""), ("subnormal-kernel", "float16", ""),
     ("products", "float32", "float32"), ("overflow", "float32", "float32"),
@@ -351,10 +351,9 @@ TWINS = (
 
 # Sizes that the drawn rows of `covering.json` happen not to have.
 SIZES = (
-    _row(
-        "taps-25", "forward", (7, 6), (2, 3), (5, 5), padding=((1, 2), (0, 3)), batch=5, catches="taps beyond a vector"
-    ),
-)
+    _row("taps-25", "forward", (7, 6), (2, 3), (5, 5), padding=((1, 2), (0, 3)), batch=5, catches="taps beyond a vector"),
+    _row("taps-49", "forward", (8, 9), (3, 2), (7, 7), padding=((0, 2), (1, 0)), batch=3, catches="taps beyond a vector"),
+)  # fmt: skip
 
 # `W` of more than 2**20 and of more than 2**23 numbers, on few positions: beyond what is computed in one piece.
 LARGE = (
@@ -396,7 +395,9 @@ def _case(row: Row, numbers: str, dtype: str, param_dtype: str, *, extended: boo
     name = f"{row.name}-{kind}-{dtype}" + (f"-{param_dtype}" if param_dtype != dtype else "")
     bias = row.bias and numbers in ("integers", "floats")  # elsewhere it may be added after the rounding
     catches = (draws.CATCHES[numbers],) if numbers in draws.CATCHES else row.catches
-    options = {**row.options, "padding_mode": "zeros"} if numbers in draws.SINGLE else row.options
+    # Copies in the padding add up, forward or backward, in whatever type the framework has there.
+    copies = numbers not in (*draws.SINGLE, *draws.ROUNDED_ONCE)
+    options = row.options if copies else {**row.options, "padding_mode": "zeros"}
     geometry = ConvGeometry(**options)  # type: ignore[arg-type]  # checked by ConvGeometry itself
     return Case(name, row.family, geometry, row.batch, row.input_size, bias, numbers, dtype, param_dtype, catches,
                 extended=extended)  # fmt: skip

@@ -246,7 +246,7 @@ class _Model:
         self.cast_size = self.kernel_size + _smallest_normal(case.dtype)
         self.types = frozenset({case.dtype, case.param_dtype})
         self.once = case.numbers in ROUNDED_ONCE
-        self.kernel_is_exact = self.once and case.numbers != "gradients"
+        self.kernel_is_exact = self.once and not case.numbers.startswith("gradients")
 
     def weight(self) -> _Output:
         """`S` products, the tiles of `W`, and the sum of both."""
