@@ -32,6 +32,9 @@ def compare(
     figure: Annotated[Path, typer.Option(help="Where the figure of --image goes (.png, .svg or .pdf).")] = Path(
         "compare.png"
     ),
+    extended: Annotated[
+        bool, typer.Option("--extended", help="Ask for all that `doconv check` asks for: three times as many cases.")
+    ] = False,
     json: Json = None,
     html: Html = None,
     junit: Junit = None,
@@ -52,7 +55,7 @@ def compare(
     began = time.monotonic()
     try:
         backends = _backends(backend, python or [])
-        pairs = of_dtypes(select(stage), dtype)
+        pairs = of_dtypes(select(stage, extended=extended), dtype)
         picture = PictureRun(_picture(image, figure), [item.name for item in backends]) if image else None
         check_writable(json, html, junit, figure if image else None)
     except ValueError as error:
