@@ -151,7 +151,9 @@ def is_transposed(reading: Reading, path: str, ends: tuple[int, ...], shape: Sha
     Raises:
         CheckpointError: it is said of a layer of the authors', who have no such layers.
     """
-    said = reading.matches(path, reading.hints.transposed)
+    said = (
+        reading.matches(path, reading.hints.transposed) or reading.plain.in_like(path) in reading.hints.like_transposed
+    )
     if said and reading.dialect:
         reading.fail(f"the authors' files have no transposed convolution. Received: {path}, {reading.dialect}")
     return said or (not reading.dialect and "bias" in shape and shape["bias"] != (ends[0],))
