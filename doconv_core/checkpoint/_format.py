@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import struct
 from collections import Counter
 from collections.abc import Mapping
@@ -38,6 +39,8 @@ BITS = {
 ORDER = {code: place for place, code in enumerate(BITS)}
 LONGEST_HEADER = 100_000_000  # the library's limit
 MOST_AXES = 64  # NumPy's limit
+BYTES_OF_AN_ENTRY = 2000  # at most, without strings: `:{:,:[64 axes],:[0,1]},`
+STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
 EXPLAINED = 1_000_000  # bytes of a header that is looked at again to say what is wrong with it
 
 Tensors = Mapping[str, tuple[str, tuple[int, ...]]]  # the code of its type and the shape of every tensor
@@ -91,11 +94,14 @@ def read_header(path: Path) -> tuple[dict[str, Stored], dict[str, str]]:
                 f"{path} is not a safetensors file, or is truncated: its header should have {length} bytes. "
                 f"Received: {size} bytes"
             )
-        # The library goes first: it refuses a header of 100 MB of nonsense without building it in memory.
+        text = file.read(length)
+        if length > EXPLAINED:
+            _check_density(path, text)
+        # The library goes first: it refuses most nonsense without building it in memory.
         fault = _fault_by_library(path)
         if fault and length > EXPLAINED:
             raise fault
-        listed, metadata = _parse(path, file.read(length))
+        listed, metadata = _parse(path, text)
     stored = _check_ranges(path, listed, 8 + length, size)
     if fault:
         raise fault
@@ -150,6 +156,17 @@ def _check_text(rule: str, text: object, received: str) -> None:
         text.encode()
     except UnicodeEncodeError:
         raise ValueError(f"{rule} that UTF-8 can write. Received: {received}") from None
+
+
+def _check_density(path: Path, text: bytes) -> None:
+    """Of a large header, refuse what cannot be tensors: lists of 50 million numbers take gigabytes to read as JSON."""
+    outside = sum(len(part) for part in STRING.split(text))
+    tensors = text.count(b'"dtype"')
+    if outside > EXPLAINED + BYTES_OF_AN_ENTRY * tensors:
+        raise CheckpointError(
+            f"{path} has no readable safetensors header: {tensors} tensors do not need {outside} bytes. "
+            f"Received: a header of {len(text)} bytes"
+        )
 
 
 def _fault_by_library(path: Path) -> CheckpointError | None:

@@ -130,7 +130,10 @@ HEADERS = {
     "deep": (b'{"a":' * 5000, "no readable|not a valid"),
     "metadata of a list": (b'{"__metadata__":[1]}', "no readable|metadata"),
     "metadata of numbers": (b'{"__metadata__":{"a":1}}', "metadata that are not strings"),
-    "a megabyte of lists": (b'{"a":[' + b"[]," * 400_000 + b"[]]}", "not a valid safetensors file"),
+    "a megabyte of lists": (b'{"a":[' + b"[]," * 400_000 + b"[]]}", "0 tensors do not need 12000.. bytes"),
+    "a megabyte of numbers": (b'{"a":{"dtype":"F32","shape":[' + b"1," * 900_000 + b"1]}}", "1 tensors do not need"),
+    "a megabyte of a string": (b'{"a":"' + b"x" * 1_500_000 + b'"}', "not a valid safetensors file"),
+    "a string without an end": (b'{"a":"' + b"\\" * 1_500_000, "do not need|not a valid"),
 }
 
 
