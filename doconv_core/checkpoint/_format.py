@@ -41,6 +41,7 @@ LONGEST_HEADER = 100_000_000  # the library's limit
 MOST_AXES = 64  # NumPy's limit
 BYTES_OF_AN_ENTRY = 2000  # at most, without strings: `:{:,:[64 axes],:[0,1]},`
 STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
+LONGEST_REASON = 300  # characters: the library may quote a whole header
 EXPLAINED = 1_000_000  # bytes of a header that is looked at again to say what is wrong with it
 
 Tensors = Mapping[str, tuple[str, tuple[int, ...]]]  # the code of its type and the shape of every tensor
@@ -175,7 +176,7 @@ def _fault_by_library(path: Path) -> CheckpointError | None:
         with safe_open(path, "numpy"):
             return None
     except SafetensorError as error:
-        return CheckpointError(f"{path} is not a valid safetensors file: {error}")
+        return CheckpointError(f"{path} is not a valid safetensors file: {str(error)[:LONGEST_REASON]}")
 
 
 def _parse(path: Path, text: bytes) -> tuple[dict[str, Stored], dict[str, str]]:
