@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 import nox
@@ -16,6 +17,12 @@ FRAMEWORKS = ("torch", "keras", "flax")
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
 # A file's tests share what is slow to make, so a file stays with one worker.
 WORKERS = ("-n", "auto", "--maxprocesses", "4", "--dist", "loadfile")
+# Tests that need no framework.
+FRAMEWORKLESS = (
+    *(f"core/test_{name}" for name in ("blocked", "composition", "contract", "dtypes", "geometry", "selection")),
+    *(f"checkpoints/test_{name}" for name in ("commands", "convert", "files", "fold", "models", "original", "outputs")),
+    *(f"checkpoints/test_{name}" for name in ("fuzz", "prefixes", "recognise", "shards", "stats")),
+)
 
 
 @nox.session
@@ -89,6 +96,27 @@ def no_false_alarm(session: nox.Session) -> None:
     for framework in FRAMEWORKS:
         draws = ("python", "-m", "doconv_conformance.maintenance.no_false_alarm", "--backend", framework)
         session.run(*draws, *session.posargs, env=ONE_THREAD)
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """A million files that nobody should have made, against every reader: each is read or refused."""
+    session.install(*CONSTRAINTS, "-e", ".", "h5py")
+    session.run("python", "-m", "doconv_conformance.maintenance.fuzz", *session.posargs, env=ONE_THREAD)
+
+
+@nox.session
+def oldest(session: nox.Session) -> None:
+    """The core, the commands and the suite's reference port with the lowest versions that are declared."""
+    declared = tomllib.loads(Path("pyproject.toml").read_text("utf-8"))["project"]
+    requirements = declared["dependencies"] + declared["optional-dependencies"]["report"]
+    session.install(*(requirement.replace(">=", "==") for requirement in requirements))
+    session.install("--no-deps", "-e", ".")
+    session.install("h5py", "hypothesis", "pytest")
+    files = [f"conformance/tests/{name}.py" for name in FRAMEWORKLESS]
+    # Old versions of some packages use what new versions of others call deprecated.
+    session.run("pytest", "-W", "ignore::DeprecationWarning", *files, *session.posargs, env=ONE_THREAD)
+    session.run("doconv", "check", "--", "python", "-m", "doconv_conformance.adapters.core", env=ONE_THREAD)
 
 
 @nox.session

@@ -57,7 +57,7 @@ def compare(
         backends = _backends(backend, python or [])
         pairs = of_dtypes(select(stage, extended=extended), dtype)
         picture = PictureRun(_picture(image, figure), [item.name for item in backends]) if image else None
-        check_writable(json, html, junit, figure if image else None)
+        check_writable(json, html, junit, figure if image else None, inputs=[image])
     except ValueError as error:
         typer.echo(f"doconv compare: {error}", err=True)
         raise typer.Exit(2) from None
