@@ -14,6 +14,7 @@ from torch.nn.utils import parametrize
 
 from doconv_core.geometry import depth_multiplier
 from doconv_core.selection import Where, select
+from doconv_torch._arrays import has_no_values
 from doconv_torch._layers import FLOATS, DOConvMixin, adopt, attach, detach, do_class, folded
 from doconv_torch._optimizers import note_replacement
 
@@ -173,7 +174,7 @@ def _obstacle(conv: _ConvNd) -> str:
         return f"of {parameters[0].dtype}, and not bfloat16, float16, float32 or float64"
     if not all(parameter.numel() for parameter in parameters):
         return f"its {' or '.join(names)} is empty"
-    if any(not parameter.is_meta and not parameter.isfinite().all() for parameter in parameters):
+    if any(not has_no_values(parameter) and not parameter.isfinite().all() for parameter in parameters):
         return f"its {' or '.join(names)} has values that are not finite, which composition would spread"
     if isinstance(conv, DOConvMixin):
         for cls in type(conv).__mro__:
