@@ -83,6 +83,8 @@ def over_layer(
     diagonal = next((leaf for leaf in DIAGONALS if leaf in leaves), None)
     if diagonal and shape.get(diagonal) != shape[delta]:
         reading.fail(f"{name[leaves[diagonal]]} must have the shape of D. {received(shape)}")
+    if diagonal and transposed:
+        reading.fail(f"{name[leaves[diagonal]]} is the authors', who have no transposed convolution. {received(shape)}")
     geometry: dict[str, Any] = {
         "in_channels": channels,
         "out_channels": outputs(second, shape) if transposed else first,
