@@ -149,9 +149,8 @@ def load_original(
     like = [f"{mapped(path, name_map)}.weight".lstrip(".") for path in state.layers]
     tensors, label, notes = _open(source, key)
     try:
-        hints = Hints(
-            kernel_size or {}, known=known, prefix=_prefix(tensors, label, like) if prefix is None else prefix
-        )
+        tensors = _part(tensors, label, prefix) if prefix else tensors
+        hints = Hints(kernel_size or {}, known=known, prefix=_prefix(tensors, label, like))
         checkpoint = Checkpoint(tensors, label, dialect=dialect, hints=hints)
         load_model(checkpoint, state, name_map=name_map, strict=strict, fold=True)
     finally:

@@ -212,7 +212,7 @@ def test_a_choice_between_weights_and_their_average_is_asked_for() -> None:
         load_original(two, target(over=False))
     model = load_original(two, target(over=False), prefix="two.")
     assert torch.equal(model["a"].weight, torch.from_numpy(kernels["a"]))
-    with pytest.raises(ValueError, match="no name begins with the prefix 'three.'"):
+    with pytest.raises(ValueError, match=r"no name begins with the prefix 'three\.'"):
         load_original(two, target(over=False), prefix="three.")
     with pytest.raises(ValueError, match="has no key ema"):
         load_original(two, target(over=False), key="ema")
