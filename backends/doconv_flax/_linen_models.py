@@ -124,9 +124,9 @@ def fold(params: Any, spec: ConvSpec | None = None, *, transpose_kernel: bool = 
 
     Raises:
         TypeError: `params` is not a tree of dicts.
-        ValueError: the shapes of a kernel and its `D` do not belong together; the `spec` does not know a layer; a layer can't be
-            folded (a `DOConv` inside `nn.WeightNorm` or `nn.SpectralNorm`), or only with a `spec` (one inside `nn.WeightNorm`);
-            both `spec` and `transpose_kernel` are given.
+        ValueError: the shapes of a kernel and its `D` do not belong together; the `spec` does not know a layer; a layer can't
+            be folded (a `DOConv` inside `nn.WeightNorm` or `nn.SpectralNorm`), or only with a `spec` (inside the first); both
+            `spec` and `transpose_kernel` are given.
     """
     if spec is not None and transpose_kernel:
         raise ValueError("the spec says which layers have transpose_kernel. Received: a spec and transpose_kernel=True")

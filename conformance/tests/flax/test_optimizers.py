@@ -1,4 +1,4 @@
-"""Optimizers that scale a step by the parameter's own norm hardly move `D`, which starts at zero; with its own rule it moves."""
+"""Optimizers that scale a step by the parameter's own norm hardly move `D`, which starts at zero; its own rule moves it."""
 
 from typing import Any
 
