@@ -1,17 +1,20 @@
 """Two profiles for Hypothesis: the default draws the same examples in every run, `HYPOTHESIS_PROFILE=thorough` new ones.
 
-And a run of the benchmarks, for the tests of each framework.
+And a run of the benchmarks, for the tests of each framework; and a browser, for the tests of pages.
 """
 
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+sys.path.insert(0, str(Path(__file__).parent))  # for what tests of several folders share
+from browsing import CHROMIUM, Browser
 
 # The first call of a framework is slow and the machine may be busy: neither says anything about the code.
 COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
@@ -34,3 +37,12 @@ def run_benchmarks(tmp_path: Path) -> Callable[..., set[str]]:
         return {row["benchmark"] for row in report["rows"]}
 
     return run
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[Browser]:
+    if not CHROMIUM:
+        pytest.skip("no chromium on this machine (Debian: apt-get install chromium)")
+    browser = Browser(tmp_path / "profile")
+    yield browser
+    browser.close()
