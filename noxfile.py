@@ -55,6 +55,14 @@ def tests_framework(session: nox.Session, framework: str) -> None:
 
 
 @nox.session
+def zoo(session: nox.Session) -> None:
+    """Third-party models: over-parameterized, folded. KerasHub without its dependencies, of which the models need these."""
+    session.install(*CONSTRAINTS, "-e", ".[keras,test]", "kagglehub", "regex", "sentencepiece", "tokenizers")
+    session.install("--no-deps", "keras-hub")
+    session.run("pytest", "conformance/tests/keras/zoo.py", *session.posargs, env=ONE_THREAD)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Style and types only."""
     session.install(*CONSTRAINTS, "-e", ".[dev]")
