@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -40,6 +41,7 @@ def run_all(
     *,
     then: Callable[[PortSession, Callable[[], None]], None] | None = None,
     more: int = 0,
+    own: Mapping[str, Sequence[tuple[Case, str]]] | None = None,
     **options: Any,
 ) -> list[Run]:
     """Each port in its own process, side by side, with a progress bar on a terminal.
@@ -49,21 +51,23 @@ def run_all(
         pairs: the cases.
         then: what to do with a session after its cases; it calls its second argument `more` times.
         more: the steps of `then`.
+        own: by their names, the cases of ports that run others than `pairs`.
         options: of `run_cases`.
     """
     with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), transient=True) as progress:
         progress.disable = not progress.console.is_terminal
 
         def run(backend: Backend) -> Run:
-            task = progress.add_task(backend.name, total=len(pairs) + more)
+            cases = (own or {}).get(backend.name, pairs)
+            task = progress.add_task(backend.name, total=len(cases) + more)
 
             def step() -> None:
                 progress.advance(task)
 
             after = (lambda session: then(session, step)) if then else None
-            return run_cases(backend, pairs, progress=step, then=after, **options)
+            return run_cases(backend, cases, progress=step, then=after, **options)
 
-        with ThreadPoolExecutor(len(backends)) as pool:
+        with ThreadPoolExecutor(min(len(backends), max(3, os.cpu_count() or 1))) as pool:
             return list(pool.map(run, backends))
 
 
