@@ -54,6 +54,11 @@ def few(case: Case, operation: str) -> bool:
     return case.name in ("plain-3x3-exact-float32", "groups-2-exact-float32")
 
 
+def one(case: Case, operation: str) -> bool:
+    """The output of a grouped layer."""
+    return case.name == "groups-2-exact-float32" and operation == "forward"
+
+
 def integers(case: Case, operation: str) -> bool:
     """Every geometry on integers in float32."""
     return case.exact and case.dtype == "float32"
@@ -127,10 +132,10 @@ TORCH = (
         dtypes=FULL_FLOATS, on_gpu=every),  # under autocast a plain convolution can't either
     Way("torch", "jvp", "torch.func.jacfwd: gradients in forward mode", dtypes=FULL_FLOATS, on_gpu=every),
     Way("torch", "exported", "torch.export", FORWARD, NOT_MIXED, cases=integers),
-    Way("torch", "onnx", "torch.onnx.export, run by onnxruntime", FORWARD, FLOAT32, cases=of_each_class),
+    Way("torch", "onnx", "torch.onnx.export, run by onnxruntime", FORWARD, FLOAT32, cases=few),
     Way("torch", "onnx-torchscript", "torch.onnx.export(dynamo=False), run by onnxruntime", FORWARD, FLOAT32,
         cases=of_each_class),
-    Way("torch", "aot", "AOTInductor: compiled ahead of time, loaded as a package", FORWARD, FLOAT32, cases=few),
+    Way("torch", "aot", "AOTInductor: compiled ahead of time, loaded as a package", FORWARD, FLOAT32, cases=one),
     Way("torch", "checkpointed", "torch.utils.checkpoint, not reentrant", on_gpu=every),
     Way("torch", "composed-once", "composed_once, a backward pass for each sample", dtypes=NOT_LOW, on_gpu=every),
     Way("torch", "recompute-kernels", "recompute_kernels around the forward pass", on_gpu=every),
@@ -141,17 +146,35 @@ TORCH = (
 EIGHT_DEVICES = {"JAX_NUM_CPU_DEVICES": "8"}
 FLAX = (
     Way("flax", "compiled", "jax.jit", OPERATIONS, on_gpu=without_fold),
-    Way("flax", "eager", "the layer is called, its gradients by jax.vjp", cases=of_each_class),
-    Way("flax", "vmap", "nn.vmap or nnx.vmap over stacked parameters", cases=of_each_class),
-    Way("flax", "scan", "nn.scan or nnx.scan over stacked parameters", cases=of_each_class),
-    Way("flax", "remat", "nn.remat or nnx.remat", cases=of_each_class),
-    Way("flax", "sharded", "parameters and activations cut by NamedSharding on 8 virtual devices", cases=of_each_class,
+    Way("flax", "eager", "the layer is called, its gradients by jax.vjp", cases=few),
+    Way("flax", "vmap", "nn.vmap or nnx.vmap over stacked parameters", cases=few),
+    Way("flax", "scan", "nn.scan or nnx.scan over stacked parameters", cases=few),
+    Way("flax", "remat", "nn.remat or nnx.remat", cases=few),
+    Way("flax", "sharded", "parameters and activations cut by NamedSharding on 8 virtual devices", cases=few,
         env=EIGHT_DEVICES),
-    Way("flax", "shard-map", "jax.shard_map, the batch cut over 8 virtual devices", cases=of_each_class,
+    Way("flax", "shard-map", "jax.shard_map, the batch cut over 8 virtual devices", cases=few,
         env=EIGHT_DEVICES),
-    Way("flax", "exported", "jax.export, serialized and read again", FORWARD, cases=of_each_class),
+    Way("flax", "exported", "jax.export, serialized and read again", FORWARD, cases=few),
 )  # fmt: skip
-WAYS = (*TORCH, *FLAX)
+KERAS = (
+    Way("keras", "eager", "the layer is called, its gradients by the engine", OPERATIONS,
+        engines=("tensorflow", "torch", "numpy")),
+    Way("keras", "compiled", "jax.jit", OPERATIONS, engines=("jax",)),
+    Way("keras", "eager", "the layer is called, its gradients by jax.vjp", cases=few, engines=("jax",)),
+    Way("keras", "compiled", "tf.function", cases=few, engines=("tensorflow",)),
+    Way("keras", "compiled-xla", "tf.function(jit_compile=True)", cases=few, engines=("tensorflow",)),
+    Way("keras", "compiled", "torch.compile", cases=few, engines=("torch",)),
+    Way("keras", "exported", "model.export to a SavedModel, run by TensorFlow", FORWARD, FLOAT32, cases=few,
+        engines=("tensorflow", "jax")),
+    Way("keras", "exported", "model.export by torch.export", FORWARD, FLOAT32, cases=few, engines=("torch",)),
+    Way("keras", "onnx", "model.export to ONNX, run by onnxruntime", FORWARD, FLOAT32, cases=few,
+        engines=("torch",)),  # of TensorFlow and JAX Keras exports with tf2onnx, which knows neither Keras 3 nor NumPy 2
+    Way("keras", "replicated", "MirroredStrategy on two logical CPUs", dtypes=NOT_LOW, cases=few,
+        engines=("tensorflow",)),
+    Way("keras", "sharded", "keras.distribution.ModelParallel on 8 virtual devices", cases=few,
+        engines=("jax",), env=EIGHT_DEVICES),
+)  # fmt: skip
+WAYS = (*TORCH, *KERAS, *FLAX)
 
 
 def ways_of(backend: str, engine: str | None = "", device: str = "cpu") -> list[Way]:
