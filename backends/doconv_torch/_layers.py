@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import sys
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -21,9 +22,11 @@ from doconv_torch._arrays import to_numpy, to_tensor
 from doconv_torch._compose import compose
 from doconv_torch._kept import kept_kernel
 from doconv_torch._recompute import remember
+from doconv_torch._written import give_out, only_reads
 
 FLOATS = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
 CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}  # by the rank of a kernel
+SWAPS = "torch.nn.utils._named_member_accessor"  # puts tensors in place of a module's, and back, for `functional_call`
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 log = logging.getLogger("doconv")
 
@@ -46,8 +49,9 @@ class DOConvMixin(_ConvNd):
         W: Parameter, `(C_out, C_in/G, S)`; transposed `(C_in, C_out/G, S)`.
         D: Parameter `(C_in, K, S)` holding `D_delta`, or None where the kernel has one tap.
         d_mul: `S`.
-        weight: the composed kernel, computed at each access. Assigning a tensor to it starts the layer anew from that
-            kernel; changing it in place changes a temporary and is lost.
+        weight: the composed kernel, computed at each access. Assigning a tensor to it, or writing to it, to a view of it or to
+            its `.data`, starts the layer again from that kernel, with `D` zero (not inside compiled code, which has plain
+            tensors). Writing to a kernel whose layer has changed since raises.
         plain_class: the class that the layer is folded into.
         channels_last: whether the composed kernel is in that memory format, as the kernel was which the layer was made from.
 
@@ -64,6 +68,11 @@ class DOConvMixin(_ConvNd):
 
     @property
     def weight(self) -> Tensor:  # type: ignore[override]  # a Parameter in the plain layer
+        if torch.compiler.is_compiling() or only_reads(sys._getframe(1).f_code):
+            return self._compose()
+        return give_out(self, self._compose)
+
+    def _compose(self) -> Tensor:
         return kept_kernel(
             self,
             lambda: _kernel(self.W, self.D, self.groups, self.transposed, self.kernel_size, self.channels_last),
@@ -71,6 +80,11 @@ class DOConvMixin(_ConvNd):
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "weight" and "W" in self._parameters:
+            if not torch.compiler.is_compiling() and sys._getframe(1).f_globals["__name__"] == SWAPS:
+                raise RuntimeError(
+                    "functional_call can't replace the composed `weight` of a DO layer: give its W and D. "
+                    f"Received: weight, for {self}"
+                )
             self.start_from(value)
         else:
             super().__setattr__(name, value)

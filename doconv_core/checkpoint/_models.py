@@ -10,10 +10,12 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from doconv_core.checkpoint._checkpoint import KEY, Checkpoint, describe, open_checkpoint
-from doconv_core.checkpoint._files import CheckpointError, write_tensors
+from doconv_core.checkpoint._checkpoint import Checkpoint, open_checkpoint
+from doconv_core.checkpoint._format import CheckpointError
+from doconv_core.checkpoint._hints import Hints
 from doconv_core.checkpoint._layers import COMPARED, OPTIONAL, LayerInfo, join, split
-from doconv_core.checkpoint._recognise import Hints
+from doconv_core.checkpoint._metadata import KEY, describe
+from doconv_core.checkpoint._writer import write_tensors
 
 NameMap = Mapping[str, str] | Callable[[str], str] | Sequence[tuple[str, str]]
 log = logging.getLogger("doconv")
