@@ -73,7 +73,7 @@ class Way:
         name: of the way, by which it is asked for.
         summary: what is done to a layer, in words.
         operations: that depend on the way.
-        dtypes: as a port declares them.
+        dtypes: in which it is run, as a port declares them.
         limits: pairs of `when` and `reason`, as a port declares under `unsupported`.
         numerics: what differs from the backend's own.
         cases: the cases it runs by default, of those it supports.
@@ -101,13 +101,15 @@ class Way:
         return declared | ({"unsupported": [*limits, *own]} if limits or own else {})
 
     def choose(self, pairs: Pairs, *, full: bool = False, device: str = "cpu") -> Pairs:
-        """What of `pairs` is asked in this way: the operations that depend on it, and unless `full` its own cases."""
-        selects = self.on_gpu if device != "cpu" and self.on_gpu else self.cases
-
-        def chosen(case: Case, operation: str) -> bool:
-            return case.param_dtype in self.dtypes.get(case.dtype, []) and selects(case, operation)
-
-        return [pair for pair in pairs if pair[1] in self.operations and (full or chosen(*pair))]
+        """What of `pairs` is asked in this way: of its operations and types, unless `full` its own cases."""
+        selects = every if full else self.on_gpu if device != "cpu" and self.on_gpu else self.cases
+        return [
+            (case, operation)
+            for case, operation in pairs
+            if operation in self.operations
+            and case.param_dtype in self.dtypes.get(case.dtype, [])
+            and selects(case, operation)
+        ]
 
 
 def without_fold(case: Case, operation: str) -> bool:
@@ -121,9 +123,10 @@ def without_fold(case: Case, operation: str) -> bool:
 FORWARD = ("forward", "fold")
 TORCH = (
     Way("torch", "eager", "the layer is called", OPERATIONS, on_gpu=every),
-    Way("torch", "compiled", "torch.compile, the default backend, fullgraph, static shapes", cases=of_each_class, on_gpu=every),
+    Way("torch", "compiled", "torch.compile, the default backend, fullgraph, static shapes", cases=of_each_class,
+        on_gpu=of_each_class),
     Way("torch", "compiled-dynamic", "torch.compile with dynamic shapes, called with another batch before", cases=few,
-        on_gpu=every),
+        on_gpu=few),
     Way("torch", "autocast", "float32 input under torch.autocast, the backward pass outside", dtypes=MIXED, on_gpu=every),
     Way("torch", "channels-last", "made from a kernel in channels_last, input and gradient in it",
         limits=(({"spatial_rank": 1}, "PyTorch has no channels_last for 1-D"),), on_gpu=every),
