@@ -12,7 +12,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import DTypeLike
 
-from doconv_core.checks import check_tensor
+from doconv_core.checks import check_tensor, float_dtype
 from doconv_core.composition import check_dialect, check_parameters, spread_tiles, sum_tiles
 from doconv_core.geometry import ConvGeometry
 
@@ -48,8 +48,11 @@ def compose_blocked(
     check_parameters(W, D_delta, geometry)
     check_dialect(dialect, geometry)
     if out is None:
-        out = np.empty(geometry.kernel_shape, dtype or W.dtype)
-    weight = out.reshape(*W.shape[:2], geometry.taps, copy=False)
+        out = np.empty(geometry.kernel_shape, float_dtype(dtype, W.dtype))
+    check_tensor("out", out, geometry.kernel_shape, geometry)
+    if not out.flags.c_contiguous:
+        raise ValueError(f"out must be contiguous. Received: strides {out.strides}, {geometry.describe()}")
+    weight = out.reshape(*W.shape[:2], geometry.taps)
     if D_delta is None:
         weight[...] = W
         return out
@@ -81,7 +84,7 @@ def compose_vjp_blocked(
     """
     check_parameters(W, D_delta, geometry)
     check_tensor("grad_weight", grad_weight, geometry.kernel_shape, geometry)
-    dtype = dtype or W.dtype
+    dtype = float_dtype(dtype, W.dtype)
     g = grad_weight.astype(np.float64).reshape(*W.shape[:2], geometry.taps)
     grad_W = spread_tiles(g, geometry)
     if D_delta is None:

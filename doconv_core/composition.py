@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import DTypeLike
 
-from doconv_core.checks import check_one_dtype, check_tensor
+from doconv_core.checks import check_one_dtype, check_tensor, float_dtype
 from doconv_core.convolution import convolve
 from doconv_core.geometry import ConvGeometry
 
@@ -42,15 +42,16 @@ def compose(
         `geometry.kernel_shape`. Equal to `W` where `S == K` and `D_delta` is zero.
 
     Raises:
-        TypeError: a tensor that is not a floating point array.
+        TypeError: a tensor that is not a floating point array, or another `dtype`.
         ValueError: a shape that is not the geometry's, an unknown dialect, `D_delta` given or missing against `has_d`.
     """
     check_parameters(W, D_delta, geometry)
+    dtype = float_dtype(dtype, W.dtype)
     w, i = W.astype(np.float64), dialect_rows(dialect, geometry)
     kernel = sum_tiles(w, geometry)
     if D_delta is not None:
         kernel = kernel + np.einsum("ocks,ocs->ock", D_delta.astype(np.float64)[i], w)
-    return kernel.reshape(geometry.kernel_shape).astype(dtype or W.dtype)
+    return kernel.reshape(geometry.kernel_shape).astype(dtype)
 
 
 def compose_vjp(
@@ -81,7 +82,7 @@ def compose_vjp(
     """
     check_parameters(W, D_delta, geometry)
     check_tensor("grad_weight", grad_weight, geometry.kernel_shape, geometry)
-    dtype = dtype or W.dtype
+    dtype = float_dtype(dtype, W.dtype)
     g, i = grad_weight.astype(np.float64).reshape(*W.shape[:2], geometry.taps), geometry.rows
     grad_W = spread_tiles(g, geometry)
     if D_delta is None:
@@ -140,6 +141,7 @@ def compose_features(
         TypeError, ValueError: as in `compose` and `convolve`.
     """
     check_parameters(W, D_delta, geometry)
+    dtype = float_dtype(dtype, x.dtype)
     D = np.broadcast_to(identity(geometry), geometry.d_shape)
     if D_delta is not None:
         D = D + D_delta.astype(np.float64)
@@ -156,7 +158,7 @@ def compose_features(
         mixed = np.einsum("ngcs...,gcos->ngo...", features, W.astype(np.float64).reshape(groups, -1, *W.shape[1:]))
     else:
         mixed = np.einsum("ngcs...,gocs->ngo...", features, W.astype(np.float64).reshape(groups, -1, *W.shape[1:]))
-    return mixed.reshape(len(x), geometry.out_channels, *features.shape[4:]).astype(dtype or x.dtype)
+    return mixed.reshape(len(x), geometry.out_channels, *features.shape[4:]).astype(dtype)
 
 
 def start(
@@ -166,8 +168,12 @@ def start(
 
     The bound is PyTorch's for a kernel of `S` taps (`kaiming_uniform_` with `a = sqrt(5)`); each backend uses its own
     framework's initialiser in the same way.
+
+    Raises:
+        TypeError: a `dtype` that is not a floating point one.
     """
     bound = (geometry.w_shape[1] * geometry.d_mul) ** -0.5
+    dtype = float_dtype(dtype)
     W = rng.uniform(-bound, bound, geometry.w_shape).astype(dtype)
     return W, np.zeros(geometry.d_shape, dtype) if geometry.has_d else None
 

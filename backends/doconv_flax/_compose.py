@@ -46,7 +46,8 @@ def compose(kernel: jax.Array, D: jax.Array | None, *, transpose_kernel: bool = 
     sharding = explicit_sharding(kernel)
     if sharding is None:
         return function(kernel, D)
-    names = plain_names(sharding.spec, kernel.ndim, D.ndim - 2) if kernel.ndim < D.ndim else sharding.spec
+    names = tuple(sharding.spec)
+    names = names if kernel.shape[:-2] == D.shape[:-2] else plain_names(names, kernel.ndim, D.ndim - 2)
     whole = NamedSharding(sharding.mesh, PartitionSpec(*names))  # what lies between is XLA's to split
     auto = jax.sharding.auto_axes(function, axes=sharding.mesh.explicit_axes, out_sharding=whole)
     composed: jax.Array = auto(kernel, D)
@@ -139,7 +140,7 @@ def start_from(
         D = jnp.zeros(whole, kernel.dtype, device=beside)
     if shape == kernel.shape[stacked:]:
         return kernel, D
-    widen = partial(_widen, stacked=stacked, multiplier=shape[0])
+    widen: Any = partial(_widen, stacked=stacked, multiplier=shape[0])
     if isinstance(kernel, np.ndarray):
         return np.asarray(widen(kernel, key)), D
     sharding = sharding_beside(kernel, lambda names: w_names(names, ndim, spatial))
@@ -148,7 +149,8 @@ def start_from(
             widen = jax.sharding.auto_axes(widen, axes=sharding.mesh.explicit_axes, out_sharding=sharding)
         if not isinstance(kernel, jax.core.Tracer):
             widen = jax.jit(widen, out_shardings=sharding)
-    return widen(kernel, key), D
+    W: jax.Array = widen(kernel, key)
+    return W, D
 
 
 def _widen(kernel: Any, key: jax.Array | None, *, stacked: int, multiplier: int) -> jax.Array:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -109,9 +110,7 @@ class _Tree:
         for key, leaf in self.flat.items():
             if key not in covered and hasattr(raw(leaf), "shape"):
                 name = ".".join(key[1:] if key[0] == "params" else key)
-                self.state.others[name] = ModelTensor(
-                    lambda key=key: self._read(key), lambda a, key=key: self._write(key, a)
-                )
+                self.state.others[name] = ModelTensor(partial(self._read, key), partial(self._write, key))
 
     def rebuild(self) -> Any:
         """The tree with its present values."""

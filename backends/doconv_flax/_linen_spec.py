@@ -55,13 +55,14 @@ class ConvEntry:
 
     def geometry(self, d_mul: int | None = None) -> ConvGeometry:
         """What the parameters' shapes follow from; strides, padding and dilation are left out."""
+        multiplier: Any = d_mul or self.d_mul  # None is the number of taps
         return ConvGeometry(
             in_channels=self.in_channels,
             out_channels=self.kernel_shape[-2 if self.transpose_kernel else -1],
             kernel_size=self.kernel_size,
             groups=self.groups,
             transposed=self.transposed,
-            d_mul=d_mul or self.d_mul,
+            d_mul=multiplier,
         )
 
 

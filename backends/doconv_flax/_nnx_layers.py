@@ -204,7 +204,8 @@ class _View:
     """A layer as the plain layer's `__call__` wants it. Assigning to the layer itself would be an error inside a trace."""
 
     def __init__(self, layer: DOConv | DOConvTranspose) -> None:
-        vars(self).update(vars(layer), layer=layer)
+        vars(self).update(vars(layer))
+        self.layer = layer
 
     @property
     def kernel(self) -> jax.Array:

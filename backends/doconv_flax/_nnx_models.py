@@ -22,6 +22,7 @@ M = TypeVar("M", bound=nnx.Module)
 log = logging.getLogger("doconv")
 DO_CLASS: dict[type, type] = {nnx.Conv: DOConv, nnx.ConvTranspose: DOConvTranspose}
 PLAIN_CLASS = {ours: plain for plain, ours in DO_CLASS.items()}
+OURS = (DOConv, DOConvTranspose)
 
 
 def overparameterize(
@@ -116,7 +117,7 @@ def fold(model: M) -> M:
             acts on its `W`, as in `overparameterize`.
         ValueError: layers are stacked along another axis than the first.
     """
-    layers = {path: layer for path, layer in _convolutions(model).items() if isinstance(layer, tuple(PLAIN_CLASS))}
+    layers: dict[str, Any] = {path: layer for path, layer in _convolutions(model).items() if isinstance(layer, OURS)}
     foreign = [f"{path}: {type(layer).__name__}" for path, layer in layers.items() if type(layer) not in PLAIN_CLASS]
     if foreign:
         raise TypeError(
@@ -192,7 +193,7 @@ def _check_stacks(layers: dict[str, Any]) -> None:
     """Raise unless the axes that stack layers come first in every Variable of a layer, as far as shapes say it."""
     for path, layer in layers.items():
         size, bias = tuple(layer.kernel_size), layer.bias
-        if isinstance(layer, tuple(PLAIN_CLASS)):
+        if isinstance(layer, OURS):
             D = layer.D.shape
             stack, whole = D[: -2 - len(size)], (*size, D[-2], layer.in_features)
             good = D[len(stack) :] == whole and layer.kernel.shape[: len(stack)] == stack
@@ -239,7 +240,7 @@ def _members(node: Any) -> dict[Any, Any]:
 
 
 def _is_foreign(layer: Any) -> bool:
-    return type(layer) not in DO_CLASS and not isinstance(layer, tuple(PLAIN_CLASS))
+    return type(layer) not in DO_CLASS and not isinstance(layer, OURS)
 
 
 def _replace(kernel: nnx.Variable, value: jax.Array, rename: Any, ndim: int, spatial: int) -> None:
@@ -256,11 +257,11 @@ def _become(layer: Any, cls: type) -> None:
 
 def _state(layer: Any) -> str:
     kernel, name = "x".join(map(str, layer.kernel_size)), type(layer).__name__
-    columns = layer.D if isinstance(layer, tuple(PLAIN_CLASS)) and layer.D is not None else None
+    columns = layer.D if isinstance(layer, OURS) and layer.D is not None else None
     shape = layer.kernel.shape if columns is None else columns.shape
     stack = shape[: len(shape) - len(layer.kernel_size) - 2]
     stacked = f", {math.prod(stack)} layers stacked" if stack else ""
-    if isinstance(layer, tuple(PLAIN_CLASS)):
+    if isinstance(layer, OURS):
         return f"{name} {kernel}, d_mul={layer.d_mul}{stacked}"
     one_tap = ": a kernel of one tap has no D" if math.prod(layer.kernel_size) == 1 else ""
     foreign = ": a subclass" if _is_foreign(layer) else ""

@@ -28,7 +28,8 @@ def sharding_beside(kernel: Any, rename: Callable[[Names], Names]) -> Sharding |
         return NamedSharding(sharding.mesh, spec, memory_kind=sharding.memory_kind)
     if sharding is None or len(sharding.device_set) == 1:
         return sharding
-    devices = sorted(sharding.device_set, key=lambda device: device.id)
+    devices: list[Any] = list(sharding.device_set)
+    devices.sort(key=lambda device: device.id)
     return NamedSharding(Mesh(np.array(devices), ("devices",)), PartitionSpec())
 
 

@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from torch.nn.common_types import _size_1_t, _size_2_t, _size_3_t
 from torch.nn.modules.conv import _ConvNd
 
-from doconv_core import composition
+from doconv_core.blocked import compose_blocked
 from doconv_core.geometry import ConvGeometry
-from doconv_torch._arrays import to_numpy, to_tensor
+from doconv_torch._arrays import has_no_values, to_numpy, to_tensor
 from doconv_torch._compose import compose
 from doconv_torch._kept import kept_kernel
+from doconv_torch._optimizers import note_layer
 from doconv_torch._recompute import remember
 from doconv_torch._written import give_out, only_reads
 
@@ -68,9 +69,18 @@ class DOConvMixin(_ConvNd):
 
     @property
     def weight(self) -> Tensor:  # type: ignore[override]  # a Parameter in the plain layer
-        if torch.compiler.is_compiling() or only_reads(sys._getframe(1).f_code):
+        if torch.compiler.is_compiling():
             return self._compose()
-        return give_out(self, self._compose)
+        reader = sys._getframe(1)
+        if not only_reads(reader.f_code):
+            return give_out(self, self._compose)
+        kernel = self._compose()
+        if kernel.is_meta and not reader.f_locals["input"].is_meta:  # PyTorch computes something, of no values
+            raise RuntimeError(
+                "W and D are on the meta device, they were never loaded: a loader that assigns parameters by name leaves out "
+                f"the `weight` of a plain checkpoint; load that before `overparameterize`. Received: {self}"
+            )
+        return kernel
 
     def _compose(self) -> Tensor:
         return kept_kernel(
@@ -141,8 +151,14 @@ class DOConvMixin(_ConvNd):
         self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], strict: bool,
         missing_keys: list[str], unexpected_keys: list[str], error_msgs: list[str],
     ) -> None:  # fmt: skip
-        """The kernel of a plain checkpoint starts the layer anew: loaded before or after `overparameterize`, it is the same."""
-        if f"{prefix}weight" in state_dict and f"{prefix}W" not in state_dict:
+        """The kernel of a plain checkpoint starts the layer again: loaded before or after `overparameterize`, it is the same.
+
+        `torch.distributed.checkpoint` (and `accelerate` by it) puts what the model has already beside what it found.
+        """
+        found = {name: state_dict[prefix + name] for name in ("weight", "W", "D") if prefix + name in state_dict}
+        if "weight" in found and all(
+            _is_own(tensor, self._parameters[name]) for name, tensor in found.items() if name != "weight"
+        ):
             weight = state_dict.pop(f"{prefix}weight")
             if text := self._misfit(weight):
                 error_msgs.append(prefix + text)
@@ -151,6 +167,9 @@ class DOConvMixin(_ConvNd):
             if D is not None:
                 state_dict[f"{prefix}D"] = D
             log.info("%s: started from the plain kernel of the checkpoint", prefix.rstrip("."))
+        elif "weight" in found:
+            error_msgs.append(f"{prefix}weight is a plain kernel beside W or D: a layer starts from one or the other")
+            return
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
@@ -163,6 +182,10 @@ class DOConvMixin(_ConvNd):
         if type(self) is _made.get(self.plain_class):
             return _blank, (self.plain_class,), self.__getstate__()
         return super().__reduce_ex__(protocol)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        note_layer(self)  # a copy, or a layer from a file
 
     def __prepare_scriptable__(self) -> None:
         """What `torch.jit.script` asks first: its compiler knows neither composition nor autocast."""
@@ -182,6 +205,13 @@ def _kernel(
     kernel = composed(W, D)
     remember(kernel, composed, W, D)
     return kernel
+
+
+def _is_own(tensor: Tensor, parameter: nn.Parameter | None) -> bool:
+    """Whether a tensor of a state dict is the layer's own, or as empty as that."""
+    if parameter is None or tensor.is_meta or parameter.is_meta:
+        return parameter is not None and tensor.is_meta == parameter.is_meta
+    return tensor.data_ptr() == parameter.data_ptr() and tensor.shape == parameter.shape
 
 
 def _ordered(weight: Tensor, channels_last: bool) -> Tensor:
@@ -223,6 +253,7 @@ def adopt(conv: DOConvMixin, d_mul: int, W: nn.Parameter, D: nn.Parameter | None
         conv.channels_last = weight.is_contiguous(memory_format=CHANNELS_LAST[weight.ndim])
     conv.d_mul = d_mul
     exchange(conv, ("weight",), {"W": W, "D": D})
+    note_layer(conv)
 
 
 def exchange(conv: _ConvNd, old: tuple[str, ...], new: dict[str, nn.Parameter | None]) -> None:
@@ -256,10 +287,10 @@ def folded(conv: DOConvMixin) -> nn.Parameter:
     """
     W, D = conv.W, conv.D
     trains = W.requires_grad or (D is not None and D.requires_grad)
-    if W.is_meta:
+    if has_no_values(W):
         return nn.Parameter(W.new_empty(*W.shape[:2], *conv.kernel_size), trains)
     geometry = ConvGeometry(**options_of(conv, conv.d_mul))
-    weight = to_tensor(composition.compose(to_numpy(W), None if D is None else to_numpy(D), geometry), W.device)
+    weight = to_tensor(compose_blocked(to_numpy(W), None if D is None else to_numpy(D), geometry), W.device)
     return nn.Parameter(_ordered(weight, conv.channels_last), trains)
 
 

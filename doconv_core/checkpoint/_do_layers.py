@@ -83,6 +83,8 @@ def over_layer(
     diagonal = next((leaf for leaf in DIAGONALS if leaf in leaves), None)
     if diagonal and shape.get(diagonal) != shape[delta]:
         reading.fail(f"{name[leaves[diagonal]]} must have the shape of D. {received(shape)}")
+    if diagonal and transposed:
+        reading.fail(f"{name[leaves[diagonal]]} is the authors', who have no transposed convolution. {received(shape)}")
     geometry: dict[str, Any] = {
         "in_channels": channels,
         "out_channels": outputs(second, shape) if transposed else first,
@@ -147,7 +149,9 @@ def is_transposed(reading: Reading, path: str, ends: tuple[int, ...], shape: Sha
     Raises:
         CheckpointError: it is said of a layer of the authors', who have no such layers.
     """
-    said = reading.matches(path, reading.hints.transposed)
+    said = (
+        reading.matches(path, reading.hints.transposed) or reading.plain.in_like(path) in reading.hints.like_transposed
+    )
     if said and reading.dialect:
         reading.fail(f"the authors' files have no transposed convolution. Received: {path}, {reading.dialect}")
     return said or (not reading.dialect and "bias" in shape and shape["bias"] != (ends[0],))

@@ -109,9 +109,7 @@ def make_header(tensors: Tensors, metadata: Mapping[str, str]) -> tuple[bytes, d
         TypeError: a name, or a key or value of `metadata`, that is not a string.
         ValueError: one that has no UTF-8, or a name that the format keeps for itself.
     """
-    for key, value in metadata.items():
-        _check_text("the metadata of a file must be strings", key, f"{key!r}: {value!r}")
-        _check_text("the metadata of a file must be strings", value, f"{key!r}: {value!r}")
+    check_metadata(metadata)
     for name in tensors:
         _check_text("the name of a tensor must be a string", name, repr(name))
     if "__metadata__" in tensors:
@@ -129,6 +127,20 @@ def make_header(tensors: Tensors, metadata: Mapping[str, str]) -> tuple[bytes, d
     if len(text) > LONGEST_HEADER:
         raise ValueError(f"the format has headers of {LONGEST_HEADER} bytes at most. Received: {len(text)} bytes")
     return struct.pack("<Q", len(text)) + text, ranges
+
+
+def check_metadata(metadata: Mapping[str, str]) -> None:
+    """Raise unless a file can hold `metadata`.
+
+    Raises:
+        TypeError: keys or values that are not strings.
+        ValueError: such that UTF-8 cannot write.
+    """
+    if not isinstance(metadata, Mapping):
+        raise TypeError(f"the metadata of a file must map strings to strings. Received: {type(metadata).__name__}")
+    for key, value in metadata.items():
+        _check_text("the metadata of a file must be strings", key, f"{key!r}: {value!r}")
+        _check_text("the metadata of a file must be strings", value, f"{key!r}: {value!r}")
 
 
 def _check_text(rule: str, text: object, received: str) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from doconv_conformance.cli.reports import CaseId, Html, Json, Junit, Stage
+from doconv_conformance.cli.reports import CaseId, Dtype, Html, Json, Junit, Stage
 
 if TYPE_CHECKING:
     from doconv_conformance.running.picture import PictureRun
@@ -26,7 +26,7 @@ def compare(
     full: Annotated[bool, typer.Option(help="In every way all cases that it supports, not a part of them.")] = False,
     stage: Stage = None,
     case: CaseId = None,
-    dtype: Annotated[str | None, typer.Option(help="Types of the activations, separated by commas.")] = None,
+    dtype: Dtype = None,
     python: Annotated[
         list[str] | None, typer.Option(help="NAME=PATH: the interpreter of another environment for a backend.")
     ] = None,
@@ -47,9 +47,9 @@ def compare(
     import time
 
     from doconv_conformance.cases.table import select
-    from doconv_conformance.cli.terminal import run_all, show, write
+    from doconv_conformance.cli.reports import of_dtypes
+    from doconv_conformance.cli.terminal import conclude, run_all
     from doconv_conformance.files import check_writable
-    from doconv_conformance.reports.build import build
     from doconv_conformance.running.pairwise import pairwise
     from doconv_conformance.running.picture import STEPS, PictureRun, send_picture
     from doconv_conformance.running.ways import TIMEOUT, by_way, select_ways
@@ -57,30 +57,35 @@ def compare(
     began = time.monotonic()
     try:
         names, interpreters = _backends(backend, python or [], device)
-        ways = way and [name.strip() for name in way.split(",")]
-        pairs = _of_dtypes(select(stage, case), dtype)
+        ways = [name.strip() for name in way.split(",")] if way else None
+        pairs = of_dtypes(select(stage, case), dtype)
         ports = select_ways(names, pairs, ways, device=device, full=full, interpreters=interpreters)
         backends = [item.port for item in ports]
         picture = PictureRun(_picture(image, figure), [item.name for item in backends]) if image else None
-        check_writable(json, html, junit)
+        check_writable(json, html, junit, figure if image else None)
     except ValueError as error:
         typer.echo(f"doconv compare: {error}", err=True)
         raise typer.Exit(2) from None
 
     then = (lambda session, step: send_picture(session, picture, step)) if picture else None
     own = {item.port.name: item.pairs for item in ports}
-    runs = run_all(backends, pairs, then=then, more=STEPS if picture else 0, own=own, timeout=TIMEOUT)
+    try:
+        runs = run_all(backends, pairs, then=then, more=STEPS if picture else 0, own=own, timeout=TIMEOUT)
+    except OSError as error:
+        typer.echo(f"doconv compare: {error}", err=True)
+        raise typer.Exit(2) from None
     compared = time.monotonic()
     others = [row for group in by_way(runs) for row in pairwise(group, pairs)]
     if picture:
         _finish_picture(picture, figure)
         others += picture.results
     done = time.monotonic()
-    report = build(runs, others, {"total": done - began, "ports": compared - began, "with each other": done - compared})
-    status = show(report)
+    seconds = {"total": done - began, "ports": compared - began, "with each other": done - compared}
+    # Further questions to a way can each be a compilation.
+    files = {"to_json": json, "to_html": html, "to_junit": junit}
+    status = conclude(runs, others, seconds, ask=ways is None, picture=picture, **files)
     if picture and picture.maps:
         typer.echo(f"figure: {figure}")
-    write(report, to_json=json, to_html=html, to_junit=junit, picture=picture)
     raise typer.Exit(status)
 
 
@@ -117,31 +122,17 @@ def _interpreter(item: str) -> tuple[str, str]:
     return name, path
 
 
-def _of_dtypes(pairs: list, dtype: str | None) -> list:
-    from doconv_conformance.cases.table import DTYPES
-
-    if dtype is None:
-        return pairs
-    wanted = [name.strip() for name in dtype.split(",")]
-    if any(name not in DTYPES for name in wanted):
-        raise ValueError(f"--dtype must be of {', '.join(DTYPES)}. Received: {dtype}")
-    chosen = [pair for pair in pairs if pair[0].dtype in wanted]
-    if not chosen:
-        raise ValueError(f"the stage has no case of that type. Received: {dtype}")
-    return chosen
-
-
 def _picture(image: Path, figure: Path) -> Any:
     from importlib.util import find_spec
 
-    from doconv_conformance.files import check_writable
     from doconv_conformance.running.picture import load_picture
 
     if not (find_spec("matplotlib") and find_spec("PIL")):
         raise ValueError("--image needs matplotlib and pillow: pip install 'doconv-core[report]'")
     if figure.suffix not in (".png", ".svg", ".pdf"):
         raise ValueError(f"--figure must end in .png, .svg or .pdf. Received: {figure}")
-    check_writable(figure)
+    if figure.resolve() == image.resolve():
+        raise ValueError(f"the figure would replace the picture. Received: --image {image} --figure {figure}")
     return load_picture(image)
 
 

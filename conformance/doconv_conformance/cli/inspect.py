@@ -213,11 +213,11 @@ def _show_stats(found: dict[str, Any], *, err: bool = False) -> None:
 
 
 def _half_words(half: dict[str, Any]) -> str:
-    if half["overflows"]:
-        return f"{half['overflows']} overflow"
-    if half["vanishes"]:
-        return f"{half['vanishes']:.2%} vanish"
-    return f"{half['subnormal']:.2%} lose bits" if half["subnormal"] else "fits"
+    words = [f"{half['overflows']:,} overflow"] if half["overflows"] else []
+    words += [
+        f"{half[key]:.2%} {verb}" for key, verb in (("vanishes", "vanish"), ("subnormal", "lose bits")) if half[key]
+    ]
+    return ", ".join(words) or "fits"
 
 
 def _cell(text: str) -> str:

@@ -88,7 +88,8 @@ def _spectrum_axis(axis: Any, rows: np.ndarray, shown: Sequence[LayerStats]) -> 
     axis.hlines(rows, drawn[:, 0], drawn[:, 2], color=GREY, linewidth=2)
     axis.plot(drawn[:, 1], rows, "o", color=BLUE, markersize=4)
     axis.axvline(1, color="#555", linewidth=0.8)
-    axis.set_xscale("log")
+    if drawn.max() > 5 * drawn.min():
+        axis.set_xscale("log")
     axis.set_title("Singular values of D", loc="left", fontsize=10)
     axis.set_xlabel("over all channels: range and median;\n1 where D is the identity", fontsize=8)
 
