@@ -82,8 +82,9 @@ def compare(
     done = time.monotonic()
     seconds = {"total": done - began, "ports": compared - began, "with each other": done - compared}
     # Further questions to a way can each be a compilation.
-    files = {"to_json": json, "to_html": html, "to_junit": junit}
-    status = conclude(runs, others, seconds, ask=ways is None, picture=picture, **files)
+    status = conclude(
+        runs, others, seconds, ask=ways is None, to_json=json, to_html=html, to_junit=junit, picture=picture
+    )
     if picture and picture.maps:
         typer.echo(f"figure: {figure}")
     raise typer.Exit(status)

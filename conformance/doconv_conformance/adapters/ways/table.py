@@ -71,7 +71,7 @@ class Way:
     Attributes:
         backend: "torch", "keras" or "flax".
         name: of the way, by which it is asked for.
-        summary: what is done to a layer, in words.
+        summary: by what it is run, for a cell of a table.
         operations: that depend on the way.
         dtypes: in which it is run, as a port declares them.
         limits: pairs of `when` and `reason`, as a port declares under `unsupported`.
@@ -122,59 +122,59 @@ def without_fold(case: Case, operation: str) -> bool:
 
 FORWARD = ("forward", "fold")
 TORCH = (
-    Way("torch", "eager", "the layer is called", OPERATIONS, on_gpu=every),
-    Way("torch", "compiled", "torch.compile, the default backend, fullgraph, static shapes", cases=of_each_class,
+    Way("torch", "eager", "called", OPERATIONS, on_gpu=every),
+    Way("torch", "compiled", "`torch.compile(fullgraph=True)`", cases=of_each_class,
         on_gpu=of_each_class),
-    Way("torch", "compiled-dynamic", "torch.compile with dynamic shapes, called with another batch before", cases=few,
+    Way("torch", "compiled-dynamic", "`torch.compile(dynamic=True)`", cases=few,
         on_gpu=few),
-    Way("torch", "autocast", "float32 input under torch.autocast, the backward pass outside", dtypes=MIXED, on_gpu=every),
-    Way("torch", "channels-last", "made from a kernel in channels_last, input and gradient in it",
+    Way("torch", "autocast", "`torch.autocast`, float32 input", dtypes=MIXED, on_gpu=every),
+    Way("torch", "channels-last", "kernel, input and gradient",
         limits=(({"spatial_rank": 1}, "PyTorch has no channels_last for 1-D"),), on_gpu=every),
-    Way("torch", "func", "torch.func.vjp of functional_call", on_gpu=every),
-    Way("torch", "vmap", "torch.func.vmap: forward over stacked parameters, gradients sample by sample",
+    Way("torch", "func", "`functional_call`, `torch.func.vjp`", on_gpu=every),
+    Way("torch", "vmap", "`torch.func.vmap`",
         dtypes=FULL_FLOATS, on_gpu=every),  # under autocast a plain convolution can't either
-    Way("torch", "jvp", "torch.func.jacfwd: gradients in forward mode", dtypes=FULL_FLOATS, on_gpu=every),
-    Way("torch", "exported", "torch.export", FORWARD, NOT_MIXED, cases=integers),
-    Way("torch", "onnx", "torch.onnx.export, run by onnxruntime", FORWARD, FLOAT32, cases=few),
-    Way("torch", "onnx-torchscript", "torch.onnx.export(dynamo=False), run by onnxruntime", FORWARD, FLOAT32,
+    Way("torch", "jvp", "`torch.func.jacfwd`", dtypes=FULL_FLOATS, on_gpu=every),
+    Way("torch", "exported", "`torch.export`", FORWARD, NOT_MIXED, cases=integers),
+    Way("torch", "onnx", "`torch.onnx.export`, onnxruntime", FORWARD, FLOAT32, cases=few),
+    Way("torch", "onnx-torchscript", "the same, `dynamo=False`", FORWARD, FLOAT32,
         cases=of_each_class),
-    Way("torch", "aot", "AOTInductor: compiled ahead of time, loaded as a package", FORWARD, FLOAT32, cases=one),
-    Way("torch", "checkpointed", "torch.utils.checkpoint, not reentrant", on_gpu=every),
-    Way("torch", "composed-once", "composed_once, a backward pass for each sample", dtypes=NOT_LOW, on_gpu=every),
-    Way("torch", "recompute-kernels", "recompute_kernels around the forward pass", on_gpu=every),
-    Way("torch", "by-channel", "store_by_channel", on_gpu=every),
-    Way("torch", "replicated", "DistributedDataParallel, two gloo processes", dtypes=NOT_LOW),
-    Way("torch", "sharded", "FSDP2 (fully_shard), two gloo processes", dtypes=NOT_LOW),
+    Way("torch", "aot", "AOTInductor", FORWARD, FLOAT32, cases=one),
+    Way("torch", "checkpointed", "`torch.utils.checkpoint`", on_gpu=every),
+    Way("torch", "composed-once", "`composed_once`", dtypes=NOT_LOW, on_gpu=every),
+    Way("torch", "recompute-kernels", "`recompute_kernels`", on_gpu=every),
+    Way("torch", "by-channel", "`store_by_channel`", on_gpu=every),
+    Way("torch", "replicated", "`DistributedDataParallel`, 2 processes", dtypes=NOT_LOW),
+    Way("torch", "sharded", "`fully_shard` (FSDP2), 2 processes", dtypes=NOT_LOW),
 )  # fmt: skip
 EIGHT_DEVICES = {"JAX_NUM_CPU_DEVICES": "8"}
 FLAX = (
-    Way("flax", "compiled", "jax.jit", OPERATIONS, on_gpu=without_fold),
-    Way("flax", "eager", "the layer is called, its gradients by jax.vjp", cases=few),
-    Way("flax", "vmap", "nn.vmap or nnx.vmap over stacked parameters", cases=few),
-    Way("flax", "scan", "nn.scan or nnx.scan over stacked parameters", cases=few),
-    Way("flax", "remat", "nn.remat or nnx.remat", cases=few),
-    Way("flax", "sharded", "parameters and activations cut by NamedSharding on 8 virtual devices", cases=few,
+    Way("flax", "compiled", "`jax.jit`", OPERATIONS, on_gpu=without_fold),
+    Way("flax", "eager", "called, `jax.vjp`", cases=few),
+    Way("flax", "vmap", "`nn.vmap`, `nnx.vmap`", cases=few),
+    Way("flax", "scan", "`nn.scan`, `nnx.scan`", cases=few),
+    Way("flax", "remat", "`nn.remat`, `nnx.remat`", cases=few),
+    Way("flax", "sharded", "`NamedSharding`, 8 devices", cases=few,
         env=EIGHT_DEVICES),
-    Way("flax", "shard-map", "jax.shard_map, the batch cut over 8 virtual devices", cases=few,
+    Way("flax", "shard-map", "`jax.shard_map`, 8 devices", cases=few,
         env=EIGHT_DEVICES),
-    Way("flax", "exported", "jax.export, serialized and read again", FORWARD, cases=few),
+    Way("flax", "exported", "`jax.export`", FORWARD, cases=few),
 )  # fmt: skip
 KERAS = (
-    Way("keras", "eager", "the layer is called, its gradients by the engine", OPERATIONS,
+    Way("keras", "eager", "called", OPERATIONS,
         engines=("tensorflow", "torch", "numpy")),
-    Way("keras", "compiled", "jax.jit", OPERATIONS, engines=("jax",)),
-    Way("keras", "eager", "the layer is called, its gradients by jax.vjp", cases=few, engines=("jax",)),
-    Way("keras", "compiled", "tf.function", cases=few, engines=("tensorflow",)),
-    Way("keras", "compiled-xla", "tf.function(jit_compile=True)", cases=few, engines=("tensorflow",)),
-    Way("keras", "compiled", "torch.compile", cases=few, engines=("torch",)),
-    Way("keras", "exported", "model.export to a SavedModel, run by TensorFlow", FORWARD, FLOAT32, cases=few,
+    Way("keras", "compiled", "`jax.jit`", OPERATIONS, engines=("jax",)),
+    Way("keras", "eager", "called, `jax.vjp`", cases=few, engines=("jax",)),
+    Way("keras", "compiled", "`tf.function`", cases=few, engines=("tensorflow",)),
+    Way("keras", "compiled-xla", "`tf.function(jit_compile=True)`", cases=few, engines=("tensorflow",)),
+    Way("keras", "compiled", "`torch.compile`", cases=few, engines=("torch",)),
+    Way("keras", "exported", "`model.export`, SavedModel", FORWARD, FLOAT32, cases=few,
         engines=("tensorflow", "jax")),
-    Way("keras", "exported", "model.export by torch.export", FORWARD, FLOAT32, cases=few, engines=("torch",)),
-    Way("keras", "onnx", "model.export to ONNX, run by onnxruntime", FORWARD, FLOAT32, cases=few,
+    Way("keras", "exported", "`model.export`, `torch.export`", FORWARD, FLOAT32, cases=few, engines=("torch",)),
+    Way("keras", "onnx", "`model.export`, onnxruntime", FORWARD, FLOAT32, cases=few,
         engines=("torch",)),  # of TensorFlow and JAX Keras exports with tf2onnx, which knows neither Keras 3 nor NumPy 2
-    Way("keras", "replicated", "MirroredStrategy on two logical CPUs", dtypes=NOT_LOW, cases=few,
+    Way("keras", "replicated", "`MirroredStrategy`, 2 CPUs", dtypes=NOT_LOW, cases=few,
         engines=("tensorflow",)),
-    Way("keras", "sharded", "keras.distribution.ModelParallel on 8 virtual devices", cases=few,
+    Way("keras", "sharded", "`ModelParallel`, 8 devices", cases=few,
         engines=("jax",), env=EIGHT_DEVICES),
 )  # fmt: skip
 WAYS = (*TORCH, *KERAS, *FLAX)

@@ -52,6 +52,8 @@ def mixed_precision(module: nn.Module, x: Tensor) -> Any:
 
 
 class Compiled(Eager):
+    """Compiled by the default backend for one shape, forward and backward."""
+
     def forward(self, module: nn.Module, x: Tensor) -> Tensor:
         torch._dynamo.reset()  # each case is a program of its own: nothing of another may count as a recompilation
         x.requires_grad_()  # one program for forward and backward, compiled once
@@ -59,6 +61,8 @@ class Compiled(Eager):
 
 
 class CompiledDynamic(Eager):
+    """Compiled for any shape and called with another batch before: the second call must not compile again."""
+
     def forward(self, module: nn.Module, x: Tensor) -> Tensor:
         torch._dynamo.reset()
         compiled = torch.compile(module, fullgraph=True, dynamic=True)
@@ -71,6 +75,8 @@ class CompiledDynamic(Eager):
 
 
 class Autocast(Eager):
+    """The input comes in float32, as it does at the start of a network; the backward pass runs outside."""
+
     def forward(self, module: nn.Module, x: Tensor) -> Tensor:
         if next(module.parameters()).dtype == x.dtype:
             raise Unsupported("autocast is for float32 parameters and a lower precision")
@@ -79,6 +85,8 @@ class Autocast(Eager):
 
 
 class ChannelsLast(Eager):
+    """Made from a plain layer in channels_last; input and gradient are in it, too."""
+
     def prepare(self, layer: Any) -> Any:
         if layer.D is None:
             return layer
@@ -126,6 +134,8 @@ def disown(module: nn.Module) -> tuple[nn.Module, dict[str, Tensor]]:
 
 
 class Vmap(Func):
+    """Forward over stacked parameters, of which the second are the case's; gradients sample by sample."""
+
     def forward(self, module: nn.Module, x: Tensor) -> Tensor:
         module, own = disown(module)
         stacked = {name: torch.stack([value + 1, value]) for name, value in own.items()}
@@ -142,6 +152,8 @@ class Vmap(Func):
 
 
 class Jvp(Func):
+    """Forward mode: a tangent for each number of the parameters and the input."""
+
     def forward(self, module: nn.Module, x: Tensor) -> Tensor:
         module, own = disown(module)
         return torch.func.jvp(lambda p: self.call(module, p, x), (own,), (own,))[0]
@@ -195,6 +207,8 @@ class Checkpointed(Eager):
 
 
 class ComposedOnce(Eager):
+    """A pass for each sample, all with one kernel."""
+
     def forward(self, module: nn.Module, x: Tensor) -> Tensor:
         with doconv_torch.composed_once(module), mixed_precision(module, x):
             return torch.cat([module(sample) for sample in x.split(1)])
@@ -219,7 +233,7 @@ class ByChannel(Eager):
 
 
 class Replicated(Eager):
-    """This process is rank 0; rank 1 is told what to do with its half of the batch."""
+    """This process is rank 0; it sends the module and its work to rank 1, and each runs its half of the batch."""
 
     processes = 2
 
@@ -278,6 +292,8 @@ class Replicated(Eager):
 
 
 class Sharded(Replicated):
+    """Each rank holds a part of every parameter, too."""
+
     def wrap(self, module: nn.Module) -> nn.Module:
         from torch.distributed.fsdp import fully_shard
 
