@@ -4,6 +4,8 @@ import os
 
 import pytest
 
+from doconv_conformance.adapters.ways.flax import WAYS
+from doconv_conformance.adapters.ways.table import ways_of
 from doconv_conformance.cases.table import select
 from doconv_conformance.running.runner import run_cases
 from doconv_conformance.running.ways import TIMEOUT, WayPort, select_ways
@@ -22,3 +24,7 @@ def test_the_way_agrees_with_the_core(port: WayPort) -> None:
     assert not [row for row in run.results if row.verdict == "inaccurate"]
     ran = {row.operation for row in run.results if row.verdict in ("exact", "within_bound")}
     assert ran == {operation for _, operation in port.pairs}
+
+
+def test_every_declared_way_can_be_run() -> None:
+    assert list(WAYS) == [way.name for way in ways_of("flax", "linen")]

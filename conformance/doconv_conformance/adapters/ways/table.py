@@ -143,8 +143,10 @@ TORCH = (
     Way("torch", "composed-once", "`composed_once`", dtypes=NOT_LOW, on_gpu=every),
     Way("torch", "recompute-kernels", "`recompute_kernels`", on_gpu=every),
     Way("torch", "by-channel", "`store_by_channel`", on_gpu=every),
-    Way("torch", "replicated", "`DistributedDataParallel`, 2 processes", dtypes=NOT_LOW),
-    Way("torch", "sharded", "`fully_shard` (FSDP2), 2 processes", dtypes=NOT_LOW),
+    Way("torch", "replicated", "`DistributedDataParallel`, 2 processes", dtypes=NOT_LOW,
+        cases=integers),
+    Way("torch", "sharded", "`fully_shard` (FSDP2), 2 processes", dtypes=NOT_LOW,
+        cases=integers),
 )  # fmt: skip
 EIGHT_DEVICES = {"JAX_NUM_CPU_DEVICES": "8"}
 FLAX = (

@@ -249,20 +249,21 @@ class Replicated(Eager):
         torch.distributed.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=self.processes)
 
     def forward(self, module: nn.Module, x: Tensor) -> Tensor:
-        return self.lead(module, x, None)[0]
+        return self.lead("work", module, x, None)[0]
 
     def backward(self, module: nn.Module, x: Tensor, grad_y: Tensor) -> Gradients:
-        _, grad_x, grads = self.lead(module, x, grad_y)
+        _, grad_x, grads = self.lead("work", module, x, grad_y)
         return grad_x, grads
 
-    def lead(self, *work: Any) -> Any:
-        torch.distributed.broadcast_object_list([work])
-        return self.work(*work)
+    def lead(self, method: str, *arguments: Any) -> Any:
+        torch.distributed.broadcast_object_list([(method, arguments)])
+        return getattr(self, method)(*arguments)
 
     def follow(self) -> None:
-        work = [None]
-        torch.distributed.broadcast_object_list(work)
-        self.work(*work[0])
+        received: list[Any] = [None]
+        torch.distributed.broadcast_object_list(received)
+        method, arguments = received[0]
+        getattr(self, method)(*arguments)
 
     def work(self, module: nn.Module, x: Tensor, grad_y: Tensor | None) -> Any:
         """This rank's part; what the ranks hold is put together again."""
@@ -299,6 +300,22 @@ class Sharded(Replicated):
 
         mesh = torch.distributed.init_device_mesh("cpu", (self.processes,))
         return fully_shard(module, mesh=mesh)
+
+    def fold(self, layer: Any) -> Any:
+        return self.lead("gather", layer)
+
+    def gather(self, layer: Any) -> Any:
+        """The plain layer, from the state dict that the ranks gather: `fold` itself refuses sharded layers."""
+        from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+        plain = nn.Sequential(doconv_torch.fold(copy.deepcopy(layer)))
+        with torch.no_grad():
+            for parameter in plain.parameters():
+                parameter.fill_(7)
+        sharded = self.wrap(nn.Sequential(layer))
+        state = get_model_state_dict(sharded, options=StateDictOptions(full_state_dict=True))
+        plain.load_state_dict(doconv_torch.fold_state_dict(state, like=plain))
+        return plain[0]
 
     def parameters(self, module: nn.Module) -> Any:
         return module.named_parameters()
