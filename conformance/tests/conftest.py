@@ -1,6 +1,7 @@
 """Two profiles for Hypothesis: the default draws the same examples in every run, `HYPOTHESIS_PROFILE=thorough` new ones.
 
-And for the tests of each framework a run of the benchmarks, and one of `doconv compare` with a changed copy of the backend.
+And for the tests of each framework a run of the benchmarks, and one of `doconv compare` with a changed copy of the backend;
+and a browser, for the tests of pages.
 """
 
 import json
@@ -8,12 +9,15 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+sys.path.insert(0, str(Path(__file__).parent))  # for what tests of several folders share
+from browsing import CHROMIUM, Browser
 
 # The first call of a framework is slow and the machine may be busy: neither says anything about the code.
 COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
@@ -64,3 +68,12 @@ def compare_copy(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tupl
         return done.returncode, verdicts
 
     return compare
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[Browser]:
+    if not CHROMIUM:
+        pytest.skip("no chromium on this machine (Debian: apt-get install chromium)")
+    browser = Browser(tmp_path / "profile")
+    yield browser
+    browser.close()
