@@ -78,6 +78,15 @@ def thorough(session: nox.Session) -> None:
         pytest(session, framework)
 
 
+@nox.session
+def ways(session: nox.Session) -> None:
+    """Every way of every backend with every case that it supports, hours, and a fault planted in each."""
+    session.env["DOCONV_FULL"] = "1"
+    session.install(*CONSTRAINTS, "-e", ".[dev]")
+    for framework in FRAMEWORKS:
+        pytest(session, f"{framework}/test_ways.py", f"{framework}/test_planted_ways.py")
+
+
 @nox.session(name="kill-matrix")
 def kill_matrix(session: nox.Session) -> None:
     """Every planted fault against the case table, with three seeds: a survivor is a failure. Writes docs/kill-matrix.md.
