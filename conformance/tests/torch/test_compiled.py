@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from doconv_torch import DOConvMixin, overparameterize, store_by_channel
+from doconv_torch import overparameterize, store_by_channel
 
 pytestmark = [
     # Dynamo makes an instance of `torch.autograd.Function` to trace one.
