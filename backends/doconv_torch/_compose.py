@@ -66,7 +66,7 @@ def compose(W: Tensor, D_delta: Tensor | None, groups: int = 1, *, transposed: b
 
 
 def _looked_into(W: Tensor) -> bool:
-    """Whether someone needs operations that it knows: a compiler, a trace, a function transform, another kind of tensor (DTensor)."""
+    """Whether a compiler, a trace, a function transform or another kind of tensor (DTensor) needs operations that it knows."""
     return (
         torch.compiler.is_compiling()
         or type(W) not in (Tensor, Parameter)

@@ -40,9 +40,9 @@ def gradients(
     for start in range(0, len(W), rows):
         block = slice(start, start + rows)
         part, more = _gradients(W[block], D, grad[block], 1, needs)
-        if grad_W is not None:
+        if grad_W is not None and part is not None:
             grad_W[block] = part
-        if grad_D is not None:
+        if grad_D is not None and more is not None:
             grad_D += more
     return grad_W, grad_D
 
