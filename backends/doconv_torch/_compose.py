@@ -68,12 +68,13 @@ def compose(W: Tensor, D_delta: Tensor | None, groups: int = 1, *, transposed: b
 def _looked_into(W: Tensor) -> bool:
     """Whether a compiler, a trace, a function transform or another kind of tensor (DTensor) needs operations that it knows."""
     return (
-        torch.compiler.is_compiling()
-        or type(W) not in (Tensor, Parameter)
-        or torch._C._functorch.peek_interpreter_stack() is not None
-        or torch.autograd.forward_ad._current_level >= 0
-        or torch.jit.is_tracing()
+        torch.compiler.is_compiling() or type(W) not in (Tensor, Parameter) or transformed() or torch.jit.is_tracing()
     )
+
+
+def transformed() -> bool:
+    """Whether a transform of `torch.func`, or forward-mode differentiation, is on."""
+    return torch._C._functorch.peek_interpreter_stack() is not None or torch.autograd.forward_ad._current_level >= 0
 
 
 class _Compose(torch.autograd.Function):

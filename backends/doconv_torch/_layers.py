@@ -20,6 +20,7 @@ from doconv_core.geometry import ConvGeometry
 from doconv_torch._arrays import to_numpy, to_tensor
 from doconv_torch._compose import compose
 from doconv_torch._kept import kept_kernel
+from doconv_torch._made import MADE, made_kernel
 from doconv_torch._recompute import remember
 
 FLOATS = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
@@ -64,6 +65,8 @@ class DOConvMixin(_ConvNd):
 
     @property
     def weight(self) -> Tensor:  # type: ignore[override]  # a Parameter in the plain layer
+        if MADE and not torch.compiler.is_compiling() and (kernel := made_kernel(self)) is not None:
+            return kernel
         return kept_kernel(
             self,
             lambda: _kernel(self.W, self.D, self.groups, self.transposed, self.kernel_size, self.channels_last),

@@ -69,27 +69,33 @@ class Plan:
             starts = [_aligned(start + size) for start, size in zip(starts, sizes, strict=True)]
         self.kernel_numbers, self.w_numbers, self.d_numbers = starts
         padded = triton.next_power_of_2(max(self.taps, self.columns))
-        rows, lanes = max(item[5] for item in items), max(item[6] for item in items)
+        rows = max(item[5] for item in items)
+        # Of the sizes only this one is known to the compiler, besides K and S: a network needs few compilations.
+        self.rows_per_block = 1 if rows == 1 else 8
         self.padded = padded
-        self.rows_per_block = min(8, triton.next_power_of_2(rows))
-        self.lanes_per_block = min(triton.next_power_of_2(lanes), max(1, SUMS // (padded * self.rows_per_block)))
-        self.lanes_per_sum = min(triton.next_power_of_2(lanes), max(1, 2 * SUMS // padded**2))
+        self.lanes_per_block = max(1, SUMS // (padded * self.rows_per_block))
+        self.lanes_per_sum = max(1, 2 * SUMS // padded**2)
         self.splits = -(-rows // ROWS_PER_SUM)
         self.items = torch.tensor(items, device=device)
         self.blocks = torch.tensor(_blocks(items, self.rows_per_block, self.lanes_per_block), device=device)
         self.sums = torch.tensor(_blocks(items, ROWS_PER_SUM, self.lanes_per_sum), device=device)
 
-    def compose(self, dtype: torch.dtype) -> Tensor:
-        """All kernels of the plan, one after the other; see `pieces`."""
-        kernels = torch.empty(self.kernel_numbers, dtype=dtype, device=self.items.device)
-        self._launch(kernels, kernels, back=False)
-        return kernels
+    def kernels(self, dtype: torch.dtype) -> list[Tensor]:
+        """The composed kernels, each a flat `(C_out, C_in/G, K)`, `channels_last` `(C_out, K, C_in/G)`."""
+        flat = torch.empty(self.kernel_numbers, dtype=dtype, device=self.items.device)
+        self._launch(flat, flat, back=False)
+        return _pieces(flat, self.kernel_sizes)
 
-    def grad_W(self, grad: Tensor) -> Tensor:
-        """`dL/dW` of all layers, one after the other, from the kernels' gradients as `compose` orders them."""
-        result = torch.empty(self.w_numbers, device=grad.device)
-        self._launch(grad, result, back=True)
-        return result
+    def gradients(self, grads: Sequence[Tensor | None]) -> list[tuple[Tensor, Tensor]]:
+        """`dL/dW` and `dL/dD` of each layer, flat, from the gradients of what `kernels` gives; None is zero."""
+        some = next(grad for grad in grads if grad is not None)
+        filled = [
+            some.new_zeros(size) if grad is None else grad for grad, size in zip(grads, self.kernel_sizes, strict=True)
+        ]
+        grad = _joined(filled, self.kernel_sizes)
+        grad_W = torch.empty(self.w_numbers, device=grad.device)
+        self._launch(grad, grad_W, back=True)
+        return list(zip(_pieces(grad_W, self.w_sizes), _pieces(self._grad_D(grad), self.d_sizes), strict=True))
 
     def _launch(self, source: Tensor, result: Tensor, *, back: bool) -> None:
         with _on(source):
@@ -98,8 +104,7 @@ class Plan:
                 self.rows_per_block, self.lanes_per_block,
             )  # fmt: skip
 
-    def grad_D(self, grad: Tensor) -> Tensor:
-        """`dL/dD` of all layers, one after the other."""
+    def _grad_D(self, grad: Tensor) -> Tensor:
         parts = torch.zeros(self.splits, self.d_numbers, device=grad.device)
         with _on(grad):
             _sum_outer[(len(self.sums),)](
@@ -115,16 +120,16 @@ def plan(layers: tuple[Layer, ...], device: torch.device) -> Plan:
     return Plan(layers, device)
 
 
-def pieces(flat: Tensor, sizes: Sequence[int]) -> list[Tensor]:
-    """The layers' parts of what a plan gives, each one-dimensional."""
+def _pieces(flat: Tensor, sizes: Sequence[int]) -> list[Tensor]:
+    """The layers' parts of what lies one after the other."""
     starts = [0]
     for size in sizes:
         starts.append(_aligned(starts[-1] + size))
     return [flat[start : start + size] for start, size in zip(starts, sizes, strict=False)]
 
 
-def gathered(parts: Sequence[Tensor], sizes: Sequence[int]) -> Tensor:
-    """The inverse of `pieces`."""
+def _joined(parts: Sequence[Tensor], sizes: Sequence[int]) -> Tensor:
+    """The inverse of `_pieces`."""
     spread = []
     for part, size in zip(parts, sizes, strict=True):
         spread.append(part)
@@ -172,7 +177,7 @@ def _blocks(items: list[list[int]], rows: int, lanes: int) -> list[list[int]]:
 
 
 @triton.jit
-def _add_product(
+def _add_product(  # type: ignore[no-untyped-def]
     acc, n, source, D, row, lane, m, row_stride, lane_stride, n_stride, mask, m_mask, lane_mask,
     K: tl.constexpr, S: tl.constexpr, BACK: tl.constexpr,
 ):  # fmt: skip
@@ -181,15 +186,12 @@ def _add_product(
     x = x.to(tl.float32)[:, None, :]
     at = n * S + m if BACK else m * S + n
     d = tl.load(D + lane[None, :] * (K * S) + at[:, None], mask=m_mask[:, None] & lane_mask[None, :], other=0.0)
-    if BACK:
-        one = (m % K == n) & (m < K * (S // K))
-    else:
-        one = (m == n % K) & (n < K * (S // K))
+    one = (m % K == n) & (m < K * (S // K)) if BACK else (m == n % K) & (n < K * (S // K))
     return acc + tl.where(one[None, :, None], x, 0.0) + d[None, :, :] * x
 
 
 @triton.jit
-def _multiply(
+def _multiply(  # type: ignore[no-untyped-def]
     items, blocks, source, result, K: tl.constexpr, S: tl.constexpr, PADDED: tl.constexpr, LAST: tl.constexpr,
     BACK: tl.constexpr, ROWS: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
@@ -214,10 +216,14 @@ def _multiply(
         m_mask = m < S
         if K <= 16:
             for n in tl.static_range(K):
-                acc = _add_product(acc, n, kernel, D, row, lane, m, k_row, k_lane, k_tap, mask, m_mask, lane_mask, K, S, BACK)
+                acc = _add_product(
+                    acc, n, kernel, D, row, lane, m, k_row, k_lane, k_tap, mask, m_mask, lane_mask, K, S, BACK
+                )
         else:
             for n in range(K):
-                acc = _add_product(acc, n, kernel, D, row, lane, m, k_row, k_lane, k_tap, mask, m_mask, lane_mask, K, S, BACK)
+                acc = _add_product(
+                    acc, n, kernel, D, row, lane, m, k_row, k_lane, k_tap, mask, m_mask, lane_mask, K, S, BACK
+                )
         start = result + tl.load(item + 3)
         r_row, r_lane, r_m = w_row, w_lane, 1
     else:
@@ -236,7 +242,15 @@ def _multiply(
 
 
 @triton.jit
-def _sum_outer(
+def _load_row(g, W, row, end, k_row, w_row, k_at, s_at, k_mask, s_mask):  # type: ignore[no-untyped-def]
+    """One row of the kernels' gradient, `(K, lanes)`, and of `W`, `(S, lanes)`; zeros from `end` on."""
+    x = tl.load(g + row * k_row + k_at, mask=k_mask & (tl.zeros_like(k_at) + row < end), other=0.0)
+    w = tl.load(W + row * w_row + s_at, mask=s_mask & (tl.zeros_like(s_at) + row < end), other=0.0)
+    return x, w
+
+
+@triton.jit
+def _sum_outer(  # type: ignore[no-untyped-def]
     items, blocks, grad, parts, numbers, K: tl.constexpr, S: tl.constexpr, PADDED: tl.constexpr, LAST: tl.constexpr,
     ROWS: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
@@ -260,10 +274,16 @@ def _sum_outer(
     k_at = m[:, None] * k_tap + lane[None, :] * k_lane
     s_at = m[:, None] + lane[None, :] * w_lane
     acc = tl.zeros((PADDED, PADDED, LANES), tl.float32)
-    for row in range(split * ROWS, tl.minimum(tl.load(item + 5), (split + 1) * ROWS)):
-        x = tl.load(g + row * k_row + k_at, mask=k_mask, other=0.0).to(tl.float32)
-        w = tl.load(W + row * w_row + s_at, mask=s_mask, other=0.0)
-        acc += x[:, None, :] * w[None, :, :]
+    end = tl.minimum(tl.load(item + 5), (split + 1) * ROWS)
+    for row in range(split * ROWS, end, 4):  # four rows are on their way before the first is used
+        x0, w0 = _load_row(g, W, row, end, k_row, w_row, k_at, s_at, k_mask, s_mask)
+        x1, w1 = _load_row(g, W, row + 1, end, k_row, w_row, k_at, s_at, k_mask, s_mask)
+        x2, w2 = _load_row(g, W, row + 2, end, k_row, w_row, k_at, s_at, k_mask, s_mask)
+        x3, w3 = _load_row(g, W, row + 3, end, k_row, w_row, k_at, s_at, k_mask, s_mask)
+        acc += x0.to(tl.float32)[:, None, :] * w0[None, :, :]
+        acc += x1.to(tl.float32)[:, None, :] * w1[None, :, :]
+        acc += x2.to(tl.float32)[:, None, :] * w2[None, :, :]
+        acc += x3.to(tl.float32)[:, None, :] * w3[None, :, :]
     start = parts + split * numbers + tl.load(item + 4)
     at = m[:, None, None] * S + m[None, :, None] + lane[None, None, :] * (K * S)
     mask = (m < K)[:, None, None] & (m < S)[None, :, None] & lane_mask[None, None, :]
