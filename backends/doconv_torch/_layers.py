@@ -65,7 +65,8 @@ class DOConvMixin(_ConvNd):
 
     @property
     def weight(self) -> Tensor:  # type: ignore[override]  # a Parameter in the plain layer
-        if MADE and not torch.compiler.is_compiling() and (kernel := made_kernel(self)) is not None:
+        # A compiler asks first, or it would guard against what is in the dictionary.
+        if not torch.compiler.is_compiling() and MADE and (kernel := made_kernel(self)) is not None:
             return kernel
         return kept_kernel(
             self,
