@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import nox
 
 nox.options.sessions = ["tests"]
@@ -34,6 +36,7 @@ def tests(session: nox.Session) -> None:
     for framework in FRAMEWORKS:
         pytest(session, framework)
     pytest(session, "checkpoints")
+    pytest(session, "recipes")
 
 
 @nox.session(name="tests-framework")
@@ -95,6 +98,19 @@ def bench(session: nox.Session) -> None:
     results = f"benchmarks/results/{session.posargs[0] if session.posargs else 'local'}.json"
     session.run("python", "benchmarks/run.py", "--out", results)
     session.run("python", "benchmarks/table.py", results)
+
+
+@nox.session
+def evidence(session: nox.Session) -> None:
+    """Train the six-layer task on both sides, a few minutes on two cores; the page goes to evidence-local.md.
+
+    Needs the pictures of Fashion-MNIST: `apt-get install dataset-fashion-mnist`.
+    """
+    session.install(*CONSTRAINTS, "-e", ".[torch,report]", "scikit-learn")
+    out, page = "evidence-local.csv", Path("evidence-local.md")
+    session.run("python", "recipes/train.py", "six-layers-quick", "--out", out, *session.posargs, env=ONE_THREAD)
+    page.write_text("<!-- results: written by python recipes/report.py -->\n<!-- /results -->\n", "utf-8")
+    session.run("python", "recipes/report.py", out, "--page", str(page))
 
 
 @nox.session

@@ -11,9 +11,10 @@ from __future__ import annotations
 import inspect
 import math
 import random
+import sys
 from collections.abc import Callable
 from functools import cache
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import keras
 import numpy as np
@@ -24,18 +25,23 @@ from doconv_core.geometry import depth_multiplier
 from doconv_keras._arrays import to_numpy
 from doconv_keras._compose import compose
 
+if TYPE_CHECKING:  # the mixin stands before a class of Keras's, whose attributes it reads
+    from keras.layers import Layer as Mixed
+else:
+    Mixed = object
 PACKAGE = "doconv_keras"
 
 
-class DOConvMixin:
+class DOConvMixin(Mixed):
     """What turns a class of Keras's convolutions into its over-parameterized form.
 
     Attributes:
         W: variable, the plain kernel's shape at `S == K`; else its spatial axes are one axis of size `S`.
         D: variable `(*kernel_size, S, C_in)` holding `D_delta`, or None where the kernel has one tap.
         d_mul: `S`.
-        kernel: the composed kernel, `W' = W E^T + D o W` (Cao et al., arXiv 2006.12030, section 3), in the compute dtype. Of a
-            separable layer it is `depthwise_kernel`.
+        kernel: the composed kernel, `W' = (E + D_delta) ∘ W` (Cao et al., arXiv 2006.12030, section 3), in the compute dtype.
+            Of a separable layer it is `depthwise_kernel`. It is composed each time it is read, so it cannot be assigned
+            (`start_from` does that), nor read in a `build` method, which would keep what it is before training.
         plain_class: the class it replaces.
     """
 
@@ -43,6 +49,7 @@ class DOConvMixin:
     _kernel_name: ClassVar[str]
     _transposed: ClassVar[bool]
     _depthwise: ClassVar[bool]
+    _building = False
 
     def __init__(self, *args: Any, d_mul: int | None = None, d_regularizer: Any = None, **options: Any) -> None:
         if options.get("lora_rank"):
@@ -55,7 +62,7 @@ class DOConvMixin:
         constraint = getattr(self, "kernel_constraint", None) or getattr(self, "depthwise_constraint", None)
         if constraint is not None and self._taps > 1:
             raise ValueError(
-                "a kernel constraint would act on W and not on the composed kernel: leave it away. "
+                "a kernel constraint would act on W and not on the composed kernel: remove it. "
                 f"Received: {constraint!r}, {received}"
             )
 
@@ -64,7 +71,11 @@ class DOConvMixin:
         return math.prod(self.kernel_size)
 
     def build(self, input_shape: Any) -> None:
-        super().build(input_shape)
+        self._building = True
+        try:
+            super().build(input_shape)
+        finally:
+            self._building = False
         if self.D is None and self._taps > 1:  # only a class of the user's own can do that
             raise TypeError(
                 f"{self.plain_class.__name__} cannot be over-parameterized: its build adds no weight named "
@@ -91,10 +102,21 @@ class DOConvMixin:
             raise AttributeError(f"You must build the layer before accessing `{self._kernel_name}`.")
         if self.D is None:
             return self._kernel
+        reader = sys._getframe(1)
+        if self._building or reader.f_code.co_name == "build":
+            raise TypeError(
+                f"{self._kernel_name} of a DO-Conv layer is composed each time it is read, and what a build method keeps of it "
+                f"would stay as it is: read it in `call`. Received: {self.name}, read by {reader.f_code.co_qualname}"
+            )
         W, D = ops.convert_to_tensor(self._kernel), ops.convert_to_tensor(self.D)
         return ops.cast(compose(W, D, transposed=self._transposed), self.compute_dtype)
 
     def _store_kernel(self, variable: Any) -> None:
+        if not self._building:  # a depthwise or transposed layer's build assigns its variable
+            raise AttributeError(
+                f"{self._kernel_name} of a DO-Conv layer is composed and cannot be assigned: call start_from(kernel). "
+                f"Received: {type(variable).__name__} for {self.name}"
+            )
         self._kernel = variable
 
     def _in_channels(self, kernel_shape: tuple[int, ...]) -> int:

@@ -5,6 +5,18 @@ from __future__ import annotations
 import ml_dtypes
 import numpy as np
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
+
+# What NumPy has a type for, the other floating point types of PyTorch excepted.
+NUMPY_TYPES = {torch.bfloat16: np.dtype(ml_dtypes.bfloat16)} | {
+    getattr(torch, name): np.dtype(name)
+    for name in ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool")
+}
+
+
+def has_no_values(tensor: torch.Tensor) -> bool:
+    """Whether a tensor is a shape and no more: on "meta", or of `FakeTensorMode`."""
+    return tensor.is_meta or isinstance(tensor, FakeTensor)
 
 
 def to_numpy(tensor: torch.Tensor) -> np.ndarray:

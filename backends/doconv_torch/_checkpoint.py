@@ -128,15 +128,12 @@ def load_original(
     if dialect not in ("original-torch", "original-tf"):
         raise ValueError(f"dialect must be original-torch or original-tf. Received: {dialect!r}")
     state = _state(model)
-    sizes = {
-        **(kernel_size or {}),
-        **{
-            mapped(path, name_map): layer.info.geometry["kernel_size"]
-            for path, layer in state.layers.items()
-            if layer.info.kind == "conv"
-        },
+    known = {
+        mapped(path, name_map): layer.info.geometry["kernel_size"]
+        for path, layer in state.layers.items()
+        if layer.info.kind == "conv"
     }
-    with _open(source, dialect, Hints(sizes)) as checkpoint:
+    with _open(source, dialect, Hints(kernel_size or {}, known=known)) as checkpoint:
         load_model(checkpoint, state, name_map=name_map, strict=strict, fold=True)
     return model
 

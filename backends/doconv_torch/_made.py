@@ -19,14 +19,13 @@ class Made:
         self.kernel, self.W, self.D = kernel, W, D
         self.versions = _versions(W, D)
         self.open = True  # the forward pass has not ended
-        self.again = False  # a checkpoint will run the layer again in the backward pass
+        # A checkpoint will run the layer again in the backward pass. Not a reentrant one: its first run has no graph, and in
+        # the second the layer composes for itself.
+        self.again = False
 
     def given(self, layer: Any) -> Tensor | None:
         """The kernel, or None where the layer has to compose for itself."""
         kernel, W, D = self.kernel, self.W, self.D
-        in_backward = torch._C._current_graph_task_id() != -1
-        if in_backward and not self.again:  # a reentrant checkpoint, whose first run had no graph
-            return None
         if layer.W is not W or layer.D is not D or _versions(W, D) != self.versions:
             return None
         if kernel.dtype != W.dtype and not (
@@ -36,7 +35,7 @@ class Made:
         if torch.is_grad_enabled():
             if not kernel.requires_grad and (W.requires_grad or D.requires_grad):
                 return None
-            if torch._C._autograd._top_saved_tensors_default_hooks(True) is not None:
+            if self.open and not _in_backward() and torch._C._autograd._top_saved_tensors_default_hooks(True):
                 self.again = True
         return kernel
 
@@ -53,11 +52,15 @@ def made_kernel(layer: Any) -> Tensor | None:
     made = passes.get(threading.get_ident())
     if made is not None and made.open:
         return made.given(layer)
-    if torch._C._current_graph_task_id() != -1:  # the backward pass may run in a thread of its own
+    if _in_backward():  # which may run in a thread of its own
         for made in list(passes.values()):
             if made.again:
                 return made.given(layer)
     return None
+
+
+def _in_backward() -> bool:
+    return torch._C._current_graph_task_id() != -1
 
 
 def _versions(*parameters: Tensor) -> list[int]:

@@ -15,7 +15,7 @@ from torch.nn.utils import parametrize
 from doconv_core.geometry import depth_multiplier
 from doconv_core.selection import Where, select
 from doconv_torch._layers import FLOATS, DOConvMixin, adopt, attach, detach, do_class, folded
-from doconv_torch._stale import replaced
+from doconv_torch._optimizers import note_replacement
 
 M = TypeVar("M", bound=nn.Module)
 log = logging.getLogger("doconv")
@@ -84,7 +84,7 @@ def overparameterize(model: M, *, d_mul: int | None = None, where: Where | None 
             attach(conv, multiplier)
         else:  # a tied weight stays tied: the same W and D
             adopt(conv, multiplier, twin.W, twin.D)
-        replaced(weight, twin.W, f"{path}.weight".lstrip("."), "overparameterize")
+        note_replacement(weight, twin.W, f"{path}.weight".lstrip("."), "overparameterize")
     log.info("over-parameterized %d of %d convolutions", len(chosen), len(found))
     for path, state in inspect_model(model).items():
         log.info("%s: %s%s", path or "the layer", state, "" if path in selected else ", not selected")
@@ -121,7 +121,7 @@ def fold(model: M) -> M:
         detach(conv, done[key])
         for name, parameter in (("W", W), ("D", D)):
             if parameter is not None:
-                replaced(parameter, done[key], f"{path}.{name}".lstrip("."), "fold")
+                note_replacement(parameter, done[key], f"{path}.{name}".lstrip("."), "fold")
     log.info("folded %d of %d convolutions", len(layers), len(found))
     for path, state in inspect_model(model).items():
         log.info("%s: %s, %s", path or "the layer", state, "folded" if path in layers else "was plain before")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from doconv_conformance.cli.reports import Html, Json, Junit, Stage
+from doconv_conformance.cli.reports import Dtype, Html, Json, Junit, Stage
 
 if TYPE_CHECKING:
     from doconv_conformance.protocol.session import Backend
@@ -22,7 +22,7 @@ ENVIRONMENT = {"CUDA_VISIBLE_DEVICES": "-1", "JAX_PLATFORMS": "cpu", "DOCONV_QUI
 def compare(
     backend: Annotated[str | None, typer.Option(help="Backends, separated by commas; default: all installed.")] = None,
     stage: Stage = None,
-    dtype: Annotated[str | None, typer.Option(help="Types of the activations, separated by commas.")] = None,
+    dtype: Dtype = None,
     python: Annotated[
         list[str] | None, typer.Option(help="NAME=PATH: the interpreter of another environment for a backend.")
     ] = None,
@@ -43,35 +43,38 @@ def compare(
     import time
 
     from doconv_conformance.cases.table import select
-    from doconv_conformance.cli.terminal import run_all, show, write
+    from doconv_conformance.cli.reports import of_dtypes
+    from doconv_conformance.cli.terminal import conclude, run_all
     from doconv_conformance.files import check_writable
-    from doconv_conformance.reports.build import build
     from doconv_conformance.running.pairwise import pairwise
     from doconv_conformance.running.picture import STEPS, PictureRun, send_picture
 
     began = time.monotonic()
     try:
         backends = _backends(backend, python or [])
-        pairs = _of_dtypes(select(stage), dtype)
+        pairs = of_dtypes(select(stage), dtype)
         picture = PictureRun(_picture(image, figure), [item.name for item in backends]) if image else None
-        check_writable(json, html, junit)
+        check_writable(json, html, junit, figure if image else None)
     except ValueError as error:
         typer.echo(f"doconv compare: {error}", err=True)
         raise typer.Exit(2) from None
 
     then = (lambda session, step: send_picture(session, picture, step)) if picture else None
-    runs = run_all(backends, pairs, then=then, more=STEPS if picture else 0)
+    try:
+        runs = run_all(backends, pairs, then=then, more=STEPS if picture else 0)
+    except OSError as error:
+        typer.echo(f"doconv compare: {error}", err=True)
+        raise typer.Exit(2) from None
     compared = time.monotonic()
     others = pairwise(runs, pairs)
     if picture:
         _finish_picture(picture, figure)
         others += picture.results
     done = time.monotonic()
-    report = build(runs, others, {"total": done - began, "ports": compared - began, "with each other": done - compared})
-    status = show(report)
+    seconds = {"total": done - began, "ports": compared - began, "with each other": done - compared}
+    status = conclude(runs, others, seconds, to_json=json, to_html=html, to_junit=junit, picture=picture)
     if picture and picture.maps:
         typer.echo(f"figure: {figure}")
-    write(report, to_json=json, to_html=html, to_junit=junit, picture=picture)
     raise typer.Exit(status)
 
 
@@ -108,31 +111,17 @@ def _interpreter(item: str) -> tuple[str, str]:
     return name, path
 
 
-def _of_dtypes(pairs: list, dtype: str | None) -> list:
-    from doconv_conformance.cases.table import DTYPES
-
-    if dtype is None:
-        return pairs
-    wanted = [name.strip() for name in dtype.split(",")]
-    if any(name not in DTYPES for name in wanted):
-        raise ValueError(f"--dtype must be of {', '.join(DTYPES)}. Received: {dtype}")
-    chosen = [pair for pair in pairs if pair[0].dtype in wanted]
-    if not chosen:
-        raise ValueError(f"the stage has no case of that type. Received: {dtype}")
-    return chosen
-
-
 def _picture(image: Path, figure: Path) -> Any:
     from importlib.util import find_spec
 
-    from doconv_conformance.files import check_writable
     from doconv_conformance.running.picture import load_picture
 
     if not (find_spec("matplotlib") and find_spec("PIL")):
         raise ValueError("--image needs matplotlib and pillow: pip install 'doconv-core[report]'")
     if figure.suffix not in (".png", ".svg", ".pdf"):
         raise ValueError(f"--figure must end in .png, .svg or .pdf. Received: {figure}")
-    check_writable(figure)
+    if figure.resolve() == image.resolve():
+        raise ValueError(f"the figure would replace the picture. Received: --image {image} --figure {figure}")
     return load_picture(image)
 
 

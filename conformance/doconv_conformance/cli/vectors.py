@@ -26,7 +26,7 @@ def export(
     try:
         pairs = select(stage, case)
         export_vectors(folder, pairs)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         typer.echo(f"doconv vectors export: {error}", err=True)
         raise typer.Exit(2) from None
     typer.echo(f"{len(pairs)} operations in {folder}; {folder / 'README.txt'} says what they are")
@@ -46,9 +46,8 @@ def check(
     Exit status: 0 it agrees with the reference, 1 it does not, 2 unusable arguments.
     """
     from doconv_conformance.cases.table import select
-    from doconv_conformance.cli.terminal import show, write
+    from doconv_conformance.cli.terminal import conclude
     from doconv_conformance.files import check_writable
-    from doconv_conformance.reports.build import build
     from doconv_conformance.running.offline import check_folder
 
     try:
@@ -58,7 +57,4 @@ def check(
     except ValueError as error:
         typer.echo(f"doconv vectors check: {error}", err=True)
         raise typer.Exit(2) from None
-    report = build([run])
-    status = show(report)
-    write(report, to_json=json, to_html=html, to_junit=junit)
-    raise typer.Exit(status)
+    raise typer.Exit(conclude([run], ask=False, to_json=json, to_html=html, to_junit=junit))

@@ -7,22 +7,32 @@ and, for cases that only a bound decides, other arithmetic than the port declare
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from doconv_conformance.cases.table import STAGES, Case, cases
+from doconv_conformance.diagnosis.agreement import reproduces
+from doconv_conformance.diagnosis.asking import Asker
 from doconv_conformance.diagnosis.hypotheses import arithmetics, hypotheses, within
+from doconv_conformance.diagnosis.measured import Finding, measure
+from doconv_conformance.diagnosis.planted import joined
 from doconv_conformance.diagnosis.replay import LEAST_CASES, Explanation, Row, cover
 from doconv_conformance.diagnosis.terms import terms
 from doconv_conformance.faults import CATALOGUE, Fault
+from doconv_conformance.protocol.session import PortSession
+from doconv_conformance.running.runner import Run, numerics_of
 from doconv_conformance.verdicts.bounds import Numerics
 from doconv_conformance.verdicts.judge import Result, judge
 
 Outputs = Mapping[tuple[str, str], Mapping[str, np.ndarray]]
 SHOWN_TERMS = 12
+# For all questions to one port.
+SECONDS = 15.0
 
 
 @dataclass(frozen=True)
@@ -61,12 +71,46 @@ class Diagnosis:
         return report | {"cases": [list(pair) for pair in self.cases], "detail": list(self.detail)}
 
 
+def diagnose_run(
+    run: Run, *, ask: bool = False, timeout: float = 60.0, say: Callable[[str], None] = lambda text: None
+) -> list[Diagnosis]:
+    """What one port's mismatches are; a fault of the diagnosis itself is a diagnosis that says so, never an error.
+
+    Args:
+        run: of the port, with its answers.
+        ask: whether the port can be asked further questions.
+        timeout: seconds for one answer.
+        say: called with a few words on what is being tried.
+    """
+    try:
+        if ask:
+            session = PortSession(run.backend, timeout=timeout)
+            try:
+                return diagnose(
+                    run.results, run.outputs, numerics_of(run.hello), asker=Asker(session, SECONDS), say=say
+                )
+            finally:
+                session.close()
+        return diagnose(run.results, run.outputs, numerics_of(run.hello))
+    except Exception as error:  # the report must not be lost by a mistake in here
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{Path(frame.filename).name}, line {frame.lineno}"
+        rows = tuple((row.case, row.operation) for row in run.results if row.verdict == "mismatch")
+        return [Diagnosis(
+            "unknown", "unknown", "the failures were not diagnosed: the diagnosis itself failed",
+            "the rows below; please report the failure of the diagnosis", rows, len(rows),
+            (f"{type(error).__name__}: {error} ({where})",),
+        )]  # fmt: skip
+
+
 def diagnose(
     results: Sequence[Result],
     outputs: Outputs,
     numerics: Numerics | None = None,
     table: Sequence[Case] | None = None,
     catalogue: Sequence[Fault] = CATALOGUE,
+    asker: Asker | None = None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> list[Diagnosis]:
     """What one port's mismatches are consistent with, the likeliest first; empty where there are none.
 
@@ -76,6 +120,8 @@ def diagnose(
         numerics: what it says of its arithmetic.
         table: the cases the ids belong to; by default `cases()`.
         catalogue: the faults to try.
+        asker: for further questions; without one only what was answered is replayed.
+        say: called with a few words on what is being tried.
     """
     known, numerics = {case.id: case for case in table or cases()}, numerics or Numerics()
     rows = [
@@ -89,6 +135,8 @@ def diagnose(
     structure = [row for row in rows if _decides_structure(row)] or [
         row for row in rows if row.case.numbers == "floats"
     ]
+    if asker is not None and any(row.failed for row in structure):
+        return _by_asking(rows, structure, asker, say, catalogue, failing)
     explained = _explained(structure, catalogue, hypotheses)
     rows = _note(explained, rows, failing, found)
     # What is wrong there and has no name is wrong in the other types, too; only what is right there is left to explain.
@@ -99,6 +147,42 @@ def diagnose(
     taken = {key for diagnosis in found for key in diagnosis.cases}
     unknown = [row for row in rows if row.failed and row.key not in taken]
     return [*found, *([_unknown(unknown, failing)] if unknown else [])]
+
+
+def _by_asking(
+    rows: Sequence[Row], structure: Sequence[Row], asker: Asker, say: Callable[[str], None], catalogue: Sequence[Fault],
+    failing: int,
+) -> list[Diagnosis]:  # fmt: skip
+    """What is measured, then the rows of the other types that it explains, then what is left."""
+    measured = measure(structure, asker, say, catalogue)
+    found, taken = list[Diagnosis](), set[tuple[str, str]]()
+    left = [row for row in rows if row.failed]
+    for item in measured.findings:
+        others = [other for other in measured.findings if other is not item]
+        mine = [
+            row
+            for row in left
+            if item.active(row) and _reproduced(measured.findings, row) and not _reproduced(others, row)
+        ]
+        taken |= {row.key for row in mine}
+        name = "+".join(fault.name for fault in item.faults)
+        look_at = "; ".join(dict.fromkeys(fault.look_at for fault in item.faults))
+        kind = "catalogue" if all(fault in set(catalogue) for fault in item.faults) else "measured"
+        where = f" ({item.stage})" if item.stage not in ("compose", "forward") else ""
+        found.append(Diagnosis(
+            kind, name, f"the failures are consistent with a port that {item.words}", look_at,
+            tuple(row.key for row in mine), failing, detail=(f"found in {item.stage}{where and ''}",), fault=joined(item.faults),
+        ))  # fmt: skip
+    unknown = [row for row in left if row.key not in taken]
+    if unknown:
+        facts = [line for lines in measured.facts.values() for line in lines]
+        found.append(_unknown(unknown, failing, facts))
+    return found
+
+
+def _reproduced(findings: Sequence[Finding], row: Row) -> bool:
+    faults = [fault for item in findings if item.active(row) for fault in item.faults if fault.where(row.case.geometry)]
+    return reproduces(faults, row)
 
 
 def _explained(
@@ -160,7 +244,7 @@ def _other_arithmetic(rows: Sequence[Row], numerics: Numerics, failing: int) -> 
     return found
 
 
-def _unknown(failing: Sequence[Row], total: int) -> Diagnosis:
+def _unknown(failing: Sequence[Row], total: int, facts: Sequence[str] = ()) -> Diagnosis:
     """The smallest failing case of the earliest stage: its first wrong element, and what that is the sum of.
 
     Rows whose shapes are wrong say less, and are taken only where there are no others.
@@ -176,7 +260,7 @@ def _unknown(failing: Sequence[Row], total: int) -> Diagnosis:
         f"the smallest failing case is {case.id}, {row.operation}: {reason}; re-run it alone with --case {case.id}",
         tuple(item.key for item in failing),
         total,
-        _first_wrong(row) or (reason,),
+        (*facts, *(_first_wrong(row) or (reason,))),
     )
 
 

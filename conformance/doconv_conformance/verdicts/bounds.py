@@ -24,7 +24,8 @@ import numpy as np
 from doconv_conformance.cases.draws import ROUNDED_ONCE
 from doconv_conformance.cases.table import DTYPES, LOW_PRECISION, Case
 from doconv_conformance.verdicts import integers
-from doconv_core.composition import compose, compose_vjp, spread_tiles, start_from_kernel
+from doconv_core.blocked import compose_blocked, compose_vjp_blocked
+from doconv_core.composition import spread_tiles, start_from_kernel
 from doconv_core.convolution import convolve, convolve_vjp
 from doconv_core.geometry import ConvGeometry
 from doconv_core.padding import pad
@@ -202,8 +203,8 @@ class _Model:
         self.case, self.geometry = case, case.geometry
         self.tensors = {name: tensor.astype(np.float64) for name, tensor in case.tensors.items()}
         self.size = {name: np.abs(tensor) for name, tensor in self.tensors.items()}
-        self.kernel = compose(self.tensors["W"], self.tensors.get("D_delta"), self.geometry)
-        self.kernel_size = compose(self.size["W"], self.size.get("D_delta"), self.geometry)
+        self.kernel = compose_blocked(self.tensors["W"], self.tensors.get("D_delta"), self.geometry)
+        self.kernel_size = compose_blocked(self.size["W"], self.size.get("D_delta"), self.geometry)
         # Below the smallest normal number the rounding of the kernel is that of the smallest normal number.
         self.cast_size = self.kernel_size + _smallest_normal(case.dtype)
         self.types = frozenset({case.dtype, case.param_dtype})
@@ -233,12 +234,12 @@ class _Model:
         grad_x, grad_kernel, grad_bias = convolve_vjp(t["x"], self.kernel, t["grad_y"], g)
         x_scale, kernel_scale, bias_scale = convolve_vjp(size["x"], self.cast_size, size["grad_y"], g)
         kernel_scale = kernel_scale + _smallest_normal(case.dtype)
-        grad_W, grad_D = compose_vjp(t["W"], t.get("D_delta"), grad_kernel, g)
-        W_scale, D_scale = compose_vjp(size["W"], size.get("D_delta"), kernel_scale, g)
+        grad_W, grad_D = compose_vjp_blocked(t["W"], t.get("D_delta"), grad_kernel, g)
+        W_scale, D_scale = compose_vjp_blocked(size["W"], size.get("D_delta"), kernel_scale, g)
         once: dict[str, np.ndarray | None] = dict.fromkeys(("grad_x", "grad_W", "grad_D_delta"))
         if self.once:  # the kernel's gradient is rounded to the activations' type, then composed, then rounded
             once["grad_x"] = _rounding(grad_x, case.dtype)
-            W_once, D_once = compose_vjp(size["W"], size.get("D_delta"), _rounding(grad_kernel, case.dtype), g)
+            W_once, D_once = compose_vjp_blocked(size["W"], size.get("D_delta"), _rounding(grad_kernel, case.dtype), g)
             once["grad_W"] = _rounding(grad_W, case.param_dtype, W_once)
             if grad_D is not None and D_once is not None:
                 once["grad_D_delta"] = _rounding(grad_D, case.param_dtype, D_once)

@@ -15,9 +15,10 @@ CHOSEN = {
         "not 1D and not 3D and not conv and not depthwise and not transposed",
         "test_layers.py",
         "test_training.py",
+        "test_owners.py",
     ),
-    "torch": ("", "test_layers.py", "test_training.py", "test_contract.py"),
-    "numpy": ("", "test_layers.py", "test_contract.py"),
+    "torch": ("", "test_layers.py", "test_training.py", "test_contract.py", "test_owners.py"),
+    "numpy": ("", "test_layers.py", "test_contract.py", "test_owners.py"),
 }
 
 

@@ -176,6 +176,41 @@ def test_lora_and_quantisation_are_refused_as_clearly_as_in_the_plain_layer() ->
         assert refusals[0] == refusals[1]
 
 
+class KeepsKernel(keras.layers.Conv2D):
+    """A user's class that reads its kernel in `build` and uses what it was then."""
+
+    def build(self, shape: Any) -> None:
+        super().build(shape)
+        self.keep()
+
+    def keep(self) -> None:
+        self.kept = self.kernel
+
+    def call(self, x: Any) -> Any:
+        return keras.ops.conv(x, self.kept)
+
+
+def test_a_kernel_that_is_read_in_build_is_refused() -> None:
+    plain = keras.Sequential([keras.Input((8, 8, 3)), KeepsKernel(2, 3)])
+    with pytest.raises((TypeError, ValueError), match=r"read it in `call`. Received: .*, read by KeepsKernel.keep"):
+        overparameterize(plain)
+    wrapped = keras.layers.SpectralNormalization(DOConv2D(2, 3, name="conv"))
+    with pytest.raises(TypeError, match=r"read it in `call`. Received: conv, read by SpectralNormalization.build"):
+        wrapped.build((None, 8, 8, 3))
+
+
+@each_class
+def test_a_kernel_cannot_be_assigned(plain: type) -> None:
+    layer, x = make(plain)
+    before = out(layer, x)
+    for value in (to_numpy(layer.W), layer.W):
+        with pytest.raises(
+            AttributeError, match=r"cannot be assigned: call start_from\(kernel\). Received: .* for layer"
+        ):
+            setattr(layer, layer._kernel_name, value)
+    np.testing.assert_array_equal(out(layer, x), before)
+
+
 def test_a_layer_that_is_not_built_has_no_kernel() -> None:
     for layer in (DOConv2D(2, 3), doconv_keras.DOSeparableConv2D(2, 3)):
         # On Keras's torch backend a layer is a module of PyTorch's, which has an error of its own.

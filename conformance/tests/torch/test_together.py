@@ -94,6 +94,8 @@ def test_one_operation_gives_every_layer_its_kernel_and_its_gradients(alone: lis
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_other_types_of_parameters(dtype: torch.dtype, alone: list[int]) -> None:
     plain, model = (each.to(dtype) for each in both())
+    for each in (plain, model):
+        each[3][2] = nn.Identity()  # the gradient of what is used twice is rounded once or twice
     x = integers(1, 2, 4, 4).to(dtype)
     expected = plain(x)
     alone.clear()

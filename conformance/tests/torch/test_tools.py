@@ -124,6 +124,11 @@ def test_functional_call_vmap_and_forward_mode(model: nn.Module) -> None:
     both = torch.func.vmap(lambda values: torch.func.functional_call(model, values, X))(stacked)
     assert torch.equal(both[0], model(X))
 
+    W, D = model[0].W.clone(), model[0].D.clone()
+    with pytest.raises(RuntimeError, match=r"give its W and D. Received: weight, for DOConv2d\(3, 8"):
+        torch.func.functional_call(model, {"0.weight": torch.rand(8, 3, 3, 3)}, X)
+    assert_equal([model[0].W, model[0].D], [W, D])
+
     conv = DOConv2d(2, 3, 2, dtype=torch.float64)
     nn.init.normal_(conv.D)
     x = torch.rand(1, 2, 4, 4, dtype=torch.float64, requires_grad=True)
@@ -236,11 +241,9 @@ def test_checkpointing_recomputes_the_kernel(model: nn.Module) -> None:
     assert_equal(again, want)
 
 
-def test_an_initialiser_reaches_the_kernel_by_assignment_only() -> None:
+def test_an_initialiser_reaches_the_kernel_by_assignment() -> None:
     conv = DOConv2d(3, 4, 3)
     before = conv.weight
-    nn.init.ones_(conv.weight)  # a temporary
-    assert torch.equal(conv.weight, before)
     conv.weight = nn.init.kaiming_normal_(torch.empty_like(conv.weight))
     assert not torch.equal(conv.weight, before)
     with pytest.raises(TypeError, match=r"weight must be a tensor. Received: float"):

@@ -1,0 +1,358 @@
+"""Models whose layers make their convolutions themselves: blocks, wrappers, subclassed models, as new models and in place."""
+
+import collections
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from doconv_keras import fold, inspect_model, overparameterize
+from doconv_keras._arrays import to_numpy
+from doconv_keras._layers import DOConvMixin
+from doconv_keras._transfer import walk
+
+TRAINS = keras.backend.backend() != "numpy"
+X = np.random.default_rng(0).integers(-3, 4, (4, 10, 10, 3)).astype(np.float32)
+Pair = collections.namedtuple("Pair", "one other")
+
+
+@keras.saving.register_keras_serializable("test_owners")
+class Block(layers.Layer):
+    """The usual residual block: serializable, its convolutions in a list, a dict, a tuple and an attribute."""
+
+    def __init__(self, filters: int, **options: Any) -> None:
+        super().__init__(**options)
+        self.filters = filters
+        self.convs = [layers.Conv2D(filters, 3, padding="same") for _ in range(2)]
+        self.by_name = {"deep": layers.DepthwiseConv2D(3, padding="same")}
+        self.pair = Pair(layers.Conv2D(filters, (1, 3), padding="same"), layers.ReLU())
+        self.norm = layers.BatchNormalization()
+
+    def call(self, x: Any, training: bool = False) -> Any:
+        for conv in self.convs:
+            x = keras.ops.relu(conv(x))
+        x = self.pair.other(self.pair.one(x))
+        return self.norm(self.by_name["deep"](x), training=training)
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {"filters": self.filters}
+
+
+class Late(layers.Layer):
+    """It makes its layers in `build`."""
+
+    def build(self, shape: Any) -> None:
+        self.conv = layers.Conv2D(shape[-1], 3, padding="same")
+        self.conv.build(shape)
+
+    def call(self, x: Any) -> Any:
+        return self.conv(x)
+
+
+class Net(keras.Model):
+    """A subclassed model with an argument and no `get_config`, a graph within it, and a block in that."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.block = Block(width)
+        self.body = keras.Sequential([layers.Conv2D(width, 3), layers.ReLU(), Block(width), layers.Conv2D(width, 1)])
+        start = layers.Input((8, 8, width))
+        inside = layers.Conv2D(width, 3, strides=2)(start)
+        self.graph = keras.Model(start, keras.layers.TimeDistributed(layers.Conv1D(width, 3))(inside))
+        self.head = layers.Dense(2)
+
+    def call(self, x: Any, training: bool = False) -> Any:
+        x = self.graph(self.body(self.block(x, training=training), training=training))
+        return self.head(keras.ops.mean(x, (1, 2)))
+
+
+class NoArguments(Net):
+    """One that can be made again, as its constructor takes nothing."""
+
+    def __init__(self) -> None:
+        super().__init__(4)
+
+
+def functional() -> keras.Model:
+    start = layers.Input((10, 10, 3))
+    x = Block(4, name="block")(layers.Conv2D(4, 3, name="stem")(start))
+    x = layers.TimeDistributed(layers.Conv1D(3, 3, name="inner"), name="wrapper")(Late(name="late")(x))
+    return keras.Model(start, layers.Dense(2)(layers.GlobalAveragePooling2D()(x)))
+
+
+def block_only() -> keras.Model:
+    return keras.Sequential([layers.Input((10, 10, 3)), Block(4), layers.GlobalAveragePooling2D(), layers.Dense(2)])
+
+
+CASES: dict[str, tuple[Callable[[], keras.Model], bool, int]] = {
+    "functional": (functional, False, 7),
+    "block": (block_only, False, 4),
+    "no arguments": (NoArguments, False, 11),
+    "block in place": (block_only, True, 4),
+    "subclassed in place": (lambda: Net(4), True, 11),
+}
+each = pytest.mark.parametrize(("make", "in_place", "count"), CASES.values(), ids=CASES)
+
+
+def out(model: Any, x: np.ndarray = X) -> np.ndarray:
+    return to_numpy(model(x))
+
+
+def built(make: Callable[[], keras.Model]) -> keras.Model:
+    keras.utils.set_random_seed(1)
+    model = make()
+    model(X)
+    return model
+
+
+def convs(model: Any) -> dict[str, Any]:
+    return {path: layer for path, layer in walk(model) if isinstance(layer, DOConvMixin) and layer.D is not None}
+
+
+def train(model: Any) -> None:
+    model.compile(keras.optimizers.SGD(0.1), "mse", jit_compile=False)
+    model.fit(X, np.ones((4, 2), np.float32), epochs=2, verbose=0)
+
+
+def make_exact(model: Any) -> None:
+    """Parameters whose composition is exact in float32, so that folding changes no bit."""
+    for conv in convs(model).values():
+        conv.W.assign(np.round(to_numpy(conv.W) * 64) / 64)
+        conv.D.assign(np.full(conv.D.shape, 0.25))
+
+
+@each
+def test_it_starts_equal_trains_folds_and_loads_into_the_plain_model(
+    make: Callable[[], keras.Model], in_place: bool, count: int, tmp_path: Path
+) -> None:
+    plain = built(make)
+    before, kinds = out(plain), [type(layer) for _, layer in walk(plain)]
+    paths = [variable.path for variable in plain.variables]
+    model = overparameterize(plain, in_place=in_place)
+    assert (model is plain) is in_place
+    np.testing.assert_array_equal(out(model), before)
+    assert len(convs(model)) == count
+    assert sum(state.startswith("DO") for state in inspect_model(model).values()) == count
+    if TRAINS:
+        start = [(to_numpy(conv.W), to_numpy(conv.D)) for conv in convs(model).values()]
+        train(model)
+        for (W, D), (path, conv) in zip(start, convs(model).items(), strict=True):
+            assert (to_numpy(conv.W) != W).any(), path
+            assert (to_numpy(conv.D) != D).any(), path
+        assert in_place or np.array_equal(out(plain), before)
+    make_exact(model)
+    trained = out(model)
+    assert not np.array_equal(trained, before)
+    folded = fold(model, in_place=in_place)
+    assert (folded is model) is in_place
+    np.testing.assert_array_equal(out(folded), trained)
+    assert [type(layer) for _, layer in walk(folded)] == kinds
+    assert [variable.path for variable in folded.variables] == paths
+    folded.save_weights(tmp_path / "folded.weights.h5")
+    fresh = built(make)
+    fresh.load_weights(tmp_path / "folded.weights.h5")
+    np.testing.assert_array_equal(out(fresh), trained)
+    if TRAINS:
+        train(folded)
+
+
+@each
+def test_its_weights_are_saved_and_loaded(
+    make: Callable[[], keras.Model], in_place: bool, count: int, tmp_path: Path
+) -> None:
+    model, other = (overparameterize(built(make), in_place=in_place) for _ in range(2))
+    make_exact(model)
+    model.save_weights(tmp_path / "do.weights.h5")
+    other.load_weights(tmp_path / "do.weights.h5")
+    np.testing.assert_array_equal(out(other), out(model))
+
+
+def test_unbuilt_models() -> None:
+    for make, in_place in ((lambda: Block(3), False), (lambda: Block(3), True), (lambda: Net(3), True)):
+        model = overparameterize(make(), in_place=in_place)
+        assert not model.built
+        model(X)
+        assert len(convs(model)) == sum(state.startswith("DO") for state in inspect_model(model).values()) > 3
+        make_exact(model)
+        before = out(model)
+        np.testing.assert_array_equal(out(fold(model, in_place=in_place)), before)
+
+
+def test_where_and_what_is_converted_already() -> None:
+    plain = built(functional)
+    part = overparameterize(plain, where="block/*", d_mul=12)
+    assert {conv.d_mul for conv in convs(part).values()} == {12}
+    whole = overparameterize(part)
+    assert len(convs(whole)) == 7
+    assert [path for path, conv in convs(whole).items() if conv.d_mul == 12] == list(convs(part))
+    np.testing.assert_array_equal(out(whole), out(plain))
+
+
+def test_flags_and_policies_of_inner_layers_stay() -> None:
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        plain = built(block_only)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    plain.layers[0].convs[0].trainable = False
+    plain.layers[0].convs[1].kernel.trainable = False
+    model = overparameterize(plain)
+    block = model.layers[0]
+    assert block.norm.compute_dtype == block.convs[0].compute_dtype == "bfloat16"
+    assert [v.trainable for v in block.convs[0].variables] == [False] * 3
+    assert [block.convs[1].W.trainable, block.convs[1].D.trainable, block.convs[1].bias.trainable] == [
+        False,
+        False,
+        True,
+    ]
+    assert [layer.name for _, layer in walk(model)] == [layer.name for _, layer in walk(plain)]
+    np.testing.assert_array_equal(out(model).astype(np.float32), out(plain).astype(np.float32))
+    kept = overparameterize(plain, in_place=True)
+    assert [v.trainable for v in kept.layers[0].convs[0].variables] == [False] * 3
+
+
+@pytest.mark.skipif(not TRAINS, reason="Keras's numpy backend does not train")
+def test_in_place_a_compiled_model_forgets_what_it_was_compiled_to() -> None:
+    model = built(lambda: Net(4))
+    train(model)
+    before = model.predict(X, verbose=0)
+    overparameterize(model, in_place=True)
+    assert not model.compiled
+    with pytest.raises(ValueError, match=r"compile\(\)"):
+        model.fit(X, np.ones((4, 2), np.float32), verbose=0)
+    np.testing.assert_allclose(model.predict(X, verbose=0), before, rtol=1e-6)
+    make_exact(model)
+    assert np.abs(model.predict(X, verbose=0) - before).max() > 1e-3
+
+
+class Hidden(layers.Layer):
+    """Its convolution is an attribute, and what uses it is a function."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        conv = layers.Conv2D(2, 3)
+        self.conv, self.apply_to = conv, lambda x: conv(x)
+
+    def call(self, x: Any) -> Any:
+        return self.apply_to(x)
+
+
+class Holder:
+    def __init__(self, conv: Any) -> None:
+        self.conv = conv
+
+
+class Elsewhere(layers.Layer):
+    """The same by an object that is no layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = layers.Conv2D(2, 3)
+        self.holder = Holder(self.conv)
+
+    def call(self, x: Any) -> Any:
+        return self.holder.conv(x)
+
+
+class Keeps(layers.Layer):
+    """It keeps the kernel of its convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = layers.Conv2D(2, 3)
+
+    def build(self, shape: Any) -> None:
+        self.conv.build(shape)
+        self.mine = self.conv.kernel
+
+    def call(self, x: Any) -> Any:
+        return keras.ops.conv(x, self.mine)
+
+
+class Forgetful(layers.Layer):
+    """Its config says less than its constructor was given."""
+
+    def __init__(self, many: int = 1, **options: Any) -> None:
+        super().__init__(**options)
+        self.convs = [layers.Conv2D(2, 3) for _ in range(many)]
+
+    def call(self, x: Any) -> Any:
+        for conv in self.convs:
+            x = conv(x)
+        return x
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config()
+
+
+@pytest.mark.parametrize(
+    ("make", "in_place", "text"),
+    [
+        (Hidden, False, "gave its convolution to something else than an attribute, a list or a dict.* Received: conv2d"),
+        (Elsewhere, False, "gave its convolution to something else than an attribute, a list or a dict.* Received: conv2d"),
+        (Keeps, False, r"read it in `call`. Received: .*, read by Keeps.build"),
+        (Keeps, True, r"keeps\w* keeps the kernel of conv2d\w*, which would be its own no longer. Received: Keeps.mine"),
+        (lambda: keras.Sequential([layers.Input((10, 10, 3)), layers.SpectralNormalization(layers.Conv2D(2, 3))]), False,
+         r"read by SpectralNormalization.build"),
+        (lambda: layers.SpectralNormalization(layers.Conv2D(2, 3)), True, r"keeps the kernel of .*SpectralNormalization"),
+        (lambda: Net(4), False, r"net\w* cannot be made again .*in_place=True.* Received: Net; Net has no get_config"),
+        (lambda: Forgetful(2), False, r"not made again with the layers that it has. Received: Forgetful with 2 layers, by"),
+        (functional, True, "a Sequential or functional model has a graph, which cannot be changed in place"),
+        (lambda: keras.Sequential([layers.Conv2D(2, 3)]), True, "has a graph, which cannot be changed in place"),
+    ],
+)  # fmt: skip
+def test_what_a_swap_would_not_reach_is_refused(make: Any, in_place: bool, text: str) -> None:
+    model = make()
+    before = out(model)
+    with pytest.raises((ValueError, TypeError), match=text):
+        overparameterize(model, in_place=in_place)
+    assert not convs(model)
+    np.testing.assert_array_equal(out(model), before)
+
+
+def test_a_wrapper_that_keeps_a_kernel_may_stay_with_it() -> None:
+    normalised = layers.SpectralNormalization(layers.Conv2D(2, 3, name="plain"), name="wrapper")
+    plain = keras.Sequential([layers.Input((10, 10, 3)), normalised, layers.Conv2D(2, 3, name="conv")])
+    model = overparameterize(plain, where="conv")
+    np.testing.assert_array_equal(out(model), out(plain))
+    wrapper = model.get_layer("wrapper")
+    assert wrapper.kernel is wrapper.layer.kernel
+
+
+class Task(keras.Model):
+    """The pattern of KerasHub's tasks: layers as attributes first, then the constructor of a functional model."""
+
+    def __init__(self, backbone: keras.Model, classes: int, **options: Any) -> None:
+        self.backbone = backbone
+        self.head = layers.Dense(classes, name="head")
+        start = backbone.input
+        super().__init__(start, self.head(layers.GlobalAveragePooling2D()(backbone(start))), **options)
+        self.classes = classes
+
+    def get_config(self) -> dict[str, Any]:
+        return {"backbone": keras.saving.serialize_keras_object(self.backbone), "classes": self.classes}
+
+
+def backbone() -> keras.Model:
+    start = layers.Input((10, 10, 3))
+    x = layers.Conv2D(3, 3, padding="same", name="one")(start)
+    return keras.Model(start, layers.Conv2D(4, 3, name="two")(keras.ops.relu(x) + x), name="backbone")
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() == "torch", reason="a torch module takes no attribute before its constructor was called"
+)
+def test_functional_subclasses_that_hold_layers_before_they_have_a_graph() -> None:
+    keras.utils.set_random_seed(2)
+    plain = Task(backbone(), 3)
+    model = overparameterize(plain)
+    np.testing.assert_array_equal(out(model), out(plain))
+    assert list(convs(model)) == ["backbone/one", "backbone/two"]
+    for made in (model, Task(overparameterize(plain.backbone), 3)):
+        make_exact(made)
+        np.testing.assert_array_equal(out(fold(made)), out(made))
+        assert not convs(fold(made))
