@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -49,7 +50,7 @@ class _ComposeAll(torch.autograd.Function):
         ctx.specs, pairs = specs, list(zip(parameters[::2], parameters[1::2], strict=True))
         kernels: list[Tensor | None] = [None] * len(pairs)
         ctx.plans = []
-        for plan, members in _plans(specs, pairs):
+        for plan, members in _plans(specs, parameters):
             W = pairs[members[0]][0]
             cast = torch.get_autocast_dtype(W.device.type) if autocasts(W) else W.dtype
             ctx.plans.append((plan, members))
@@ -125,32 +126,47 @@ def _canonical(W: Tensor, D: Tensor, spec: Spec) -> tuple[Tensor, Tensor, int]:
     return W, D, spec.groups
 
 
-def _plans(specs: tuple[Spec, ...], pairs: list[tuple[Tensor, Tensor]]) -> list[tuple[Plan, list[int]]]:
+Plans = list[tuple["Plan", list[int]]]
+# By what decides the tables, addresses included. A CUDA graph goes on to read a table: what it uses is kept for good.
+_known_plans: OrderedDict[Any, Plans] = OrderedDict()
+_captured_plans: list[Plans] = []
+MAX_KNOWN_PLANS = 256
+
+
+def _plans(specs: tuple[Spec, ...], parameters: tuple[Tensor, ...]) -> Plans:
     """What the fused kernels take: for each launch its plan, and which layers are in it."""
-    if not any(W.device.type in FUSED_DEVICES for W, _ in pairs) or not _has_triton() or _compose.PRODUCTS != "auto":
+    if parameters[0].device.type not in FUSED_DEVICES or _compose.PRODUCTS != "auto" or not _has_triton():
         return []
+    key = specs, *((p.data_ptr(), p.dtype, p.shape, p.stride()) for p in parameters)
+    plans, captures = _known_plans.get(key), parameters[0].is_cuda and torch.cuda.is_current_stream_capturing()
+    if plans is None:
+        if captures:  # no table can be sent to the device now
+            return []
+        plans = _known_plans[key] = _made_plans(specs, parameters)
+        if len(_known_plans) > MAX_KNOWN_PLANS:
+            _known_plans.popitem(last=False)
+    if captures and not any(known is plans for known in _captured_plans):
+        _captured_plans.append(plans)
+    return plans
+
+
+def _made_plans(specs: tuple[Spec, ...], parameters: tuple[Tensor, ...]) -> Plans:
     from doconv_torch import _triton
 
     classes: dict[tuple[Any, ...], tuple[list[_triton.Layer], list[int]]] = {}
-    for member, (spec, (W, D)) in enumerate(zip(specs, pairs, strict=True)):
+    for member, (spec, W, D) in enumerate(zip(specs, parameters[::2], parameters[1::2], strict=True)):
         fits = W.device.type in FUSED_DEVICES and W.device == D.device and W.dtype == D.dtype == torch.float32
         if fits and W.is_contiguous() and D.is_contiguous():
             dense = W.shape[1] > 1 and not spec.transposed
             last = spec.channels_last and dense
+            shape = W.shape[0], W.shape[1], W.shape[2]
             layer = _triton.Layer(
-                W.data_ptr(),
-                D.data_ptr(),
-                (W.shape[0], W.shape[1], W.shape[2]),
-                len(D),
-                D.shape[1],
-                spec.groups,
-                spec.transposed,
-                last,
+                W.data_ptr(), D.data_ptr(), shape, len(D), D.shape[1], spec.groups, spec.transposed, last
             )
             layers, members = classes.setdefault((W.device, D.shape[1:], last, dense), ([], []))
             layers.append(layer)
             members.append(member)
-    return [(_triton.plan(tuple(layers), key[0]), members) for key, (layers, members) in classes.items()]
+    return [(_triton.Plan(layers, key[0]), members) for key, (layers, members) in classes.items()]
 
 
 @functools.cache

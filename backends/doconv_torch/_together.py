@@ -22,6 +22,9 @@ M = TypeVar("M", bound=nn.Module)
 SHARDED = ("FSDPModule", "FullyShardedDataParallel")
 
 
+PLAIN = (Tensor, Parameter)
+
+
 class _Passes(threading.local):
     """The forward passes that a thread is in: the module, and what was made for its layers."""
 
@@ -42,8 +45,9 @@ def compose_together(model: M, *, enabled: bool = True) -> M:
     Triton, a few launches in all, the cast to autocast's type included (float32 parameters; a layer's `weight` is of that type
     inside the pass).
 
-    - Call it on the module that is called: its forward pass is what begins and ends. Wrap it (DistributedDataParallel,
-      `torch.compile`) afterwards. DistributedDataParallel gets all `W.grad` and `D.grad` at the end of the backward pass.
+    - Call it on the module that is called: its forward pass is what begins and ends. It takes the layers that the model has
+      then; call it again after a change, and wrap the model (DistributedDataParallel, `torch.compile`) afterwards.
+      DistributedDataParallel gets all `W.grad` and `D.grad` at the end of the backward pass.
     - What can't be composed with the others composes for itself, as without `compose_together`: sharded layers (FSDP), layers
       inside `composed_once` or `recompute_kernels`, layers under another autocast than the model's, layers called outside of
       the model's forward pass; everything under `torch.compile` (whose graph has no such calls), export, `torch.func`.
@@ -63,49 +67,60 @@ def compose_together(model: M, *, enabled: bool = True) -> M:
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module. Received: {type(model).__name__}")
-    for hooks, hook in ((model._forward_pre_hooks, _before), (model._forward_hooks, _after)):
-        for key in [key for key, known in hooks.items() if known is hook]:
+    for hooks, kind in ((model._forward_pre_hooks, _Before), (model._forward_hooks, _After)):
+        for key in [key for key, known in hooks.items() if isinstance(known, kind)]:
             del hooks[key]
             model._forward_hooks_always_called.pop(key, None)
     if enabled:
-        if not any(isinstance(layer, DOConvMixin) and layer.D is not None for layer in model.modules()):
+        layers = list(_layers(model))
+        if not layers:
             raise ValueError(f"the model has no DO-Conv layer of more than one tap. Received: {type(model).__name__}")
-        model.register_forward_pre_hook(_before)
-        model.register_forward_hook(_after, always_call=True)
+        model.register_forward_pre_hook(_Before(layers))
+        model.register_forward_hook(_After(), always_call=True)
     return model
 
 
-def _before(module: nn.Module, args: Any) -> None:
-    if torch.compiler.is_compiling():
-        return
-    made: list[tuple[nn.Module, Made]] = []
-    _passes.stack.append((module, made))
-    if recomputes() or transformed() or torch.jit.is_tracing():
-        return
-    thread = threading.get_ident()
-    layers: dict[tuple[int, int, Spec], list[DOConvMixin]] = {}
-    for layer in _layers(module):
-        spec = Spec(layer.groups, layer.transposed, layer.kernel_size, layer.channels_last)
-        layers.setdefault((id(layer.W), id(layer.D), spec), []).append(layer)
-    if not layers:
-        return
-    pairs = [_parameters(same[0]) for same in layers.values()]
-    kernels = compose_all([spec for _, _, spec in layers], [parameter for pair in pairs for parameter in pair])
-    for kernel, pair, same in zip(kernels, pairs, layers.values(), strict=True):
-        for layer in same:
-            one = Made(kernel, *pair)
-            MADE.setdefault(layer, {})[thread] = one
-            made.append((layer, one))
+class _Before:
+    """The hook that begins a pass. An object: a copy of the model has one with its own layers."""
+
+    def __init__(self, layers: list[DOConvMixin]) -> None:
+        self.layers = layers
+
+    def __call__(self, module: nn.Module, args: Any) -> None:
+        if torch.compiler.is_compiling():
+            return
+        made: list[tuple[nn.Module, Made]] = []
+        _passes.stack.append((module, made))
+        if recomputes() or transformed() or torch.jit.is_tracing():
+            return
+        thread = threading.get_ident()
+        shared: dict[tuple[int, int, Spec], list[DOConvMixin]] = {}
+        for layer in self.layers:
+            if _is_free(layer, thread):
+                spec = Spec(layer.groups, layer.transposed, layer.kernel_size, layer.channels_last)
+                shared.setdefault((id(layer.W), id(layer.D), spec), []).append(layer)
+        if not shared:
+            return
+        pairs = [_parameters(same[0]) for same in shared.values()]
+        kernels = compose_all([spec for _, _, spec in shared], [parameter for pair in pairs for parameter in pair])
+        for kernel, pair, same in zip(kernels, pairs, shared.values(), strict=True):
+            for layer in same:
+                one = Made(kernel, *pair)
+                MADE.setdefault(layer, {})[thread] = one
+                made.append((layer, one))
 
 
-def _after(module: nn.Module, args: Any, output: Any) -> None:
-    if torch.compiler.is_compiling() or not _passes.stack or _passes.stack[-1][0] is not module:
-        return
-    thread = threading.get_ident()
-    for layer, made in _passes.stack.pop()[1]:
-        made.open = False
-        if not made.again:
-            MADE.get(layer, {}).pop(thread, None)
+class _After:
+    """The hook that ends a pass, also after an error."""
+
+    def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
+        if torch.compiler.is_compiling() or not _passes.stack or _passes.stack[-1][0] is not module:
+            return
+        thread = threading.get_ident()
+        for layer, made in _passes.stack.pop()[1]:
+            made.open = False
+            if not made.again:
+                MADE.get(layer, {}).pop(thread, None)
 
 
 def _parameters(layer: DOConvMixin) -> tuple[Tensor, Tensor]:
@@ -114,21 +129,31 @@ def _parameters(layer: DOConvMixin) -> tuple[Tensor, Tensor]:
 
 
 def _layers(module: nn.Module) -> Iterator[DOConvMixin]:
-    """The layers that can be composed here; not below what is sharded or compiled by itself."""
-    thread, seen, stack = threading.get_ident(), set(), [module]
+    """The layers of more than one tap; not below what is sharded or compiled by itself."""
+    seen, stack = set(), [module]
     while stack:
         module = stack.pop()
         if id(module) in seen:
             continue
         seen.add(id(module))
-        if isinstance(module, DOConvMixin):
-            W, D = module.W, module.D
-            open_already = module in MADE and thread in MADE[module] and MADE[module][thread].open
-            if D is not None and module not in KEPT and not open_already and {type(W), type(D)} <= {Tensor, Parameter}:
-                yield module
+        if isinstance(module, DOConvMixin) and module.D is not None:
+            yield module
         stack += [child for child in module._modules.values() if child is not None and not _apart(child)]
 
 
 def _apart(module: nn.Module) -> bool:
     compiled = module._compiled_call_impl is not None or isinstance(module, torch._dynamo.OptimizedModule)
     return compiled or any(cls.__name__ in SHARDED for cls in type(module).__mro__)
+
+
+def _is_free(layer: DOConvMixin, thread: int) -> bool:
+    """Whether a layer can be composed now: it may have been folded, sharded, or taken by another pass."""
+    if not isinstance(layer, DOConvMixin) or (KEPT and layer in KEPT):
+        return False
+    W, D = layer.W, layer.D
+    if (
+        D is None or type(W) not in PLAIN or type(D) not in PLAIN or not W.data_ptr()
+    ):  # FSDP frees memory between passes
+        return False
+    made = MADE.get(layer)
+    return made is None or thread not in made or not made[thread].open

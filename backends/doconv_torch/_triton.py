@@ -12,7 +12,6 @@ group is one item, a depthwise layer is one item of `C_in` lanes and as many row
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -24,7 +23,7 @@ from torch import Tensor
 
 
 class Layer(NamedTuple):
-    """What the table is made of; hashable, and equal as long as the layer's memory is the same.
+    """What the table is made of.
 
     Attributes:
         W: address of a contiguous float32 `(C_out, C_in/G, S)`; transposed `(C_in, C_out/G, S)`.
@@ -114,18 +113,10 @@ class Plan:
         return parts[0] if self.splits == 1 else parts.sum(0)
 
 
-@functools.lru_cache(maxsize=128)
-def plan(layers: tuple[Layer, ...], device: torch.device) -> Plan:
-    """The tables, made once for the memory that the parameters have."""
-    return Plan(layers, device)
-
-
 def _pieces(flat: Tensor, sizes: Sequence[int]) -> list[Tensor]:
     """The layers' parts of what lies one after the other."""
-    starts = [0]
-    for size in sizes:
-        starts.append(_aligned(starts[-1] + size))
-    return [flat[start : start + size] for start, size in zip(starts, sizes, strict=False)]
+    parts = flat.split([_aligned(size) for size in sizes])
+    return [part if len(part) == size else part[:size] for part, size in zip(parts, sizes, strict=True)]
 
 
 def _joined(parts: Sequence[Tensor], sizes: Sequence[int]) -> Tensor:
