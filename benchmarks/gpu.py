@@ -3,7 +3,8 @@
 Needs this repository and, installed, PyTorch with CUDA and Triton, NumPy; for Flax's rows also flax and a jax with CUDA. First
 what must be right: exact integers, and gradients compiled by the default backend. Then steps of networks and compositions by
 shape, as ratios of wall times of variants that take turns, each round ended by a synchronisation; device times from CUDA
-graphs. The file is written after every section, so that a run that is cut short is of use.
+graphs. The file is written after every section, so that a run that is cut short is of use; a section that ends the process, as
+an error on the device does, is noted, and the next ones run in another.
 
 - plain: the network without DO-Conv.
 - textbook: the formula written down, `D + I` and one `einsum`.
@@ -47,6 +48,7 @@ from doconv_torch._compose_all import Spec, compose_all  # noqa: E402
 OURS = layers._kernel
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 LAST = torch.channels_last
+STEPS = 3
 
 
 @functools.cache
@@ -101,14 +103,23 @@ def variant(name: str, base: nn.Module) -> nn.Module:
     return compose_together(model) if "together" in name else model
 
 
-def in_way(name: str, run: Run, *, synchronized: bool = False) -> Run:
+def in_way(name: str, run: Run) -> Run:
     def patched() -> None:
         with WAYS.get(name, contextlib.nullcontext)():
             run()
-        if synchronized:
-            synchronize()
 
     return patched
+
+
+def several(run: Run) -> Run:
+    """Some steps and a synchronisation: as in training, the processor is ahead of the device at the start of most."""
+
+    def steps() -> None:
+        for _ in range(STEPS):
+            run()
+        synchronize()
+
+    return steps
 
 
 def step(model: nn.Module, x: Tensor, y: Tensor, *, autocast: bool = True) -> Run:
@@ -147,6 +158,7 @@ class Script:
         self.start, self.seconds = time.perf_counter(), options.minutes * 60
         self.bench = Bench("PyTorch on a GPU", quick=options.quick, seconds=4, clock="wall")
         gpu = torch.cuda.get_device_name() if DEVICE == "cuda" else None
+        self.earlier: list[dict[str, Any]] = []
         self.report: dict[str, Any] = {"machine": machine() | {"gpu": gpu}, "quick": self.quick, "sections": {}}
         self.report["date"] = time.strftime("%Y-%m-%d")
         self.report["versions"] = {"torch": torch.__version__}
@@ -154,16 +166,20 @@ class Script:
             import triton
 
             self.report["versions"]["triton"] = triton.__version__
+        if options.child and self.out.exists():  # what the process before this one wrote
+            self.report |= json.loads(self.out.read_text())
+            self.earlier = self.report["rows"]
 
     def left(self) -> float:
         return self.seconds - (time.perf_counter() - self.start)
 
-    def run(self, sections: dict[str, tuple[float, Callable[[Script], Any]]], only: str) -> None:
+    def run(self, names: list[str]) -> None:
         """Every section that the time left allows: a section says how many seconds it needs."""
-        for name, (needs, section) in sections.items():
-            if only not in name:
-                continue
+        for name in names:
+            needs, section = SECTIONS[name]
             begun = time.perf_counter()
+            self.report["begun"] = name
+            self.write()
             if self.left() < needs:
                 done: Any = f"left out: {self.left():.0f} s were left"
             else:
@@ -175,18 +191,18 @@ class Script:
                     done = f"{type(error).__name__}: {str(error)[:300]}"
                 finally:
                     signal.alarm(0)
-                    torch.compiler.reset()
-                    if DEVICE == "cuda":
-                        torch.cuda.empty_cache()
             self.report["sections"][name] = {"seconds": round(time.perf_counter() - begun, 1), "result": done}
             print(f"-- {name}: {self.report['sections'][name]}", file=sys.stderr, flush=True)
             self.write()
+            torch.compiler.reset()
+            if DEVICE == "cuda":
+                torch.cuda.empty_cache()  # raises after an error on the device, which nothing gets over in this process
+        self.report.pop("begun")
+        self.write()
 
     def write(self) -> None:
-        self.report["rows"] = self.bench.rows
-        temporary = self.out.with_suffix(".part")
-        temporary.write_text(json.dumps(self.report, indent=1) + "\n")
-        os.replace(temporary, self.out)
+        self.report["rows"] = self.earlier + self.bench.rows
+        write_whole(self.out, self.report)
 
 
 def integers(shape: tuple[int, ...], seed: int) -> Tensor:
@@ -216,14 +232,14 @@ def correctness(script: Script) -> dict[str, Any]:
             references.append(reference)
             names.append(name + ", channels last" * last)
     gs = [integers(tuple(reference.weight.shape), 9) for reference in references]
-    want = [gradients([reference.weight], [reference], [g]) for reference, g in zip(references, gs, strict=True)]
+    want = [gradients([reference._compose()], [reference], [g]) for reference, g in zip(references, gs, strict=True)]
     models = [copy.deepcopy(reference).to(DEVICE) for reference in references]
     gs = [g.to(DEVICE) for g in gs]
     for way in ("textbook", "products", "fused"):
         for name, model, g, expected in zip(names, models, gs, want, strict=True):
             if way != "textbook" or not (model.transposed or "surplus" in name):
                 with WAYS[way]():
-                    got = gradients([model.weight], [model], [g])
+                    got = gradients([model._compose()], [model], [g])
                 results[f"{way}, {name}"] = all(torch.equal(a, b.cpu()) for a, b in zip(expected, got, strict=True))
     specs = [Spec(model.groups, model.transposed, model.kernel_size, model.channels_last) for model in models]
     kernels = compose_all(specs, [parameter for model in models for parameter in (model.W, model.D)])
@@ -274,18 +290,20 @@ def network_steps(
     for name in names:
         try:
             inner = step(variant(name, base), x, y, autocast=autocast)
+            run = in_way(name, inner)
             if how == "CUDA graph":
-                replay = graphed(in_way(name, inner))
-                runs[name] = lambda replay=replay: (replay(), synchronize())
+                # The graph goes on to read the model's memory: it is kept by `inner`.
+                replay = graphed(run)
+                runs[name] = several(lambda replay=replay, inner=inner: replay())
                 continue
-            run = in_way(name, inner, synchronized=True)
             run()
             if DEVICE == "cuda":
                 before = torch.cuda.memory_allocated()
                 torch.cuda.reset_peak_memory_stats()
                 run()
+                synchronize()
                 taken[name] = (torch.cuda.max_memory_allocated() - before) / 2**20
-            runs[name] = run
+            runs[name] = several(run)
         except Exception as error:  # the other variants are of use
             traceback.print_exc()
             script.report.setdefault("failed", []).append(f"{benchmark}, {case}, {name}: {str(error)[:300]}")
@@ -309,7 +327,8 @@ def resnet50(script: Script) -> nn.Module:
 def resnet_eager(script: Script, batch: int, seconds: float) -> None:
     script.bench.seconds = seconds
     case = f"ResNet-50, 224x224, batch {batch}, bfloat16 autocast, channels last"
-    network_steps(script, "training step, eager", case, resnet50(script), *pictures(script, batch), VARIANTS)
+    names = VARIANTS if batch < 256 else ("plain", "textbook", "products", "fused", "together")
+    network_steps(script, "training step, eager", case, resnet50(script), *pictures(script, batch), names)
 
 
 def resnet_graph(script: Script, batch: int, seconds: float) -> None:
@@ -325,7 +344,7 @@ def resnet_compiled(script: Script) -> None:
     (x, y), runs = pictures(script, batch), {}
     for name in ("plain", "ours"):
         run = step(torch.compile(variant(name, base)), x, y)
-        runs[name] = lambda run=run: (run(), synchronize())
+        runs[name] = several(run)
     script.bench.seconds = 4
     case = f"ResNet-50, 224x224, batch {batch}, bfloat16 autocast, channels last"
     script.bench.compare("training step, torch.compile", case, "plain", runs)
@@ -354,7 +373,7 @@ def convnext(script: Script) -> None:
     network_steps(script, "training step, eager", case, base, *pictures(script, 64), names)
 
 
-SHAPES = ((3, 16, 1), (3, 64, 1), (3, 128, 1), (3, 256, 1), (3, 512, 1), (3, 256, 32), (3, 256, 256), (7, 96, 96))
+SHAPES = ((3, 16, 1), (3, 64, 1), (3, 256, 1), (3, 512, 1), (3, 256, 32), (3, 256, 256), (7, 96, 96))
 
 
 def compositions(script: Script) -> None:
@@ -378,7 +397,7 @@ def compositions(script: Script) -> None:
 
 def composed_and_back(layer: Any, g: Tensor) -> None:
     with torch.autocast(DEVICE, dtype=torch.bfloat16):
-        weight = layer.weight
+        weight = layer._compose()
     torch.autograd.grad(weight.bfloat16(), (layer.W, layer.D), g)
 
 
@@ -414,11 +433,11 @@ def eager_microseconds(run: Run) -> float:
 
 def fused_settings(script: Script) -> None:
     """What the fused kernels' own constants do, in device microseconds."""
-    from doconv_torch import _triton
+    from doconv_torch import _compose_all, _triton
 
     for sums, rows in ((4096, 32), (2048, 32), (4096, 16), (4096, 128)):
         with patch.multiple(_triton, SUMS=sums, ROWS_PER_SUM=rows):
-            _triton.plan.cache_clear()
+            _compose_all._known_plans.clear()
             for channels in (64, 512):
                 layer = overparameterize(nn.Conv2d(channels, channels, 3, device=DEVICE))
                 layer.channels_last = True
@@ -426,7 +445,7 @@ def fused_settings(script: Script) -> None:
                 run = in_way("fused", lambda layer=layer, g=g: composed_and_back(layer, g))
                 case = f"3x3 C={channels}, channels last, {sums} sums, {rows} rows"
                 script.bench.note("fused, CUDA graph", case, "microseconds", {"fused": device_microseconds(run)})
-    _triton.plan.cache_clear()
+    _compose_all._known_plans.clear()
 
 
 def fused_parts(script: Script) -> None:
@@ -523,20 +542,21 @@ def flax_alone(quick: bool) -> None:
 # In the order of what they say; with the seconds that each needs.
 SECTIONS: dict[str, tuple[float, Callable[[Script], Any]]] = {
     "correctness": (0, correctness),
-    "resnet 256 eager": (20, lambda script: resnet_eager(script, 256, 7)),
+    "small network": (10, small_network),
     "resnet 32 eager": (10, lambda script: resnet_eager(script, 32, 5)),
     "resnet 32 graph": (10, lambda script: resnet_graph(script, 32, 3)),
-    "small network": (10, small_network),
     "parts": (5, fused_parts),
-    "compiled gradients": (15, compiled_gradients),
-    "resnet compiled": (50, resnet_compiled),
+    "resnet 256 eager": (20, lambda script: resnet_eager(script, 256, 9)),
+    "processor": (8, on_the_processor),
+    "compositions": (12, compositions),
     "resnet 256 graph": (15, lambda script: resnet_graph(script, 256, 4)),
-    "compositions": (15, compositions),
+    "resnet compiled": (40, resnet_compiled),
+    "compiled gradients": (15, compiled_gradients),
     "convnext": (12, convnext),
-    "processor": (10, on_the_processor),
     "settings": (15, fused_settings),
     "flax": (45, flax_steps),
 }
+NEED_A_GPU = ("settings", "parts", "resnet 32 graph", "resnet 256 graph")
 
 
 def table(rows: list[dict[str, Any]]) -> Iterator[str]:
@@ -559,26 +579,45 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=4, help="sections that would end later are left out")
     parser.add_argument("--only", default="", help="sections whose names contain this")
     parser.add_argument("--quick", action="store_true", help="each section once, small, to see that it runs")
+    parser.add_argument("--sections", default="", help="these, with commas between: " + ", ".join(SECTIONS))
     parser.add_argument("--flax", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.flax:
         flax_alone(options.quick)
         return
     if DEVICE == "cpu" and not options.quick:
         parser.error("no CUDA device was found; --quick runs everything that a processor can")
-    torch.backends.cudnn.benchmark = True
-    script = Script(options)
-    signal.signal(signal.SIGALRM, _too_late)
-    sections = SECTIONS
+    names = [name for name in SECTIONS if options.only in name]
+    if options.sections:
+        names = options.sections.split(",")
     if DEVICE == "cpu":
-        sections = {
-            name: section
-            for name, section in SECTIONS.items()
-            if name not in ("settings", "parts") and "graph" not in name
-        }
-    script.run(sections, options.only)
-    print("\n".join(table(script.bench.rows)))
-    print(json.dumps({name: section["result"] for name, section in script.report["sections"].items()}))
+        names = [name for name in names if name not in NEED_A_GPU]
+    if options.child:
+        torch.backends.cudnn.benchmark = True
+        signal.signal(signal.SIGALRM, _too_late)
+        Script(options).run(names)
+        return
+    options.out.unlink(missing_ok=True)
+    begun = time.perf_counter()
+    while names:
+        minutes = options.minutes - (time.perf_counter() - begun) / 60
+        more = ["--quick"] * options.quick
+        command = [sys.executable, __file__, "--child", "--out", str(options.out), "--minutes", str(minutes), *more]
+        subprocess.run([*command, "--sections", ",".join(names)])
+        report = json.loads(options.out.read_text())
+        if "begun" in report and report["begun"] not in report["sections"]:
+            report["sections"][report["begun"]] = {"result": "ended the process"}
+            write_whole(options.out, report)
+        names = [name for name in names if name not in report["sections"]]
+    print("\n".join(table(report["rows"])))
+    print(json.dumps({name: section["result"] for name, section in report["sections"].items()}))
+
+
+def write_whole(path: Path, report: dict[str, Any]) -> None:
+    temporary = path.with_suffix(".part")
+    temporary.write_text(json.dumps(report, indent=1) + "\n")
+    os.replace(temporary, path)
 
 
 if __name__ == "__main__":
