@@ -247,6 +247,12 @@ def correctness(script: Script) -> dict[str, Any]:
     for number, name in enumerate(names):
         mine = [got[number], *got[len(names) + 2 * number :][:2]]
         results[f"together, {name}"] = all(torch.equal(a, b.cpu()) for a, b in zip(want[number], mine, strict=True))
+    layer = overparameterize(nn.Conv2d(40, 24, 3)).to(DEVICE)
+    layer.D.data.normal_()
+    with torch.autocast(DEVICE, dtype=torch.bfloat16):
+        cast = fused_kernel(layer.W, layer.D, 1, False, (3, 3), False)
+    full = fused_kernel(layer.W, layer.D, 1, False, (3, 3), False)
+    results["one rounding to bfloat16"] = torch.equal(cast.bfloat16(), full.bfloat16())
     wrong = [name for name, equal in results.items() if not equal]
     return {"exact": len(results) - len(wrong), "wrong": wrong}
 
