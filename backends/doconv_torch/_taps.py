@@ -8,11 +8,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+# From so many numbers on a CPU adds the products to a copy: one array less that the system has to give.
+MANY_NUMBERS = 2**18
+
 
 def composed(W: Tensor, D: Tensor, groups: int) -> Tensor:
     """`W E^T + D ∘ W`: `W` `(C_out, C_in/G, S)`, `D` `(C_in, K, S)`; gives `(C_out, C_in/G, K)`."""
-    product = torch.bmm(_by_channel(W, groups), D.transpose(1, 2))
-    return _plus_by_kernel(sum_tiles(W, D.shape[1]), product, groups)
+    return _plus_product(sum_tiles(W, D.shape[1]), _by_channel(W, groups), D.transpose(1, 2), groups)
 
 
 def gradients(
@@ -20,7 +22,7 @@ def gradients(
 ) -> tuple[Tensor | None, Tensor | None]:
     """`dL/dW = g E + D^T g` and `dL/dD = sum g W^T` over the kernels that read an input channel, where needed."""
     g = _by_channel(grad, groups)
-    grad_W = _plus_by_kernel(spread_tiles(grad, D.shape[2]), torch.bmm(g, D), groups) if needs[0] else None
+    grad_W = _plus_product(spread_tiles(grad, D.shape[2]), g, D, groups) if needs[0] else None
     grad_D = None
     if needs[1]:
         left, right = g.transpose(1, 2), _by_channel(W, groups)
@@ -37,10 +39,15 @@ def _by_channel(W: Tensor, groups: int) -> Tensor:
     return W.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
 
 
-def _plus_by_kernel(plain: Tensor, product: Tensor, groups: int) -> Tensor:
-    """`plain`, `(C_out, C_in/G, K)`, and `product`, `(C_in, C_out/G, K)`, added in the order of `plain`."""
+def _plus_product(plain: Tensor, by_channel: Tensor, D: Tensor, groups: int) -> Tensor:
+    """`plain`, `(C_out, C_in/G, K)`, and the products of each input channel, in the order of `plain`."""
     if groups == 1:
-        return plain + product.transpose(0, 1)
+        if plain.numel() >= MANY_NUMBERS and plain.device.type == "cpu" and not torch.is_grad_enabled():
+            total = plain.clone()
+            total.transpose(0, 1).baddbmm_(by_channel, D)
+            return total
+        return plain + torch.bmm(by_channel, D).transpose(0, 1)
+    product = torch.bmm(by_channel, D)
     if plain.shape[1] == 1:
         return plain + product.view(plain.shape)
     by_kernel = product.unflatten(0, (groups, -1)).transpose(1, 2)

@@ -229,7 +229,11 @@ def _multiply(  # type: ignore[no-untyped-def]
         start = result + tl.load(item + 2)
         r_row, r_lane, r_m = k_row, k_lane, k_tap
     at = row[:, None, None] * r_row + m[None, :, None] * r_m + lane[None, None, :] * r_lane
-    tl.store(start + at, acc.to(result.dtype.element_ty, fp_downcast_rounding="rtne"), mask=mask[:, None, :] & m_mask[None, :, None])
+    tl.store(
+        start + at,
+        acc.to(result.dtype.element_ty, fp_downcast_rounding="rtne"),
+        mask=mask[:, None, :] & m_mask[None, :, None],
+    )
 
 
 @triton.jit

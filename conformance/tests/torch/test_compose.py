@@ -42,9 +42,10 @@ def tensors(size: tuple, dtype: torch.dtype = torch.float64) -> tuple[ConvGeomet
 # What the rules of `_compose` and `_kernels` decide by size is decided here by these, so that small sizes enter every branch.
 WAYS: dict[str, dict[str, object]] = {
     "taps": {"_compose.PRODUCTS": "taps"},
+    "taps, many numbers": {"_compose.PRODUCTS": "taps", "_taps.MANY_NUMBERS": 16},
     "kernels": {"_compose.PRODUCTS": "kernels"},
     "kernels in blocks": {"_compose.PRODUCTS": "kernels", "_kernels.NUMBERS_PER_BLOCK": 16},
-    "by channel, taps": {"_compose.PRODUCTS": "taps"},
+    "by channel, taps": {"_compose.PRODUCTS": "taps", "_taps.MANY_NUMBERS": 16},
     "by channel, kernels": {"_compose.PRODUCTS": "kernels"},
     "transformed": {},
     "compiled": {},
