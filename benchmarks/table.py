@@ -18,15 +18,16 @@ DOCS = Path(__file__).parent.parent / "docs"
 
 
 def tables(reports: list[dict[str, Any]]) -> str:
-    """One table for each framework and benchmark, its columns the variants; where there are several machines, one row for each."""
+    """One table for each framework and benchmark, its columns the variants; a row for each case and machine."""
     lines, groups = [], {}
+    for name in dict.fromkeys(name_of(report["machine"]) for report in reports):
+        mine = [report for report in reports if name_of(report["machine"]) == name]
+        versions = {name: version for report in mine for name, version in report["versions"].items()}
+        lines.append(_measured(mine, versions))
     for report in reports:
-        versions = ", ".join(f"{name} {version}" for name, version in sorted(report["versions"].items()))
-        machine = report["machine"]
-        lines += [f"- {name_of(machine)}: {report['date']}; {machine['cores']} cores, Python {machine['python']}, {versions}."]
         for row in report["rows"]:
             rows = groups.setdefault((row["framework"], row["benchmark"], row["unit"]), [])
-            rows.append((name_of(machine), row))
+            rows.append((name_of(report["machine"]), row))
     for (framework, benchmark, unit), rows in groups.items():
         names = list(dict.fromkeys(name for _, row in rows for name in row["results"]))
         timed = any("control" in row for _, row in rows)
@@ -52,6 +53,15 @@ def tables(reports: list[dict[str, Any]]) -> str:
 def name_of(machine: dict[str, Any]) -> str:
     """A GPU's machine by the GPU."""
     return machine.get("gpu") or machine["cpu"]
+
+
+def _measured(reports: list[dict[str, Any]], versions: dict[str, str]) -> str:
+    """When and with what one machine's results were measured."""
+    machine, dates = reports[0]["machine"], " and ".join(dict.fromkeys(report["date"] for report in reports))
+    processor = f"{machine['cpu']}, {machine['cores']} cores"
+    name = f"{machine['gpu']} ({processor})" if machine.get("gpu") else f"{processor}, one thread"
+    listed = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
+    return f"- Measured on {dates}: {name}; Python {machine['python']}, {listed}."
 
 
 def _control(row: dict[str, Any]) -> str:
