@@ -210,3 +210,27 @@ def test_store_by_channel_changes_the_memory_only() -> None:
     assert model[0].W.grad.stride() == model[0].W.stride()
     with pytest.raises(TypeError, match=r"must be a torch.nn.Module. Received: int"):
         store_by_channel(3)
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_a_distributed_tensor_is_composed_in_operations_it_knows(groups: int, tmp_path: object) -> None:
+    from torch.distributed.tensor import Replicate, distribute_module, distribute_tensor, init_device_mesh
+
+    layer, x = DOConv2d(4, 40, 3, groups=groups, d_mul=10), torch.randint(-2, 3, (2, 4, 5, 5)).float()
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.copy_(torch.randint(-2, 3, parameter.shape))
+    y = layer(x)
+    y.sum().backward()
+    expected = [y.detach(), *(parameter.grad.clone() for parameter in layer.parameters())]
+    layer.zero_grad()
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        mesh = init_device_mesh("cpu", (1,))
+        distribute_module(layer, mesh)
+        y = layer(distribute_tensor(x, mesh, [Replicate()]))
+        y.sum().backward()
+        got = [y.full_tensor(), *(parameter.grad.full_tensor() for parameter in layer.parameters())]
+    finally:
+        torch.distributed.destroy_process_group()
+    assert all(torch.equal(a, b) for a, b in zip(expected, got, strict=True))
