@@ -142,7 +142,7 @@ def bench(session: nox.Session) -> None:
     session.install(*CONSTRAINTS, "-e", ".[all]", "optax")
     results = f"benchmarks/results/{session.posargs[0] if session.posargs else 'local'}.json"
     session.run("python", "benchmarks/run.py", "--out", results)
-    session.run("python", "benchmarks/table.py", results)
+    session.run("python", "benchmarks/table.py", *map(str, sorted(Path("benchmarks/results").glob("*.json"))))
 
 
 @nox.session

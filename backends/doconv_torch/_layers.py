@@ -21,6 +21,7 @@ from doconv_core.geometry import ConvGeometry
 from doconv_torch._arrays import has_no_values, to_numpy, to_tensor
 from doconv_torch._compose import compose
 from doconv_torch._kept import kept_kernel
+from doconv_torch._made import MADE, made_kernel
 from doconv_torch._optimizers import note_layer
 from doconv_torch._recompute import remember
 from doconv_torch._written import give_out, only_reads
@@ -83,6 +84,9 @@ class DOConvMixin(_ConvNd):
         return kernel
 
     def _compose(self) -> Tensor:
+        # A compiler asks first, or it would guard against what is in the dictionary.
+        if not torch.compiler.is_compiling() and MADE and (kernel := made_kernel(self)) is not None:
+            return kernel
         return kept_kernel(
             self,
             lambda: _kernel(self.W, self.D, self.groups, self.transposed, self.kernel_size, self.channels_last),
