@@ -54,6 +54,25 @@ def tests_framework(session: nox.Session, framework: str) -> None:
     pytest(session, framework)
 
 
+@nox.session(name="tests-flax-oldest", python="3.12")
+def tests_flax_oldest(session: nox.Session) -> None:
+    """Flax's tests with the oldest versions that pyproject.toml allows."""
+    tests_flax(session, "flax==0.12.4", "jax==0.8.1", "jaxlib==0.8.1")
+
+
+@nox.session(name="tests-flax-newest", python="3.13")
+def tests_flax_newest(session: nox.Session) -> None:
+    """Flax's tests with the newest versions there are."""
+    tests_flax(session, "--upgrade", "flax", "jax", "jaxlib")
+
+
+def tests_flax(session: nox.Session, *versions: str) -> None:
+    session.install("-e", ".[flax,test]")
+    session.install(*versions)
+    session.run("pip", "list", "--format=freeze")
+    pytest(session, "flax")
+
+
 @nox.session
 def zoo(session: nox.Session) -> None:
     """Third-party models: over-parameterized, folded. KerasHub without its dependencies, of which the models need these."""
