@@ -22,8 +22,9 @@ RUN = pytest.StashKey[Run]()
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A test for each case and operation, in the order of the stages, named STAGE-OPERATION-CASE."""
     if "operation" in metafunc.fixturenames:
+        pairs = select(extended=True)
         pairs = (
-            select() if metafunc.config.getoption("--doconv-port") else select()[:1]
+            pairs if metafunc.config.getoption("--doconv-port") else pairs[:1]
         )  # one is enough to say what is missing
         ids = [f"{case.stage(operation)}-{operation}-{case.id}" for case, operation in pairs]
         metafunc.parametrize(("case", "operation"), pairs, ids=ids)
