@@ -90,7 +90,10 @@ class Row:
                 return False
             # Where the right value is the sum of nothing its bound is 0, and says nothing of another value.
             largest = want.bound.max(initial=0.0, where=np.isfinite(want.bound))
-            bound = np.where(want.bound > 0, want.bound, largest) if want.bound.shape == value.shape else largest
+            bound = largest
+            if want.bound.shape == value.shape:
+                strict = (want.bound > 0) | (value.astype(np.float64) == want.value)
+                bound = np.where(strict, want.bound, largest)
             with np.errstate(invalid="ignore"):
                 if want.bound.shape == value.shape and (np.abs(value - want.value) > STRUCTURAL * largest).any():
                     bound = largest  # values have other places: so have their bounds
