@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import ml_dtypes
 import numpy as np
+from numpy.typing import DTypeLike
 
 from doconv_core.geometry import ConvGeometry
 
@@ -40,3 +43,16 @@ def check_one_dtype(*tensors: np.ndarray) -> None:
     dtypes = {tensor.dtype for tensor in tensors}
     if len(dtypes) > 1:
         raise TypeError(f"W and D_delta must have one dtype. Received: {', '.join(sorted(map(str, dtypes)))}")
+
+
+def float_dtype(dtype: DTypeLike | None, default: np.dtype | None = None) -> np.dtype:
+    """The dtype of a result: `dtype`, or `default` where it is None.
+
+    Raises:
+        TypeError: it is none of those that the core computes for. An integer, a bool or a string would cut results off.
+    """
+    wanted = default if dtype is None else dtype
+    with suppress(TypeError):
+        if wanted is not None and (found := np.dtype(wanted)) in FLOAT_DTYPES:
+            return found
+    raise TypeError(f"dtype must be bfloat16, float16, float32 or float64. Received: dtype={wanted!r}")

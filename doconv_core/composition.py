@@ -11,19 +11,14 @@ A porter reads this file first. Every function computes in float64, whatever flo
 
 from __future__ import annotations
 
-import math
-from itertools import product
-
 import numpy as np
 from numpy.typing import DTypeLike
 
-from doconv_core.checks import check_one_dtype, check_tensor
+from doconv_core.checks import check_one_dtype, check_tensor, float_dtype
 from doconv_core.convolution import convolve
 from doconv_core.geometry import ConvGeometry
 
 DIALECTS = ("doconv", "original-torch", "original-tf")
-BLOCK = 2**16  # elements of W that are composed at a time, and of them
-KERNELS = 512  # kernels of one row of D
 
 
 def compose(
@@ -33,9 +28,8 @@ def compose(
     *,
     dialect: str = "doconv",
     dtype: DTypeLike | None = None,
-    out: np.ndarray | None = None,
 ) -> np.ndarray:
-    """The composed kernel `W' = W E^T + D_delta o W`.
+    """The composed kernel `W' = W E^T + D_delta ∘ W`, as the formula says; `blocked.compose_blocked` is for large kernels.
 
     Args:
         W: `(C_out, C_in/G, S)`; transposed `(C_in, C_out/G, S)`. Any float dtype, bfloat16 included.
@@ -43,66 +37,21 @@ def compose(
         geometry: the convolution.
         dialect: whose pairing of kernels with rows of `D`; anything but "doconv" is for reading old checkpoints.
         dtype: of the result; by default that of `W`.
-        out: a contiguous array of `geometry.kernel_shape` that takes the result, and decides its dtype.
 
     Returns:
         `geometry.kernel_shape`. Equal to `W` where `S == K` and `D_delta` is zero.
 
     Raises:
-        TypeError: a tensor that is not a floating point array.
+        TypeError: a tensor that is not a floating point array, or another `dtype`.
         ValueError: a shape that is not the geometry's, an unknown dialect, `D_delta` given or missing against `has_d`.
     """
-    W, D_delta = _check_parameters(W, D_delta, geometry)
-    _check_dialect(dialect, geometry)
-    if out is None:
-        out = np.empty(geometry.kernel_shape, dtype or W.dtype)
-    weight = out.reshape(*W.shape[:2], geometry.taps, copy=False)
-    if D_delta is None:
-        weight[...] = W
-        return out
-    # One small product for each row of D. Blocks keep the float64 copies in the processor's cache, and change no product.
-    w, d = _by_row(W, geometry, dialect), _rows_of(D_delta, geometry, dialect)
-    composed = _by_row(weight, geometry, dialect)
-    kernels = min(w.shape[2], KERNELS)
-    inner = min(w.shape[1], max(1, BLOCK // (kernels * geometry.d_mul)))
-    outer = min(len(w), max(1, BLOCK // (inner * kernels * geometry.d_mul)))
-    steps = (outer, inner, kernels)
-    buffers = [np.empty(math.prod(steps) * columns) for columns in (geometry.d_mul, geometry.taps)]
-    for corner in product(*(range(0, size, step) for size, step in zip(w.shape[:3], steps, strict=True))):
-        block = tuple(slice(first, first + step) for first, step in zip(corner, steps, strict=True))
-        # In the order of W in memory, kernels before rows, so that copies run along more than one kernel's columns.
-        wide, kernel = (
-            buffer[: view[block].size].reshape(view[block].swapaxes(1, 2).shape).swapaxes(1, 2)
-            for buffer, view in zip(buffers, (w, composed), strict=True)
-        )
-        wide[...] = w[block]
-        np.matmul(wide, d[block[:2]].mT.astype(np.float64, order="C"), out=kernel)
-        kernel += sum_tiles(wide, geometry)
-        composed[block] = kernel
-    return out
-
-
-def _by_row(kernels: np.ndarray, geometry: ConvGeometry, dialect: str) -> np.ndarray:
-    """`W` or `W'` as a view `(A, B, C_out/G, columns)`: the kernels that row `(a, b)` of `_rows_of` composes.
-
-    Transposed kernels stand by input channel already; the others by output channel `(G, C_out/G)` and local input channel.
-    The authors' PyTorch file reads the same numbers as `(C_out/G, C_in)`.
-    """
-    if geometry.transposed:
-        return kernels[np.newaxis]
-    shared = geometry.out_channels // geometry.groups
-    if dialect == "original-torch":
-        return kernels.reshape(1, shared, geometry.in_channels, -1).swapaxes(1, 2)
-    return kernels.reshape(geometry.groups, shared, -1, kernels.shape[-1]).swapaxes(1, 2)
-
-
-def _rows_of(D_delta: np.ndarray, geometry: ConvGeometry, dialect: str) -> np.ndarray:
-    """`D_delta` as a view `(A, B, K, S)` that goes with `_by_row`; `dialect_rows` says the same in numbers."""
-    if geometry.transposed or dialect == "original-torch":
-        return D_delta[np.newaxis]
-    if dialect == "original-tf":
-        return D_delta.reshape(-1, geometry.groups, *D_delta.shape[1:]).swapaxes(0, 1)
-    return D_delta.reshape(geometry.groups, -1, *D_delta.shape[1:])
+    check_parameters(W, D_delta, geometry)
+    dtype = float_dtype(dtype, W.dtype)
+    w, i = W.astype(np.float64), dialect_rows(dialect, geometry)
+    kernel = sum_tiles(w, geometry)
+    if D_delta is not None:
+        kernel = kernel + np.einsum("ocks,ocs->ock", D_delta.astype(np.float64)[i], w)
+    return kernel.reshape(geometry.kernel_shape).astype(dtype)
 
 
 def compose_vjp(
@@ -131,18 +80,16 @@ def compose_vjp(
     Raises:
         TypeError, ValueError: as in `compose`.
     """
-    W, D_delta = _check_parameters(W, D_delta, geometry)
+    check_parameters(W, D_delta, geometry)
     check_tensor("grad_weight", grad_weight, geometry.kernel_shape, geometry)
-    dtype = dtype or W.dtype
-    g = grad_weight.astype(np.float64).reshape(*W.shape[:2], geometry.taps)
+    dtype = float_dtype(dtype, W.dtype)
+    g, i = grad_weight.astype(np.float64).reshape(*W.shape[:2], geometry.taps), geometry.rows
     grad_W = spread_tiles(g, geometry)
     if D_delta is None:
         return grad_W.astype(dtype), None
-    rows = geometry.rows
-    grad_W += np.einsum("abks,abk->abs", D_delta.astype(np.float64)[rows], g, optimize=True)
-    products = np.einsum("abk,abs->abks", g, W.astype(np.float64))
+    grad_W += np.einsum("ocks,ock->ocs", D_delta.astype(np.float64)[i], g)
     grad_D = np.zeros(D_delta.shape)
-    np.add.at(grad_D, rows, products)
+    np.add.at(grad_D, i, np.einsum("ock,ocs->ocks", g, W.astype(np.float64)))
     return grad_W.astype(dtype), grad_D.astype(dtype)
 
 
@@ -193,13 +140,11 @@ def compose_features(
     Raises:
         TypeError, ValueError: as in `compose` and `convolve`.
     """
-    W, D_delta = _check_parameters(W, D_delta, geometry)
-    D = (
-        np.zeros((geometry.in_channels, geometry.taps, geometry.d_mul))
-        if D_delta is None
-        else D_delta.astype(np.float64)
-    )
-    D = D + identity(geometry)
+    check_parameters(W, D_delta, geometry)
+    dtype = float_dtype(dtype, x.dtype)
+    D = np.broadcast_to(identity(geometry), geometry.d_shape)
+    if D_delta is not None:
+        D = D + D_delta.astype(np.float64)
     channels, groups = geometry.in_channels, geometry.groups
     depthwise = ConvGeometry(
         in_channels=channels, out_channels=channels * geometry.d_mul, kernel_size=geometry.kernel_size,
@@ -213,7 +158,7 @@ def compose_features(
         mixed = np.einsum("ngcs...,gcos->ngo...", features, W.astype(np.float64).reshape(groups, -1, *W.shape[1:]))
     else:
         mixed = np.einsum("ngcs...,gocs->ngo...", features, W.astype(np.float64).reshape(groups, -1, *W.shape[1:]))
-    return mixed.reshape(len(x), geometry.out_channels, *features.shape[4:]).astype(dtype or x.dtype)
+    return mixed.reshape(len(x), geometry.out_channels, *features.shape[4:]).astype(dtype)
 
 
 def start(
@@ -223,8 +168,12 @@ def start(
 
     The bound is PyTorch's for a kernel of `S` taps (`kaiming_uniform_` with `a = sqrt(5)`); each backend uses its own
     framework's initialiser in the same way.
+
+    Raises:
+        TypeError: a `dtype` that is not a floating point one.
     """
     bound = (geometry.w_shape[1] * geometry.d_mul) ** -0.5
+    dtype = float_dtype(dtype)
     W = rng.uniform(-bound, bound, geometry.w_shape).astype(dtype)
     return W, np.zeros(geometry.d_shape, dtype) if geometry.has_d else None
 
@@ -274,7 +223,7 @@ def dialect_rows(dialect: str, geometry: ConvGeometry) -> np.ndarray:
     Raises:
         ValueError: an unknown dialect, or an original one for a transposed convolution, which the authors did not publish.
     """
-    _check_dialect(dialect, geometry)
+    check_dialect(dialect, geometry)
     if dialect == "doconv":
         return geometry.rows
     o, c = np.indices(geometry.w_shape[:2])
@@ -283,7 +232,8 @@ def dialect_rows(dialect: str, geometry: ConvGeometry) -> np.ndarray:
     return c * geometry.groups + o // (geometry.out_channels // geometry.groups)
 
 
-def _check_dialect(dialect: str, geometry: ConvGeometry) -> None:
+def check_dialect(dialect: str, geometry: ConvGeometry) -> None:
+    """Raise as `dialect_rows` says unless the dialect has a pairing for this geometry."""
     if dialect not in DIALECTS:
         raise ValueError(f"dialect must be one of {', '.join(DIALECTS)}. Received: {dialect!r}")
     if dialect != "doconv" and geometry.transposed:
@@ -292,16 +242,13 @@ def _check_dialect(dialect: str, geometry: ConvGeometry) -> None:
         )
 
 
-def _check_parameters(
-    W: np.ndarray, D_delta: np.ndarray | None, geometry: ConvGeometry
-) -> tuple[np.ndarray, np.ndarray | None]:
+def check_parameters(W: np.ndarray, D_delta: np.ndarray | None, geometry: ConvGeometry) -> None:
+    """Raise as `compose` says unless `W` and `D_delta` are the geometry's."""
     check_tensor("W", W, geometry.w_shape, geometry)
     if geometry.has_d != (D_delta is not None):
-        raise ValueError(
-            f"D_delta must be {'given' if geometry.has_d else 'None: a kernel of one tap has no D'}. "
-            f"Received: {'None' if D_delta is None else f'shape {D_delta.shape}'}, {geometry.describe()}"
-        )
+        rule = "given" if geometry.has_d else "None: a kernel of one tap has no D"
+        received = "None" if D_delta is None else f"shape {D_delta.shape}"
+        raise ValueError(f"D_delta must be {rule}. Received: {received}, {geometry.describe()}")
     if D_delta is not None:
         check_tensor("D_delta", D_delta, geometry.d_shape, geometry)
         check_one_dtype(W, D_delta)
-    return W, D_delta

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import DTypeLike
 
-from doconv_core.checks import check_tensor
+from doconv_core.checks import check_tensor, float_dtype
 from doconv_core.geometry import ConvGeometry
 from doconv_core.padding import pad, pad_vjp
 
@@ -43,10 +43,10 @@ def convolve(
         `(N, C_out, *geometry.output_size(space))`.
 
     Raises:
-        TypeError: a tensor that is not a floating point array.
+        TypeError: a tensor that is not a floating point array, or another `dtype`.
         ValueError: a shape that is not the geometry's, or an input too small for the kernel.
     """
-    size = _check(x, weight, geometry)
+    size, dtype = _check(x, weight, geometry), float_dtype(dtype, x.dtype)
     if bias is not None:
         check_tensor("bias", bias, (geometry.out_channels,), geometry)
     if geometry.transposed:
@@ -56,7 +56,7 @@ def convolve(
         y = _gather(pad(_wide(x), geometry.padding, geometry.padding_mode), weight, geometry, size)
     if bias is not None:
         y += _wide(bias).reshape(-1, *[1] * geometry.spatial_rank)
-    return y.astype(dtype or x.dtype)
+    return y.astype(dtype)
 
 
 def convolve_vjp(
@@ -82,7 +82,7 @@ def convolve_vjp(
     Raises:
         TypeError, ValueError: as in `convolve`.
     """
-    size = _check(x, weight, geometry)
+    size, dtype = _check(x, weight, geometry), float_dtype(dtype, x.dtype)
     check_tensor("grad_y", grad_y, (len(x), geometry.out_channels, *size), geometry)
     if geometry.transposed:
         full = _uncrop(_wide(grad_y), _full_size(x.shape[2:], geometry), geometry)
@@ -94,7 +94,6 @@ def convolve_vjp(
         grad_x = pad_vjp(grad_padded, geometry.padding, geometry.padding_mode)
         grad_weight = _weight_gradient(padded, grad_y, geometry)
     grad_bias = _wide(grad_y).sum(axis=(0, *range(2, grad_y.ndim)))
-    dtype = dtype or x.dtype
     return grad_x.astype(dtype), grad_weight.astype(dtype), grad_bias.astype(dtype)
 
 

@@ -8,15 +8,18 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import Sharding
 
 from doconv_core import ConvGeometry, Layout
 from doconv_core import compose as compose_core
 from doconv_flax._compose import compose
 from doconv_flax._names import plain_names
+from doconv_flax._placing import sharding_beside
+
+Shape = tuple[int, ...]
 
 
-def stacked_axes(kernel: tuple[int, ...], D: tuple[int, ...]) -> int:
+def stacked_axes(kernel: Shape, D: Shape) -> int:
     """How many leading axes stack layers (`nn.scan`, `nn.vmap`, `nnx.vmap`), from the shapes of a kernel and its `D`.
 
     `D` is `(*stacked, *kernel_size, S, C_in)`. Where `S != K` the kernel is `(*stacked, S, C_in/G, C_out)`, so its rank says
@@ -41,13 +44,49 @@ def stacked_axes(kernel: tuple[int, ...], D: tuple[int, ...]) -> int:
     )
 
 
-def fold_kernel(kernel: Any, D: Any, *, transpose_kernel: bool = False) -> Any:
-    """The composed kernel `(*stacked, *kernel_size, C_in/G, C_out)`.
+def check_channels(kernel: Shape, D: Shape, *, transpose_kernel: bool) -> None:
+    """
+    Raises:
+        ValueError: the input channels of the two do not belong together.
+    """
+    channels = kernel[-1 if transpose_kernel else -2]
+    if D[-1] % channels or (transpose_kernel and D[-1] != channels):
+        raise ValueError(
+            "kernel and D do not belong together: their input channels differ (a transposed layer with transpose_kernel must "
+            f"be folded as one). Received: shapes {tuple(kernel)} and {tuple(D)}, {transpose_kernel=}"
+        )
+
+
+def belong_together(kernel: Shape, D: Shape) -> bool:
+    """Whether by their shapes the two could be a convolution's."""
+    try:
+        stacked_axes(kernel, D)
+    except ValueError:
+        return False
+    return D[-1] % kernel[-2] == 0 or D[-1] == kernel[-1]
+
+
+def compose_kernel(kernel: Any, D: Any, *, transpose_kernel: bool = False) -> jax.Array:
+    """The composed kernel `(*stacked, *kernel_size, C_in/G, C_out)`, by JAX: traceable and differentiable.
 
     Args:
         kernel: `(*stacked, *kernel_size, C_in/G, C_out)` where `S == K`, else `(*stacked, S, C_in/G, C_out)`.
         D: `(*stacked, *kernel_size, S, C_in)`.
         transpose_kernel: whether the input channels are the last axis of `kernel`.
+
+    Raises:
+        ValueError: the shapes do not belong together.
+    """
+    stacked = stacked_axes(kernel.shape, D.shape)
+    check_channels(kernel.shape, D.shape, transpose_kernel=transpose_kernel)
+    function = partial(compose, transpose_kernel=transpose_kernel)
+    for _ in range(stacked):  # none for a single layer, which then costs no batch axis
+        function = jax.vmap(function)
+    return function(kernel, D)
+
+
+def fold_kernel(kernel: Any, D: Any, *, transpose_kernel: bool = False) -> Any:
+    """The composed kernel as in `compose_kernel`; in float64 and rounded once where the numbers are known in this process.
 
     Returns:
         A NumPy array for NumPy arrays, else a JAX array where `kernel` is; the dtype is that of `kernel`.
@@ -56,32 +95,30 @@ def fold_kernel(kernel: Any, D: Any, *, transpose_kernel: bool = False) -> Any:
         ValueError: the shapes do not belong together.
     """
     stacked = stacked_axes(kernel.shape, D.shape)
-    channels = kernel.shape[-1 if transpose_kernel else -2]
-    if D.shape[-1] % channels or (transpose_kernel and D.shape[-1] != channels):
-        raise ValueError(
-            "kernel and D do not belong together: their input channels differ (a transposed layer with transpose_kernel must "
-            f"be folded as one). Received: shapes {tuple(kernel.shape)} and {tuple(D.shape)}, {transpose_kernel=}"
-        )
     plain = (*D.shape[:-2], *kernel.shape[-2:])
-    flat = [leaf.reshape(-1, *leaf.shape[stacked:]) for leaf in (kernel, D)]
-    if not all(_here(leaf) for leaf in (kernel, D)):
-        return jax.vmap(partial(compose, transpose_kernel=transpose_kernel))(*flat).reshape(plain)
-    layers = zip(*map(np.asarray, flat), strict=True)
+    if isinstance(kernel, jax.core.Tracer) or isinstance(D, jax.core.Tracer):
+        return compose_kernel(kernel, D, transpose_kernel=transpose_kernel)
+    sharding = _plain_sharding(kernel, D, plain, stacked)
+    if not (is_here(kernel) and is_here(D)):
+        function = partial(compose_kernel, transpose_kernel=transpose_kernel)
+        return jax.jit(function, out_shardings=sharding)(kernel, D)
+    check_channels(kernel.shape, D.shape, transpose_kernel=transpose_kernel)
+    # NumPy before any reshaping: inside a trace, JAX would make tracers of numbers that are known.
+    layers = zip(*(np.asarray(leaf).reshape(-1, *leaf.shape[stacked:]) for leaf in (kernel, D)), strict=True)
     folded = np.stack([_fold_arrays(*layer, transpose_kernel=transpose_kernel) for layer in layers]).reshape(plain)
-    return folded if isinstance(kernel, np.ndarray) else jax.device_put(folded, _sharding(kernel, plain, stacked))
+    return folded if isinstance(kernel, np.ndarray) else jax.device_put(folded, sharding)
 
 
-def _here(leaf: Any) -> bool:
+def _plain_sharding(kernel: Any, D: Any, plain: Shape, stacked: int) -> Sharding | None:
+    ndim, of_d = kernel.ndim, getattr(getattr(D, "sharding", None), "spec", None)
+    if kernel.shape == plain:
+        return sharding_beside(kernel, lambda names: names)
+    return sharding_beside(kernel, lambda names: plain_names(names, ndim, len(plain) - stacked - 2, of_d))
+
+
+def is_here(leaf: Any) -> bool:
     """Whether the numbers are known, and all in this process."""
     return not isinstance(leaf, jax.core.Tracer) and getattr(leaf, "is_fully_addressable", True)
-
-
-def _sharding(kernel: jax.Array, plain: tuple[int, ...], stacked: int) -> Any:
-    sharding = kernel.sharding
-    if isinstance(sharding, NamedSharding) and kernel.ndim != len(plain):
-        names = plain_names(sharding.spec, kernel.ndim, len(plain) - stacked - 2)
-        return NamedSharding(sharding.mesh, PartitionSpec(*names))
-    return sharding
 
 
 def _fold_arrays(kernel: np.ndarray, D: np.ndarray, *, transpose_kernel: bool) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -12,7 +13,8 @@ from flax.core import FrozenDict, freeze
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from doconv_core.checkpoint import LayerInfo, ModelLayer, ModelState, ModelTensor, NameMap, load_model, save_model
-from doconv_flax._linen_models import ConvSpec, _boxed, _raw
+from doconv_flax._linen_spec import ConvSpec
+from doconv_flax._linen_tree import boxed, raw
 
 Key = tuple[str, ...]
 
@@ -94,7 +96,7 @@ class _Tree:
         self.state = ModelState()
         leaves: dict[Key, dict[str, Key]] = {}
         for key, leaf in self.flat.items():
-            if key[0] in ("params", "batch_stats") and hasattr(_raw(leaf), "shape"):
+            if key[0] in ("params", "batch_stats") and hasattr(raw(leaf), "shape"):
                 leaves.setdefault(key[1:-1], {})[key[-1]] = key
         covered: set[Key] = set()
         for path, names in leaves.items():
@@ -106,11 +108,9 @@ class _Tree:
                     info, self._reader(info, roles), self._writer(info, roles)
                 )
         for key, leaf in self.flat.items():
-            if key not in covered and hasattr(_raw(leaf), "shape"):
+            if key not in covered and hasattr(raw(leaf), "shape"):
                 name = ".".join(key[1:] if key[0] == "params" else key)
-                self.state.others[name] = ModelTensor(
-                    lambda key=key: self._read(key), lambda a, key=key: self._write(key, a)
-                )
+                self.state.others[name] = ModelTensor(partial(self._read, key), partial(self._write, key))
 
     def rebuild(self) -> Any:
         """The tree with its present values."""
@@ -125,7 +125,7 @@ class _Tree:
             if entry.stacked or entry.refused:
                 return None
             D = {"D_delta": names["D"]} if "D" in names else {}
-            geometry = entry.geometry(_raw(self.flat[names["D"]]).shape[-2] if D else None).to_json()
+            geometry = entry.geometry(raw(self.flat[names["D"]]).shape[-2] if D else None).to_json()
             known = ("in_channels", "out_channels", "kernel_size", "groups", "transposed", *(("d_mul",) if D else ()))
             info = LayerInfo(
                 "conv", {}, {option: geometry[option] for option in known}, transpose_kernel=entry.transpose_kernel
@@ -136,9 +136,9 @@ class _Tree:
         if {"mean", "var"} <= set(names) <= {"mean", "var", "scale", "bias"}:
             roles = {"weight": "scale", "bias": "bias", "running_mean": "mean", "running_var": "var"}
             return LayerInfo("batch_norm", {}), {role: names[name] for role, name in roles.items() if name in names}
-        if "scale" in names and set(names) <= {"scale", "bias"} and _raw(self.flat[names["scale"]]).ndim == 1:
+        if "scale" in names and set(names) <= {"scale", "bias"} and raw(self.flat[names["scale"]]).ndim == 1:
             return LayerInfo("norm", {}), {"weight": names["scale"]} | bias
-        if "kernel" in names and set(names) <= {"kernel", "bias"} and _raw(self.flat[names["kernel"]]).ndim == 2:
+        if "kernel" in names and set(names) <= {"kernel", "bias"} and raw(self.flat[names["kernel"]]).ndim == 2:
             return LayerInfo("linear", {}), {"weight": names["kernel"]} | bias
         return None
 
@@ -153,10 +153,10 @@ class _Tree:
         return write
 
     def _read(self, key: Key) -> np.ndarray:
-        return np.asarray(_raw(self.flat[key]))
+        return np.asarray(raw(self.flat[key]))
 
     def _write(self, key: Key, array: np.ndarray) -> None:
-        self.flat[key] = _boxed(self.flat[key], placed(array, _raw(self.flat[key])))
+        self.flat[key] = boxed(self.flat[key], placed(array, raw(self.flat[key])))
 
 
 def placed(array: np.ndarray, like: Any) -> Any:

@@ -33,7 +33,7 @@ class DOConv(nn.Conv):
 
     Shapes: input and output as `flax.linen.Conv`. Params: `kernel` `(*kernel_size, C_in/G, features)` where `S == K`, else
     `(S, C_in/G, features)`; `D` `(*kernel_size, S, C_in)`; `bias` `(features,)`. The convolution's kernel is
-    `W' = W E^T + D o W` (Cao et al., arXiv 2006.12030, section 3), composed in `param_dtype`.
+    `W' = (E + D_delta) ∘ W` (Cao et al., arXiv 2006.12030, section 3), composed in `param_dtype`.
 
     Raises:
         TypeError: `d_mul` is not an integer.

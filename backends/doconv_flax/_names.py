@@ -1,7 +1,7 @@
 """Which axis of `W`, of `D` and of the folded kernel lies on which mesh axis, from the names given to the plain kernel.
 
 A kernel is `(*stacked, *kernel_size, C_in/G, C_out)`, `W` `(*stacked, S, C_in/G, C_out)` where `S != K`, and `D`
-`(*stacked, *kernel_size, S, C_in)`. Names may be fewer than axes, as in a `PartitionSpec`: what is left out is not sharded.
+`(*stacked, *kernel_size, S, C_in)`. Names may be fewer than axes, as in a `PartitionSpec`: axes without one are not sharded.
 """
 
 from __future__ import annotations
@@ -18,24 +18,26 @@ def w_names(names: Sequence[Any], ndim: int, spatial: int) -> Names:
     return (*names[: -2 - spatial], None, *names[-2:])
 
 
-def plain_names(names: Sequence[Any], ndim: int, spatial: int) -> Names:
-    """The inverse of `w_names`, for a `W` of `ndim` axes."""
+def plain_names(names: Sequence[Any], ndim: int, spatial: int, of_d: Sequence[Any] | None = None) -> Names:
+    """The inverse of `w_names`, for a `W` of `ndim` axes. The names of the spatial axes stand in those of `D`, if given."""
     names = _all(names, ndim)
-    return (*names[:-3], *[None] * spatial, *names[-2:])
+    own = _all(of_d or (), ndim + spatial - 1)[-2 - spatial : -2]
+    return (*names[:-3], *own, *names[-2:])
 
 
 def d_names(names: Sequence[Any], ndim: int, stacked: int, spatial: int, channels: int | None) -> Names:
     """Of `D`: its input channels lie where the kernel's do, so that composing needs no communication.
 
     Args:
-        names: of the plain kernel, or of `W`.
+        names: of the plain kernel, or of `W` (which at `S != K` has none for the spatial axes).
         ndim: its number of axes.
         stacked: how many of them stack layers.
         spatial: number of spatial axes.
         channels: its axis that holds all input channels; None where groups share it.
     """
     names = _all(names, ndim)
-    return (*names[:stacked], *[None] * (spatial + 1), None if channels is None else names[channels])
+    own = names[stacked:-2] if ndim == stacked + spatial + 2 else (None,) * spatial
+    return (*names[:stacked], *own, None, None if channels is None else names[channels])
 
 
 def _all(names: Sequence[Any], ndim: int) -> Names:

@@ -83,7 +83,7 @@ def _state(model: nnx.Module) -> ModelState:
         if found:
             info, roles = found
             variables = {role: getattr(node, name) for role, name in roles.items() if getattr(node, name) is not None}
-            if info.kind != "conv" or len(variables.get("W", variables.get("weight")).shape) == _ndim(node):
+            if info.kind != "conv" or len(variables["W" if "W" in variables else "weight"].shape) == _ndim(node):
                 covered |= {id(variable) for variable in variables.values()}
                 layer = ModelLayer(info, _reader(info, variables), _writer(info, variables))
                 state.layers[".".join(map(str, path))] = layer

@@ -1,6 +1,6 @@
 """DO-Conv layers for `flax.nnx`.
 
-`kernel` holds `W` (at `S == K` in the plain kernel's shape), `D` holds `D_delta` as `(*kernel_size, S, C_in)`. A call runs the
+`kernel` holds `W` (at `S == K` in the plain kernel's shape), `D` stores `D_delta` as `(*kernel_size, S, C_in)`. A call runs the
 plain layer's own `__call__` on a view of the layer that holds the composed kernel, which a `mask` then multiplies: its shape is
 the plain kernel's whatever `d_mul` is. Partitioning metadata (`kernel_metadata`, `nnx.with_partitioning`) names the axes of the
 plain kernel; `W` and `D` get the names that follow from them.
@@ -36,7 +36,7 @@ class DOConv(nnx.Conv):
         d_mul: the depth multiplier `S`, at least the number of taps `K`; `None` means `K`. A kernel of one tap has no `D`.
 
     Shapes: input and output as `flax.nnx.Conv`. `kernel` `(*kernel_size, C_in/G, C_out)` where `S == K`, else
-    `(S, C_in/G, C_out)`; `D` `(*kernel_size, S, C_in)`, or None. The convolution's kernel is `W' = W E^T + D o W`
+    `(S, C_in/G, C_out)`; `D` `(*kernel_size, S, C_in)`, or None. The convolution's kernel is `W' = (E + D_delta) ∘ W`
     (Cao et al., arXiv 2006.12030, section 3), composed in `param_dtype`.
 
     Raises:
@@ -204,7 +204,8 @@ class _View:
     """A layer as the plain layer's `__call__` wants it. Assigning to the layer itself would be an error inside a trace."""
 
     def __init__(self, layer: DOConv | DOConvTranspose) -> None:
-        vars(self).update(vars(layer), layer=layer)
+        vars(self).update(vars(layer))
+        self.layer = layer
 
     @property
     def kernel(self) -> jax.Array:

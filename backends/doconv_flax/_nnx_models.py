@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from functools import partial
 from typing import Any, TypeVar
 
 import jax
@@ -14,12 +15,14 @@ from doconv_flax._compose import start_from
 from doconv_flax._fold import fold_kernel
 from doconv_flax._names import plain_names, w_names
 from doconv_flax._nnx_layers import DOConv, DOConvTranspose, add_d
+from doconv_flax._nnx_reads import kernel_uses
 from doconv_flax._select import Where, select
 
 M = TypeVar("M", bound=nnx.Module)
 log = logging.getLogger("doconv")
 DO_CLASS: dict[type, type] = {nnx.Conv: DOConv, nnx.ConvTranspose: DOConvTranspose}
 PLAIN_CLASS = {ours: plain for plain, ours in DO_CLASS.items()}
+OURS = (DOConv, DOConvTranspose)
 
 
 def overparameterize(
@@ -43,10 +46,11 @@ def overparameterize(
         `model`.
 
     Raises:
-        TypeError: `model` is not an nnx module, or a selected convolution is of a subclass.
-        ValueError: there is no convolution, none that `where` selects, none left to convert, `d_mul` is too small, a kernel
-            is tied to something that is not converted with it, or the model holds an optimizer. Nothing has been changed
-            then.
+        TypeError: `model` is not an nnx module, or abstract; a selected convolution is of a subclass, or something else acts on
+            its kernel: `nnx.WeightNorm`, `nnx.SpectralNorm`, or the code of a module that uses `layer.kernel` in its call.
+        ValueError: there is no convolution, none that `where` selects, none left to convert, `d_mul` is too small, layers are
+            stacked along another axis than the first, a kernel is tied to something that is not converted with it, or the
+            model holds an optimizer. Nothing has been changed then.
     """
     found = _convolutions(model)
     selected = select(found, where)
@@ -66,7 +70,11 @@ def overparameterize(
     if not chosen:
         states = "; ".join(f"{path}: {_state(layer)}" for path, layer in selected.items())
         raise ValueError(f"nothing is left to over-parameterize. Received: {states}")
-    _check_ties(model, {path: found[path] for path in chosen})
+    layers = {path: found[path] for path in chosen}
+    _check_arrays(layers)
+    _check_use(model, layers, "leave them out by `where`")
+    _check_stacks(layers)
+    _check_ties(model, layers)
     key = jax.random.key(0) if key is None else key
     done: dict[int, Any] = {}
     for index, (path, multiplier) in enumerate(chosen.items()):
@@ -77,11 +85,12 @@ def overparameterize(
         else:
             spatial, ndim = len(layer.kernel_size), kernel.ndim
             W, D = start_from(
-                kernel[...], layer.in_features, d_mul=multiplier, key=jax.random.fold_in(key, index), spatial=spatial
-            )
-            if W.ndim != ndim or W.shape != kernel.shape:
+                kernel[...], layer.in_features, d_mul=multiplier, key=jax.random.fold_in(key, index), spatial=spatial,
+                transpose_kernel=getattr(layer, "transpose_kernel", False),
+            )  # fmt: skip
+            add_d(layer, D)  # while the kernel still has the names of its spatial axes
+            if W.shape != kernel.shape:
                 _replace(kernel, W, w_names, ndim, spatial)
-            add_d(layer, D)
             done[id(kernel)] = layer.D
         _become(layer, DO_CLASS[type(layer)])
     for path, layer in found.items():
@@ -104,21 +113,29 @@ def fold(model: M) -> M:
         `model`.
 
     Raises:
-        TypeError: `model` is not an nnx module, or a layer is of a subclass of `DOConv` or `DOConvTranspose`.
+        TypeError: `model` is not an nnx module, or a layer is of a subclass of `DOConv` or `DOConvTranspose`, or something else
+            acts on its `W`, as in `overparameterize`.
+        ValueError: layers are stacked along another axis than the first.
     """
-    layers = {path: layer for path, layer in _convolutions(model).items() if isinstance(layer, tuple(PLAIN_CLASS))}
+    layers: dict[str, Any] = {path: layer for path, layer in _convolutions(model).items() if isinstance(layer, OURS)}
     foreign = [f"{path}: {type(layer).__name__}" for path, layer in layers.items() if type(layer) not in PLAIN_CLASS]
     if foreign:
         raise TypeError(
             f"subclasses of DOConv and DOConvTranspose have no plain class to become. Received: {', '.join(foreign)}"
         )
+    over = {path: layer for path, layer in layers.items() if layer.D is not None}
+    _check_arrays(over)
+    _check_use(model, over, "no plain layer would be the same function")
+    _check_stacks(over)
     folded: set[int] = set()
     for path, layer in layers.items():
         kernel = layer.kernel
         if layer.D is not None and id(kernel) not in folded:
             transpose_kernel = getattr(layer, "transpose_kernel", False)
             weight = fold_kernel(kernel[...], layer.D[...], transpose_kernel=transpose_kernel)
-            _replace(kernel, weight, plain_names, kernel.ndim, len(layer.kernel_size))
+            of_d = layer.D.get_metadata().get("out_sharding")
+            rename = partial(plain_names, of_d=of_d if isinstance(of_d, tuple) else None)
+            _replace(kernel, weight, rename, kernel.ndim, len(layer.kernel_size))
             folded.add(id(kernel))
         del layer.D
         _become(layer, PLAIN_CLASS[type(layer)])
@@ -140,6 +157,55 @@ def _convolutions(model: nnx.Module) -> dict[str, Any]:
         for path, node in nnx.iter_graph(model)
         if isinstance(node, nnx.Conv | nnx.ConvTranspose)
     }
+
+
+def _check_arrays(layers: dict[str, Any]) -> None:
+    abstract = [path for path, layer in layers.items() if isinstance(layer.kernel.get_value(), jax.ShapeDtypeStruct)]
+    if abstract:
+        raise TypeError(
+            "an abstract model has shapes and no arrays: convert it where it is made, "
+            f"`nnx.eval_shape(lambda: overparameterize(Net(...)))`. Received: {', '.join(abstract)}"
+        )
+
+
+def _check_use(model: nnx.Module, layers: dict[str, Any], advice: str) -> None:
+    """Raise if something else acts on a kernel: on `W` it acts before composition, and `fold` would change the function."""
+    paths = {id(layer): path for path, layer in layers.items()}
+    acted = {
+        paths[id(node)]: type(norm).__name__
+        for _, norm in nnx.iter_graph(model) if isinstance(norm, nnx.WeightNorm | nnx.SpectralNorm)
+        for _, node in nnx.iter_graph(norm.layer_instance) if id(node) in paths
+    }  # fmt: skip
+    used, unclear = kernel_uses(model, layers)
+    acted |= used
+    if acted:
+        raise TypeError(
+            f"the kernels of these layers are used by something else than the layers, and what acts on W acts before it is "
+            f"composed: {advice}. Received: {', '.join(f'{path}: {by}' for path, by in acted.items())}"
+        )
+    for name in unclear:
+        log.warning(
+            "%s uses `.kernel` of something: if that is a convolution's, it sees W, not the composed kernel", name
+        )
+
+
+def _check_stacks(layers: dict[str, Any]) -> None:
+    """Raise unless the axes that stack layers come first in every Variable of a layer, as far as shapes say it."""
+    for path, layer in layers.items():
+        size, bias = tuple(layer.kernel_size), layer.bias
+        if isinstance(layer, OURS):
+            D = layer.D.shape
+            stack, whole = D[: -2 - len(size)], (*size, D[-2], layer.in_features)
+            good = D[len(stack) :] == whole and layer.kernel.shape[: len(stack)] == stack
+        else:
+            kernel = layer.kernel.shape
+            stack, whole = kernel[: -2 - len(size)], tuple(layer.kernel_shape)
+            good = kernel[len(stack) :] == whole
+        if not good or (bias is not None and bias.shape != (*stack, layer.out_features)):
+            raise ValueError(
+                f"axes that stack layers must come first (nnx.vmap with out_axes=0). Received: {path or 'the layer'} with a "
+                f"kernel of shape {layer.kernel.shape}{'' if bias is None else f' and a bias of shape {bias.shape}'}"
+            )
 
 
 def _check_ties(model: nnx.Module, chosen: dict[str, Any]) -> None:
@@ -174,13 +240,13 @@ def _members(node: Any) -> dict[Any, Any]:
 
 
 def _is_foreign(layer: Any) -> bool:
-    return type(layer) not in DO_CLASS and not isinstance(layer, tuple(PLAIN_CLASS))
+    return type(layer) not in DO_CLASS and not isinstance(layer, OURS)
 
 
 def _replace(kernel: nnx.Variable, value: jax.Array, rename: Any, ndim: int, spatial: int) -> None:
     """Another array in the same Variable, so that ties stay; its names follow where its axes change."""
     names = kernel.get_metadata().get("out_sharding")
-    if value.ndim != ndim and isinstance(names, tuple):
+    if value.shape != kernel.shape and isinstance(names, tuple):
         kernel.set_metadata(out_sharding=rename(names, ndim, spatial))
     kernel.set_value(value)
 
@@ -191,11 +257,11 @@ def _become(layer: Any, cls: type) -> None:
 
 def _state(layer: Any) -> str:
     kernel, name = "x".join(map(str, layer.kernel_size)), type(layer).__name__
-    columns = layer.D if isinstance(layer, tuple(PLAIN_CLASS)) and layer.D is not None else None
+    columns = layer.D if isinstance(layer, OURS) and layer.D is not None else None
     shape = layer.kernel.shape if columns is None else columns.shape
     stack = shape[: len(shape) - len(layer.kernel_size) - 2]
     stacked = f", {math.prod(stack)} layers stacked" if stack else ""
-    if isinstance(layer, tuple(PLAIN_CLASS)):
+    if isinstance(layer, OURS):
         return f"{name} {kernel}, d_mul={layer.d_mul}{stacked}"
     one_tap = ": a kernel of one tap has no D" if math.prod(layer.kernel_size) == 1 else ""
     foreign = ": a subclass" if _is_foreign(layer) else ""

@@ -1,13 +1,17 @@
-"""DO-Conv for `flax.linen`: the layers, and over-parameterizing and folding the parameters of existing models."""
+"""DO-Conv for `flax.linen`: a wrapper for whole models, the layers, and over-parameterizing and folding parameters."""
 
 from doconv_flax._linen_checkpoint import load_checkpoint, save_checkpoint
 from doconv_flax._linen_layers import DOConv, DOConvTranspose
-from doconv_flax._linen_models import ConvEntry, conv_spec, fold, inspect_model, overparameterize
+from doconv_flax._linen_models import fold, inspect_model, overparameterize
+from doconv_flax._linen_spec import ConvEntry, ConvSpec, conv_spec
+from doconv_flax._linen_wrapper import OverParameterized
 
 __all__ = [
     "ConvEntry",
+    "ConvSpec",
     "DOConv",
     "DOConvTranspose",
+    "OverParameterized",
     "conv_spec",
     "fold",
     "inspect_model",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import sys
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -15,15 +16,19 @@ from torch import Tensor, nn
 from torch.nn.common_types import _size_1_t, _size_2_t, _size_3_t
 from torch.nn.modules.conv import _ConvNd
 
-from doconv_core import composition
+from doconv_core.blocked import compose_blocked
 from doconv_core.geometry import ConvGeometry
-from doconv_torch._arrays import to_numpy, to_tensor
+from doconv_torch._arrays import has_no_values, to_numpy, to_tensor
 from doconv_torch._compose import compose
 from doconv_torch._kept import kept_kernel
+from doconv_torch._made import MADE, made_kernel
+from doconv_torch._optimizers import note_layer
 from doconv_torch._recompute import remember
+from doconv_torch._written import give_out, only_reads
 
 FLOATS = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
 CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}  # by the rank of a kernel
+SWAPS = "torch.nn.utils._named_member_accessor"  # puts tensors in place of a module's, and back, for `functional_call`
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 log = logging.getLogger("doconv")
 
@@ -46,8 +51,9 @@ class DOConvMixin(_ConvNd):
         W: Parameter, `(C_out, C_in/G, S)`; transposed `(C_in, C_out/G, S)`.
         D: Parameter `(C_in, K, S)` holding `D_delta`, or None where the kernel has one tap.
         d_mul: `S`.
-        weight: the composed kernel, computed at each access. Assigning a tensor to it starts the layer anew from that
-            kernel; changing it in place changes a temporary and is lost.
+        weight: the composed kernel, computed at each access. Assigning a tensor to it, or writing to it, to a view of it or to
+            its `.data`, starts the layer again from that kernel, with `D` zero (not inside compiled code, which has plain
+            tensors). Writing to a kernel whose layer has changed since raises.
         plain_class: the class that the layer is folded into.
         channels_last: whether the composed kernel is in that memory format, as the kernel was which the layer was made from.
 
@@ -64,6 +70,23 @@ class DOConvMixin(_ConvNd):
 
     @property
     def weight(self) -> Tensor:  # type: ignore[override]  # a Parameter in the plain layer
+        if torch.compiler.is_compiling():
+            return self._compose()
+        reader = sys._getframe(1)
+        if not only_reads(reader.f_code):
+            return give_out(self, self._compose)
+        kernel = self._compose()
+        if kernel.is_meta and not reader.f_locals["input"].is_meta:  # PyTorch computes something, of no values
+            raise RuntimeError(
+                "W and D are on the meta device, they were never loaded: a loader that assigns parameters by name leaves out "
+                f"the `weight` of a plain checkpoint; load that before `overparameterize`. Received: {self}"
+            )
+        return kernel
+
+    def _compose(self) -> Tensor:
+        # A compiler asks first, or it would guard against what is in the dictionary.
+        if not torch.compiler.is_compiling() and MADE and (kernel := made_kernel(self)) is not None:
+            return kernel
         return kept_kernel(
             self,
             lambda: _kernel(self.W, self.D, self.groups, self.transposed, self.kernel_size, self.channels_last),
@@ -71,6 +94,11 @@ class DOConvMixin(_ConvNd):
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "weight" and "W" in self._parameters:
+            if not torch.compiler.is_compiling() and sys._getframe(1).f_globals["__name__"] == SWAPS:
+                raise RuntimeError(
+                    "functional_call can't replace the composed `weight` of a DO layer: give its W and D. "
+                    f"Received: weight, for {self}"
+                )
             self.start_from(value)
         else:
             super().__setattr__(name, value)
@@ -115,7 +143,7 @@ class DOConvMixin(_ConvNd):
     def reset_parameters(self) -> None:
         """As the plain layer with `S` taps: the same distribution, and at `S == K` the same numbers from the same seed."""
         if "W" not in self._parameters:
-            super().reset_parameters()  # the plain constructor, before `attach`
+            super().reset_parameters()  # the plain constructor, before `adopt`
             return
         nn.init.kaiming_uniform_(self.W, a=math.sqrt(5))
         if self.D is not None:
@@ -127,8 +155,14 @@ class DOConvMixin(_ConvNd):
         self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], strict: bool,
         missing_keys: list[str], unexpected_keys: list[str], error_msgs: list[str],
     ) -> None:  # fmt: skip
-        """The kernel of a plain checkpoint starts the layer anew: loaded before or after `overparameterize`, it is the same."""
-        if f"{prefix}weight" in state_dict and f"{prefix}W" not in state_dict:
+        """The kernel of a plain checkpoint starts the layer again: loaded before or after `overparameterize`, it is the same.
+
+        `torch.distributed.checkpoint` (and `accelerate` by it) puts what the model has already beside what it found.
+        """
+        found = {name: state_dict[prefix + name] for name in ("weight", "W", "D") if prefix + name in state_dict}
+        if "weight" in found and all(
+            _is_own(tensor, self._parameters[name]) for name, tensor in found.items() if name != "weight"
+        ):
             weight = state_dict.pop(f"{prefix}weight")
             if text := self._misfit(weight):
                 error_msgs.append(prefix + text)
@@ -137,6 +171,9 @@ class DOConvMixin(_ConvNd):
             if D is not None:
                 state_dict[f"{prefix}D"] = D
             log.info("%s: started from the plain kernel of the checkpoint", prefix.rstrip("."))
+        elif "weight" in found:
+            error_msgs.append(f"{prefix}weight is a plain kernel beside W or D: a layer starts from one or the other")
+            return
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
@@ -149,6 +186,10 @@ class DOConvMixin(_ConvNd):
         if type(self) is _made.get(self.plain_class):
             return _blank, (self.plain_class,), self.__getstate__()
         return super().__reduce_ex__(protocol)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        note_layer(self)  # a copy, or a layer from a file
 
     def __prepare_scriptable__(self) -> None:
         """What `torch.jit.script` asks first: its compiler knows neither composition nor autocast."""
@@ -168,6 +209,13 @@ def _kernel(
     kernel = composed(W, D)
     remember(kernel, composed, W, D)
     return kernel
+
+
+def _is_own(tensor: Tensor, parameter: nn.Parameter | None) -> bool:
+    """Whether a tensor of a state dict is the layer's own, or as empty as that."""
+    if parameter is None or tensor.is_meta or parameter.is_meta:
+        return parameter is not None and tensor.is_meta == parameter.is_meta
+    return tensor.data_ptr() == parameter.data_ptr() and tensor.shape == parameter.shape
 
 
 def _ordered(weight: Tensor, channels_last: bool) -> Tensor:
@@ -190,8 +238,8 @@ def _bound(W: Tensor) -> float:
 
 
 @torch.no_grad()
-def attach(conv: DOConvMixin, d_mul: int) -> None:
-    """Give a convolution whose class is its DO form already the parameters of it; its function does not change.
+def make_parameters(conv: _ConvNd, d_mul: int) -> tuple[nn.Parameter, nn.Parameter | None]:
+    """`W` and `D` with which a convolution computes the same function.
 
     `W` is a new Parameter: an earlier graph may still hold the old one in its old shape.
     """
@@ -199,7 +247,7 @@ def attach(conv: DOConvMixin, d_mul: int) -> None:
     assert weight is not None
     W, D = started(weight, conv.in_channels, d_mul)
     trains = weight.requires_grad
-    adopt(conv, d_mul, nn.Parameter(W, trains), None if D is None else nn.Parameter(D, trains))
+    return nn.Parameter(W, trains), None if D is None else nn.Parameter(D, trains)
 
 
 def adopt(conv: DOConvMixin, d_mul: int, W: nn.Parameter, D: nn.Parameter | None) -> None:
@@ -209,6 +257,7 @@ def adopt(conv: DOConvMixin, d_mul: int, W: nn.Parameter, D: nn.Parameter | None
         conv.channels_last = weight.is_contiguous(memory_format=CHANNELS_LAST[weight.ndim])
     conv.d_mul = d_mul
     exchange(conv, ("weight",), {"W": W, "D": D})
+    note_layer(conv)
 
 
 def exchange(conv: _ConvNd, old: tuple[str, ...], new: dict[str, nn.Parameter | None]) -> None:
@@ -242,10 +291,10 @@ def folded(conv: DOConvMixin) -> nn.Parameter:
     """
     W, D = conv.W, conv.D
     trains = W.requires_grad or (D is not None and D.requires_grad)
-    if W.is_meta:
+    if has_no_values(W):
         return nn.Parameter(W.new_empty(*W.shape[:2], *conv.kernel_size), trains)
     geometry = ConvGeometry(**options_of(conv, conv.d_mul))
-    weight = to_tensor(composition.compose(to_numpy(W), None if D is None else to_numpy(D), geometry), W.device)
+    weight = to_tensor(compose_blocked(to_numpy(W), None if D is None else to_numpy(D), geometry), W.device)
     return nn.Parameter(_ordered(weight, conv.channels_last), trains)
 
 
@@ -263,7 +312,7 @@ def _construct(conv: DOConvMixin, d_mul: int | None) -> None:
     weight = conv._parameters["weight"]
     if weight is not None and weight.dtype not in FLOATS:
         raise TypeError(f"dtype must be bfloat16, float16, float32 or float64. Received: {weight.dtype}")
-    attach(conv, geometry.d_mul)
+    adopt(conv, geometry.d_mul, *make_parameters(conv, geometry.d_mul))
     if geometry.d_mul != geometry.taps:
         conv.reset_parameters()
 

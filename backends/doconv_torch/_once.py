@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import threading
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
@@ -13,6 +15,9 @@ from doconv_torch._kept import KEPT, Kept
 from doconv_torch._layers import DOConvMixin
 
 M = TypeVar("M", bound=nn.Module)
+SHARDING = ("FSDPModule", "FullyShardedDataParallel")  # FSDP2, FSDP1
+log = logging.getLogger("doconv")
+_entering = threading.Lock()
 
 
 @contextlib.contextmanager
@@ -28,11 +33,15 @@ def composed_once(model: M) -> Iterator[M]:
     composition once and is added to `W.grad` and `D.grad`, with the result of the plain way but for rounding: the composition
     is linear in `dL/dW'`. Under `torch.no_grad` or `torch.inference_mode` the kernel is only kept.
 
-    - `W.grad` and `D.grad` get nothing before the end: clip gradients and step the optimizer after it. Hooks on the two
-      parameters, those of DistributedDataParallel included, run at the end; run all but the last micro-batch in `no_sync`.
+    - `W.grad` and `D.grad` are complete at the end: clip gradients and step the optimizer after it. Hooks on the two
+      parameters run at the end.
+    - Under DistributedDataParallel a backward pass that reduces gradients composes them, with all that was collected before, in
+      every mode (`static_graph`, `find_unused_parameters`): run all but the last micro-batch in `no_sync`.
     - An exception inside discards the collected gradients of the kernels; those of other parameters are there already.
-    - Where contexts are nested, a layer belongs to the outermost. All threads that run the model share its kernels.
-    - Layers that share `W` and `D` share the kernel. A compiled model composes at every call; copies of the model do, too.
+    - Where contexts are nested, a layer belongs to the outermost. All threads that run the model inside one context share its
+      kernels; two threads can't each have a context of their own over one model.
+    - Layers that share `W` and `D` share the kernel. A compiled model composes at every call; copies of the model do, too, and
+      sharded layers (FSDP), whose parameters come and go: logged as a warning by the logger "doconv".
 
     Args:
         model: a module, or a single layer.
@@ -43,17 +52,29 @@ def composed_once(model: M) -> Iterator[M]:
     Raises:
         TypeError: `model` is not a module.
         RuntimeError: `W` or `D` changed after they were composed (found at the next use, and at the end, where no gradient is
-            added then; changes through `.data` are not seen), or a loss from inside is back-propagated after the end.
+            added then; changes through `.data` are not seen), a loss from inside is back-propagated after the end, or another
+            thread is inside a context of its own.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module. Received: {type(model).__name__}")
     own: dict[nn.Module, Kept] = {}
     shared: dict[tuple[Any, ...], Kept] = {}
-    for path, layer in model.named_modules():
-        if isinstance(layer, DOConvMixin) and layer.D is not None and layer not in KEPT:
-            key = (id(layer.W), id(layer.D), layer.groups, layer.kernel_size)
-            own[layer] = shared.setdefault(key, Kept(path or type(layer).__name__))
-    KEPT.update(own)
+    sharded = _sharded(model)
+    with _entering:
+        for path, layer in model.named_modules():
+            if not isinstance(layer, DOConvMixin) or id(layer) in sharded or layer.D is None:
+                continue
+            if layer not in KEPT:
+                key = (id(layer.W), id(layer.D), layer.groups, layer.kernel_size)
+                own[layer] = shared.setdefault(key, Kept(path or type(layer).__name__))
+            elif KEPT[layer].thread != threading.get_ident():
+                raise RuntimeError(
+                    "another thread is inside a composed_once over this model, and would end it for both: enter one context "
+                    f"around all threads. Received: {path or type(layer).__name__}, kept by another thread"
+                )
+        KEPT.update(own)
+    if sharded:
+        log.warning("composed_once: %d sharded layers compose at every call", len(sharded))
     try:
         yield model
         for layer, kept in own.items():
@@ -65,3 +86,18 @@ def composed_once(model: M) -> Iterator[M]:
         for layer, kept in own.items():
             KEPT.pop(layer, None)
             kept.ended = True
+
+
+def _sharded(model: nn.Module) -> set[int]:
+    """The DO layers whose parameters FSDP replaces around each pass."""
+    wrapped = [module for module in model.modules() if any(cls.__name__ in SHARDING for cls in type(module).__mro__)]
+    below = {id(layer) for module in wrapped for layer in module.modules()}
+    return {
+        id(layer)
+        for layer in model.modules()
+        if isinstance(layer, DOConvMixin) and (id(layer) in below or _is_shard(layer._parameters.get("W")))
+    }
+
+
+def _is_shard(W: Any) -> bool:
+    return W is None or type(W).__name__ == "DTensor" or hasattr(W, "_fsdp_flattened")

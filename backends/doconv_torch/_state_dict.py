@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import logging
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -10,13 +9,13 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
-from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
-from doconv_core.checkpoint import Arrays, Checkpoint, Hints
-from doconv_torch._arrays import to_numpy, to_tensor
+from doconv_core.checkpoint import Arrays, Checkpoint, CheckpointError, Hints
+from doconv_core.checkpoint._prefixes import without_inner
+from doconv_torch._arrays import LazyArray, has_no_values, is_dense, to_tensor
 
-PREFIXES = ("module.", "_orig_mod.")  # what DistributedDataParallel and torch.compile put before every name
 LEAVES = ("W", "D", "D_diag", "d_diag")
+LABEL = "state dict"
 log = logging.getLogger("doconv")
 
 
@@ -25,67 +24,146 @@ def fold_state_dict(
     *,
     like: nn.Module | Mapping[str, Tensor] | None = None,
     kernel_size: Mapping[str, Sequence[int]] | None = None,
-    transposed: Sequence[str] = (),
+    transposed: str | Sequence[str] = (),
+    exclude: str | Sequence[str] = (),
+    prefix: str | None = None,
     dialect: str | None = None,
 ) -> OrderedDict[str, Any]:
     """The state dict of the plain model, from that of an over-parameterized one: the kernels are those of `fold`, bit for bit.
 
     `<layer>.W` and `<layer>.D` become `<layer>.weight`, composed in float64 and rounded once; everything else is passed on as
-    it is. A prefix "module." or "_orig_mod." of all names is dropped, unless `like` has it too. What was assumed is logged at
-    level INFO by the logger "doconv".
+    it is, entries that are no tensors included. What wrappers put before or into all names ("module.", "_orig_mod.") is
+    dropped; with `like`, whatever stands before its names ("net.", "model."), unless `like` has it too. What was assumed is
+    logged at level INFO by the logger "doconv".
 
     A state dict knows the number of taps of a kernel, not its sides. It also does not tell a transposed convolution from a
     plain one where both channel counts are equal. `like` answers both; else `kernel_size` and `transposed` do; else 9 taps are
-    3 x 3, and every square number likewise.
+    3 x 3, and every square number likewise. A pattern that matches nothing is an error, as is a layer that `like` lacks.
 
     Args:
         state_dict: tensors by name; it is not changed.
         like: the plain model, best, or its state dict, on any device ("meta" will do).
         kernel_size: globs of layer paths to kernel sizes: `{"stem": (7, 7), "*.temporal": (9,)}`.
-        transposed: globs of the paths of transposed convolutions.
+        transposed: a glob of the paths of transposed convolutions, or several.
+        exclude: a glob of the paths of layers that have a `W` or `D` and are none of ours, or several; they are passed on.
+        prefix: what to drop from the names that have it, where a model stands beside another (`teacher.`, `student.`); ""
+            drops nothing.
         dialect: None, or "original-torch" for a checkpoint of the authors' PyTorch file (`doconv_core.dialect_rows`).
 
     Returns:
-        A new state dict; tensors that were not folded are the same objects, the others of the dtype and device of `W`.
+        A new state dict; tensors that were not folded are the same objects, the others of the dtype and device of `W`. A `W`
+        without values ("meta", `FakeTensorMode`) gives a kernel without.
 
     Raises:
-        ValueError: `W` without `D` or the reverse, a kernel size that is not known or does not fit, values that are not finite
-            (all of them `doconv_core.checkpoint.CheckpointError`); a tensor is sharded; an unknown dialect.
+        TypeError: `state_dict` or `like` is no dict of tensors; a `W` or `D` that is no dense floating point tensor.
+        ValueError: no tensors, `W` without `D` or the reverse, a kernel size that is not known or does not fit, hints that
+            match nothing, values that are not finite (all of them `doconv_core.checkpoint.CheckpointError`); a tensor is
+            sharded; an unknown dialect.
     """
-    result = OrderedDict(state_dict)
-    if hasattr(state_dict, "_metadata"):
-        result._metadata = OrderedDict(state_dict._metadata)  # type: ignore[attr-defined]  # versions of modules
-    modules = like.named_modules(remove_duplicate=False) if isinstance(like, nn.Module) else ()
-    convs = {path: conv for path, conv in modules if isinstance(conv, _ConvNd)}
-    plain = like.state_dict() if isinstance(like, nn.Module) else dict(like or {})
-    plain |= {
-        f"{path}.weight".lstrip("."): conv.weight for path, conv in convs.items()
-    }  # composed, should it be a DO layer
-    while prefix := next((p for p in PREFIXES if result and all(name.startswith(p) for name in result)), None):
-        if any(name.startswith(prefix) for name in plain):
-            break
-        consume_prefix_in_state_dict_if_present(result, prefix)
-
-    ours = {name: tensor for name, tensor in result.items() if name.rpartition(".")[2] in LEAVES}
-    if sharded := [name for name, tensor in ours.items() if type(tensor).__name__ == "DTensor"]:
-        raise ValueError(f"sharded tensors must be gathered before. Received: {', '.join(sharded)}")
-    transposed = [*transposed, *(glob.escape(path) for path, conv in convs.items() if conv.transposed)]
-    hints = Hints(kernel_size or {}, transposed, like={name: tuple(tensor.shape) for name, tensor in plain.items()})
-    arrays = {name: to_numpy(tensor) for name, tensor in ours.items()}
-    checkpoint = Checkpoint(Arrays("state dict", arrays), "state dict", dialect=dialect, hints=hints)
-    for note in checkpoint.notes:
-        log.info("%s", note)
-
-    folded = {
-        layer.tensors["W"]: (
-            f"{path}.weight".lstrip("."),
-            to_tensor(checkpoint.fold(path), ours[layer.tensors["W"]].device),
+    tensors = _tensors(state_dict)
+    shapes, turned = _shapes_of(like)
+    hints = Hints(
+        kernel_size or {}, transposed, like=shapes, like_transposed=turned, exclude=exclude, prefix=prefix
+    )  # fmt: skip
+    checkpoint = Checkpoint(Arrays(LABEL, tensors), LABEL, dialect=dialect, hints=hints)
+    if checkpoint.layout != "torch":
+        raise CheckpointError(
+            f"{LABEL}: its names are those of another framework, which `doconv fold` reads. Received: {checkpoint.layout}"
         )
+    folded = {
+        layer.tensors["W"]: _fold(checkpoint, path, state_dict[layer.tensors["W"]])
         for path, layer in checkpoint.layers.items()
         if "W" in layer.tensors
     }
-    gone = {name for layer in checkpoint.layers.values() for name in layer.tensors.values()} - set(folded)
-    items = [folded.get(name, (name, tensor)) for name, tensor in result.items() if name not in gone]
-    result.clear()
-    result.update(items)
+    for note in checkpoint.notes:
+        log.info("%s", note)
+    gone = {
+        layer.tensors[role]
+        for layer in checkpoint.layers.values()
+        for role in ("D_delta", "diagonal")
+        if role in layer.tensors
+    }
+    result: OrderedDict[str, Any] = OrderedDict()
+    for name, value in state_dict.items():
+        plain = checkpoint.names.get(name, _without(name, checkpoint.prefix))
+        if name in folded:
+            result[f"{plain[:-1]}weight" if plain.endswith("W") else plain] = folded[name]
+        elif name not in gone:
+            result[plain] = value
+    if hasattr(state_dict, "_metadata"):  # versions of modules
+        result._metadata = _metadata(state_dict._metadata, checkpoint.prefix)  # type: ignore[attr-defined]
     return result
+
+
+def _tensors(state_dict: Mapping[str, Any]) -> dict[str, LazyArray]:
+    """The tensors that can be of a layer.
+
+    Raises:
+        TypeError, CheckpointError: as `fold_state_dict`.
+    """
+    if not isinstance(state_dict, Mapping):
+        raise TypeError(f"state_dict must be a dict of tensors. Received: {type(state_dict).__name__}")
+    found, sharded = dict[str, LazyArray](), list[str]()
+    for name, value in state_dict.items():
+        ours = isinstance(name, str) and name.rpartition(".")[2] in LEAVES
+        if isinstance(value, Tensor) and ours and type(value).__name__ == "DTensor":
+            sharded.append(name)
+        elif isinstance(name, str) and isinstance(value, Tensor) and is_dense(value):
+            found[name] = LazyArray(value)
+        elif ours and name.rpartition(".")[2] in ("W", "D") and _looks_like_an_array(value):
+            raise TypeError(f"{name} must be a dense tensor of PyTorch. Received: {_described(value)}")
+    if sharded:
+        raise ValueError(f"sharded tensors must be gathered before. Received: {', '.join(sharded)}")
+    if not any(isinstance(value, Tensor) for value in state_dict.values()):
+        inner = [str(name) for name, value in state_dict.items() if isinstance(value, Mapping)]
+        hint = f"; the state dict may be its {inner[0]!r}" if inner else ""
+        raise CheckpointError(
+            f"state_dict holds no tensors{hint}. Received: {', '.join(map(str, state_dict)) or 'nothing'}"
+        )
+    return found
+
+
+def _looks_like_an_array(value: Any) -> bool:
+    return len(getattr(value, "shape", ())) == 3
+
+
+def _described(value: Any) -> str:
+    return " ".join(str(getattr(value, name)) for name in ("dtype", "layout") if hasattr(value, name)) + (
+        f" {type(value).__module__}.{type(value).__name__}"
+    )
+
+
+def _shapes_of(like: nn.Module | Mapping[str, Tensor] | None) -> tuple[dict[str, tuple[int, ...]], set[str]]:
+    """The shapes of the plain model's tensors, and which of them are kernels of transposed convolutions."""
+    if like is None:
+        return {}, set()
+    if not isinstance(like, nn.Module):
+        if not isinstance(like, Mapping) or not like:
+            raise TypeError(f"like must be a module or its state dict. Received: {type(like).__name__}")
+        return {name: tuple(tensor.shape) for name, tensor in like.items() if isinstance(tensor, Tensor)}, set()
+    shapes = {name: tuple(tensor.shape) for name, tensor in like.state_dict().items() if isinstance(tensor, Tensor)}
+    turned = set()
+    for path, conv in like.named_modules(remove_duplicate=False):
+        if isinstance(conv, _ConvNd):
+            name = f"{path}.weight".lstrip(".")
+            shapes[name] = tuple(conv.weight.shape)  # composed, should it be a DO layer
+            turned |= {name} if conv.transposed else set()
+    return shapes, turned
+
+
+def _fold(checkpoint: Checkpoint, path: str, W: Tensor) -> Tensor:
+    if has_no_values(W):
+        return W.new_empty(checkpoint.layers[path].conv.kernel_shape)
+    return to_tensor(checkpoint.fold(path), W.device)
+
+
+def _without(name: Any, prefix: str) -> Any:
+    return without_inner(name).removeprefix(prefix) if isinstance(name, str) else name
+
+
+def _metadata(metadata: Mapping[str, Any], prefix: str) -> OrderedDict[str, Any]:
+    """By path of a module, of which a prefix is the first: "module" is "" without "module."."""
+    renamed = {
+        without_inner(f"{path}.").removeprefix(prefix).removesuffix("."): value for path, value in metadata.items()
+    }
+    return OrderedDict(renamed)

@@ -4,44 +4,72 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from doconv_core.outputs import Output, is_stream, same_file
 
-def check_writable(*paths: Path | None) -> None:
-    """Raise before any work if a file could not be written to one of `paths`; None stands for no file.
+
+def check_writable(*paths: Path | None, inputs: Sequence[Path | None] = ()) -> None:
+    """Raise before any work if a file could not be written to one of `paths`, or would take the place of another one.
+
+    Args:
+        paths: the files to write; None stands for no file.
+        inputs: the files that the same command reads.
 
     Raises:
-        ValueError: the folder does not exist or takes no files, or the path is a folder.
+        ValueError: the folder does not exist or takes no files, the path is a folder, or an input, or given twice.
     """
-    for path in paths:
-        if path is None:
-            continue
-        if not path.parent.is_dir():
-            raise ValueError(f"the folder of {path} does not exist")
-        if path.is_dir():
-            raise ValueError(f"the report must be a file. Received the folder: {path}")
-        if not os.access(path.parent, os.W_OK):
-            raise ValueError(f"the folder of {path} cannot be written to")
+    outputs = [path for path in paths if path is not None]
+    for path in outputs:
+        _check_place(path)
+        for source in inputs:
+            if source is not None and same_file(path, source):
+                raise ValueError(f"{path} is a file that is read, and would be lost")
+    for first, second in combinations(outputs, 2):
+        if same_file(first, second):
+            raise ValueError(f"two outputs have one path. Received: {first} and {second}")
+
+
+def _check_place(path: Path) -> None:
+    if path.is_dir():
+        raise ValueError(f"the report must be a file. Received the folder: {path}")
+    if is_stream(path):
+        return
+    if not path.parent.is_dir():
+        raise ValueError(f"the folder of {path} does not exist")
+    if not os.access(Path(os.path.realpath(path)).parent, os.W_OK):
+        raise ValueError(f"the folder of {path} cannot be written to")
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path`, renamed to it at the end: an interrupted run leaves the old file."""
-    temporary = path.with_name(f".{os.getpid()}-{path.name}")
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """A temporary name with the ending of `path`, renamed to it at the end: an interrupted run leaves the old file."""
+    with Output(path) as output:
+        if not output.is_stream:
+            yield output.partial
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            copy = Path(folder) / f"report{path.suffix}"
+            yield copy
+            write_all(output, copy.read_bytes())
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file in UTF-8, whole or not at all."""
-    with replacing(path) as temporary:
-        temporary.write_text(text, "utf-8")
+    with Output(path) as output:
+        write_all(output, text.encode(errors="backslashreplace"))
+
+
+def write_all(output: Output, data: bytes) -> None:
+    """Write all of `data`, however little the system takes at a time."""
+    view = memoryview(data)
+    while view.nbytes:
+        view = view[output.file.write(view) or 0 :]
 
 
 def write_json(path: Path, value: Any) -> None:

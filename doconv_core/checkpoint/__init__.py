@@ -4,18 +4,32 @@ A portable checkpoint is one safetensors file. Its tensors are canonical (`docon
 `<layer>.D_delta`, or `<layer>.weight`; `<layer>.bias` and the companions of `_layers.NAMES`. Its metadata has the key "doconv":
 JSON with the format's version, the layout, and for each layer its kind and what is known of its geometry.
 
-`_files.py` reads and writes safetensors, `_layers.py` names the tensors, `_recognise.py` finds layers where no metadata does,
-`_original.py` reads the authors' files, `_checkpoint.py` opens all of them, `_tools.py` folds and converts files,
-`_models.py` is what the backends save and load models with.
+| file | subject |
+|---|---|
+| `_format.py`, `_reader.py`, `_writer.py`, `_shards.py` | safetensors: header, reader, writer, an index of several files |
+| `_archives.py`, `_sources.py` | NumPy's `.npz` and the HDF5 files of `tf.keras`; any file, or arrays, as a source of tensors |
+| `_layers.py`, `_metadata.py` | what a layer is, and what a file of this project says about it |
+| `_prefixes.py`, `_hints.py`, `_reading.py` | what names, the user and assumptions say where a file does not |
+| `_do_layers.py`, `_plain_layers.py`, `_recognise.py` | layers by the names and shapes of their tensors |
+| `_checkpoint.py`, `_nested.py` | a checkpoint opened; the weights among the rest that a training script saved |
+| `_fold.py`, `_tools.py` | fold arrays; fold and convert files |
+| `_stats.py` | what training made of a layer |
+| `_models.py` | what the backends save and load models with |
 """
 
-from doconv_core.checkpoint._checkpoint import Arrays, Checkpoint, open_checkpoint, row_order
-from doconv_core.checkpoint._files import CheckpointError, TensorFile, TensorWriter, write_tensors
+from doconv_core.checkpoint._checkpoint import Checkpoint, open_checkpoint, row_order
 from doconv_core.checkpoint._fold import fold_tensors
+from doconv_core.checkpoint._format import CheckpointError
+from doconv_core.checkpoint._hints import Hints
 from doconv_core.checkpoint._layers import LayerInfo
 from doconv_core.checkpoint._models import ModelLayer, ModelState, ModelTensor, NameMap, load_model, mapped, save_model
-from doconv_core.checkpoint._recognise import Hints
+from doconv_core.checkpoint._nested import find_average, find_state
+from doconv_core.checkpoint._reader import TensorFile
+from doconv_core.checkpoint._shards import ShardedFile, shard_paths
+from doconv_core.checkpoint._sources import Arrays, open_source
+from doconv_core.checkpoint._stats import LayerStats, layer_stats
 from doconv_core.checkpoint._tools import Written, convert_file, fold_file
+from doconv_core.checkpoint._writer import TensorWriter, write_tensors
 
 __all__ = [
     "Arrays",
@@ -23,20 +37,27 @@ __all__ = [
     "CheckpointError",
     "Hints",
     "LayerInfo",
+    "LayerStats",
     "ModelLayer",
     "ModelState",
     "ModelTensor",
     "NameMap",
+    "ShardedFile",
     "TensorFile",
     "TensorWriter",
     "Written",
     "convert_file",
+    "find_average",
+    "find_state",
     "fold_file",
     "fold_tensors",
+    "layer_stats",
     "load_model",
     "mapped",
     "open_checkpoint",
+    "open_source",
     "row_order",
     "save_model",
+    "shard_paths",
     "write_tensors",
 ]

@@ -2,64 +2,27 @@
 
 from __future__ import annotations
 
-import json
+import math
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
 
 import numpy as np
 
-from doconv_core.checkpoint._files import CODES, CheckpointError, TensorFile
-from doconv_core.checkpoint._layers import LayerInfo, layer_from_json
-from doconv_core.checkpoint._original import PREFIX, read_arrays
-from doconv_core.checkpoint._recognise import Hints, Notes, recognise_tf, recognise_torch
-from doconv_core.composition import DIALECTS, compose, dialect_rows, identity, start_from_kernel
+from doconv_core.blocked import compose_blocked
+from doconv_core.checkpoint._format import BITS, CheckpointError
+from doconv_core.checkpoint._hints import Hints
+from doconv_core.checkpoint._layers import LayerInfo
+from doconv_core.checkpoint._metadata import KEY, read_metadata
+from doconv_core.checkpoint._nested import find_average
+from doconv_core.checkpoint._recognise import recognise
+from doconv_core.checkpoint._shards import INDEX
+from doconv_core.checkpoint._sources import Source, open_source
+from doconv_core.composition import DIALECTS, dialect_rows, identity, start_from_kernel
 from doconv_core.geometry import ConvGeometry
-from doconv_core.layouts import FRAMEWORKS
 
-VERSION = 1
-KEY = "doconv"  # of the file's metadata
-
-
-class Source(Protocol):
-    """Where tensors come from: a `TensorFile`, or arrays in memory."""
-
-    @property
-    def metadata(self) -> dict[str, str]: ...
-    @property
-    def shapes(self) -> dict[str, tuple[int, ...]]: ...
-    def code(self, name: str) -> str: ...
-    def array(self, name: str) -> np.ndarray: ...
-    def chunks(self, name: str) -> Iterator[memoryview]: ...
-    def release(self, name: str) -> None: ...
-
-
-class Arrays:
-    """Arrays in memory, or anything that indexes to them by name, as a `Source`.
-
-    Raises:
-        CheckpointError: an array of a type that the format lacks.
-    """
-
-    def __init__(self, label: str, arrays: Mapping[str, Any]) -> None:
-        self._arrays, self.metadata = arrays, dict[str, str]()
-        self.shapes = {name: tuple(array.shape) for name, array in arrays.items()}
-        for name, array in arrays.items():
-            if np.dtype(array.dtype) not in CODES:
-                raise CheckpointError(f"{label}: {name} has a type that the format lacks. Received: {array.dtype}")
-
-    def code(self, name: str) -> str:
-        return CODES[np.dtype(self._arrays[name].dtype)]
-
-    def array(self, name: str) -> np.ndarray:
-        return np.asarray(self._arrays[name])
-
-    def chunks(self, name: str) -> Iterator[memoryview]:
-        yield np.ascontiguousarray(self.array(name)).reshape(-1).view(np.uint8).data
-
-    def release(self, name: str) -> None: ...
+SHARD = re.compile(r"-\d{5}-of-\d{5}\.safetensors$")
 
 
 class Checkpoint:
@@ -76,50 +39,63 @@ class Checkpoint:
         layers: every layer by path.
         aliases: further paths of layers that a model shares.
         others: the names of the tensors that belong to no layer.
-        prefix: what `DataParallel` put before every name of an authors' file; paths of layers are without it.
-        notes: what was assumed, in sentences.
+        names: what the plain model calls each tensor of the source: its name without what wrappers put before it.
+        prefix: what was dropped from the names that have it; paths of layers are without it.
 
     Raises:
-        CheckpointError: the tensors do not make up what the metadata or the names say.
+        CheckpointError: the tensors do not make up what the metadata or the names say, or hints match nothing.
         ValueError: an unknown dialect.
+        TypeError: hints of another type.
     """
 
     def __init__(self, source: Source, label: str, *, dialect: str | None = None, hints: Hints | None = None) -> None:
         if dialect is not None and dialect not in DIALECTS:
             raise ValueError(f"dialect must be one of {', '.join(DIALECTS)}. Received: {dialect!r}")
+        if not isinstance(hints, Hints | None):
+            raise TypeError(f"hints must be Hints. Received: {type(hints).__name__}")
         self.source, self.label = source, label
-        notes: Notes = {}
-        self.prefix = ""
-        self.layers: dict[str, LayerInfo] = {}
-        self.aliases: dict[str, str] = {}
-        dialect = None if dialect == "doconv" else dialect
-        if dialect is None and KEY in source.metadata:
-            self._declared(source.metadata[KEY])
+        self._notes: dict[str, list[str]] = {}
+        if dialect in (None, "doconv") and KEY in source.metadata:
+            self._declare(hints or Hints())
         else:
-            hints, names = hints or Hints(), source.shapes
-            self.layout = "keras" if dialect == "original-tf" else "torch"
-            if dialect == "original-torch" and names and all(name.startswith(PREFIX) for name in names):
-                self.prefix = PREFIX
-            shapes = {name.removeprefix(self.prefix): shape for name, shape in names.items()}
-            if dialect == "original-tf":
-                found = recognise_tf(label, shapes, hints, notes)
-            else:
-                found = recognise_torch(label, shapes, dialect, hints, notes)
-            for path, info in found.items():
-                tensors = {role: self.prefix + name for role, name in info.tensors.items()}
-                self.layers[path] = replace(info, tensors=tensors)
-        self.notes = [f"{note}: {_some(paths)}" for note, paths in notes.items()]
+            self._recognise(None if dialect == "doconv" else dialect, hints or Hints())
         used = {name for info in self.layers.values() for name in info.tensors.values()}
         self.others = tuple(name for name in source.shapes if name not in used)
         for path, info in self.layers.items():
             self._check(path, info)
 
+    def _declare(self, hints: Hints) -> None:
+        if unused := [
+            name for name in ("kernel_sizes", "transposed", "like", "exclude", "prefix") if getattr(hints, name)
+        ]:
+            raise CheckpointError(
+                f"{self.label}: the file says itself what its layers are, hints have no effect on it. "
+                f"Received: {', '.join(unused)}"
+            )
+        declared = read_metadata(self.label, self.source.metadata[KEY], self.source.shapes)
+        self.layout, self.layers, self.aliases = declared.layout, declared.layers, declared.aliases
+        self.names: Mapping[str, str] = {name: name for name in self.source.shapes}
+        self.prefix = ""
+
+    def _recognise(self, dialect: str | None, hints: Hints) -> None:
+        found = recognise(self.label, self.source.shapes, dialect, hints)
+        self.layout, self.layers, self.aliases = found.layout, found.layers, {}
+        self.names, self.prefix, self._notes = found.names, found.prefix, found.notes
+
+    @property
+    def notes(self) -> list[str]:
+        """What was assumed, in sentences."""
+        return [f"{note}: {_some(paths)}" if paths else note for note, paths in self._notes.items()]
+
+    def add_notes(self, *notes: str) -> None:
+        """Say more of what was assumed, before the rest."""
+        self._notes = {note: [] for note in notes} | self._notes
+
     def __enter__(self) -> Checkpoint:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if isinstance(self.source, TensorFile):
-            self.source.__exit__()
+        self.source.close()
 
     def read(self, path: str) -> dict[str, np.ndarray]:
         """A layer's canonical tensors by role: `W` and `D_delta`, or `weight`; `bias` and the like.
@@ -134,8 +110,9 @@ class Checkpoint:
         conv = info.conv
         if not conv.has_d:
             return {"weight": arrays.pop("W").reshape(conv.kernel_shape)} | arrays
+        with np.errstate(all="ignore"):  # what is not finite stays so
+            arrays["D_delta"] = self._delta(path, info).astype(arrays["D_delta"].dtype, copy=False)
         if info.dialect != "doconv":
-            self._check_diagonal(info)
             order = row_order(info.dialect, conv)
             if order is not None:
                 arrays["D_delta"] = arrays["D_delta"][order]
@@ -158,9 +135,17 @@ class Checkpoint:
                 one type.
         """
         info = self.layers[path]
-        self._check_diagonal(info)
-        D_delta = self._canonical(info, "D_delta") if info.has_d else None
-        return self.compose(path, self._canonical(info, "W"), D_delta, info.conv)
+        W, D_delta = self._canonical(info, "W"), self._delta(path, info) if info.has_d else None
+        if D_delta is None or D_delta.dtype == W.dtype:
+            return self.compose(path, W, D_delta, info.conv)
+        if W.dtype != self._canonical(info, "D_delta").dtype:
+            return self.compose(path, W, self._canonical(info, "D_delta"), info.conv)  # which says so
+        return self.compose(path, W.astype(np.float64), D_delta, info.conv, np.empty(info.conv.kernel_shape, W.dtype))
+
+    def parameters(self, path: str) -> tuple[np.ndarray, np.ndarray]:
+        """`W` and `D_delta` of an over-parameterized layer as the file pairs them, canonical shapes."""
+        info = self.layers[path]
+        return self._canonical(info, "W"), self._delta(path, info)
 
     def compose(
         self,
@@ -174,7 +159,7 @@ class Checkpoint:
         info = self.layers[path]
         try:
             with np.errstate(over="ignore", invalid="ignore"):
-                kernel = compose(W, D_delta, conv, dialect=info.dialect, out=out)
+                kernel = compose_blocked(W, D_delta, conv, dialect=info.dialect, out=out)
         except (ValueError, TypeError) as error:
             raise CheckpointError(f"{self.label}: {path}: {error}") from None
         if np.isfinite(kernel).all():
@@ -190,6 +175,10 @@ class Checkpoint:
             f"{self.label}: {path} folds to values beyond its type. Received: {info.tensors['W']} of dtype {W.dtype}"
         )
 
+    def itemsize(self, name: str) -> int:
+        """The bytes of one value of a tensor of the source."""
+        return BITS[self.source.code(name)] // 8
+
     def release(self, path: str) -> None:
         """Give the memory of a layer's tensors back to the system; they are read again where they are used again."""
         for name in self.layers[path].tensors.values():
@@ -198,35 +187,22 @@ class Checkpoint:
     def _canonical(self, info: LayerInfo, role: str) -> np.ndarray:
         return info.to_canonical(role, self.source.array(info.tensors[role]), self.layout)
 
-    def _check_diagonal(self, info: LayerInfo) -> None:
-        """The authors' files store `E`, which takes no part in training: `D` beside it is `D_delta`."""
-        name = info.tensors.get("diagonal")
-        if name and not (self.source.array(name) == identity(info.conv)).all():
-            raise CheckpointError(f"{self.label}: {name} must be the identity. Received: other values")
-
-    def _declared(self, text: str) -> None:
-        try:
-            declared = json.loads(text)
-            version = declared["version"]
-            if version > VERSION:
-                raise CheckpointError(
-                    f"{self.label} has format version {version}, later than {VERSION}: a newer doconv reads it. "
-                    f"Received: version {version}"
-                )
-            self.layout = declared["layout"]
-            if self.layout not in FRAMEWORKS:
-                raise ValueError(f"layout must be one of {', '.join(FRAMEWORKS)}. Received: {self.layout!r}")
-            self.aliases = dict(declared.get("aliases", {}))
-            self.layers = {
-                path: layer_from_json(path, values, self.source.shapes, self.layout)
-                for path, values in declared["layers"].items()
-            }
-        except CheckpointError:
-            raise
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise CheckpointError(
-                f"{self.label}: unreadable metadata {KEY!r}: {type(error).__name__}: {error}"
-            ) from None
+    def _delta(self, path: str, info: LayerInfo) -> np.ndarray:
+        """`D_delta`. The authors' files store `E` beside it, which takes no part in training unless somebody unfroze it: their
+        layer computes with `D + D_diag`, so what it has become is added here, in float64.
+        """
+        delta = self._canonical(info, "D_delta")
+        if "diagonal" not in info.tensors:
+            return delta
+        with np.errstate(all="ignore"):
+            trained = self._canonical(info, "diagonal").astype(np.float64) - identity(info.conv)
+        if not trained.any():
+            return delta
+        paths = self._notes.setdefault("D_diag is not the identity, it was trained: read as D + D_diag", [])
+        if path not in paths:
+            paths.append(path)
+        with np.errstate(all="ignore"):
+            return delta.astype(np.float64) + trained
 
     def _check(self, path: str, info: LayerInfo) -> None:
         """Every tensor that the layer needs is there and has its shape."""
@@ -248,43 +224,43 @@ class Checkpoint:
         for role, shape in wanted.items():
             name = info.tensors[role]
             stored = self.source.shapes[name]
-            dummy = np.broadcast_to(np.zeros((), np.float32), shape)
-            if info.dialect == "original-tf" and role in ("W", "D_delta"):
-                dummy = np.moveaxis(dummy, (0, 1, 2), (2, 1, 0) if role == "W" else (2, 0, 1))
-            else:
-                dummy = info.from_canonical(role, dummy, self.layout)
-            if stored != dummy.shape:
-                raise CheckpointError(f"{self.label}: {name} must have shape {dummy.shape}. Received: {stored}")
+            expected = shape
+            if math.prod(shape) == math.prod(stored):  # else the metadata may ask for any amount of memory
+                try:
+                    expected = info.stored_shape(role, shape, self.layout)
+                except (ValueError, TypeError) as error:
+                    raise CheckpointError(f"{self.label}: {path}: {error}") from None
+            if stored != expected:
+                raise CheckpointError(f"{self.label}: {name} must have shape {expected}. Received: {stored}")
 
 
 def open_checkpoint(
-    path: str | os.PathLike[str], *, dialect: str | None = None, hints: Hints | None = None
+    path: str | os.PathLike[str], *, dialect: str | None = None, hints: Hints | None = None, ema: bool = False
 ) -> Checkpoint:
-    """Open a file: safetensors of any kind, or the authors' TensorFlow weights as `.h5` or `.npz`.
+    """Open a file: safetensors of any kind, the index of several, NumPy's `.npz`, or the authors' TensorFlow `.h5`.
 
     Args:
         path: the file.
         dialect: None for files of this project, "original-torch" or "original-tf" for the authors'.
         hints: what a file without this project's metadata leaves open.
+        ema: whether the average of the weights is meant that the file has under a prefix (`ema.`, `model_ema.`).
 
     Raises:
         CheckpointError: the file cannot be read, or its tensors do not make up what it says.
         ImportError: an `.h5` file, and h5py is not installed.
         OSError: it cannot be opened.
     """
-    path = Path(path)
-    if path.suffix in (".h5", ".hdf5", ".npz"):
-        return Checkpoint(Arrays(str(path), read_arrays(path)), str(path), dialect=dialect, hints=hints)
-    if path.suffix in (".pth", ".pt", ".bin", ".ckpt", ".tar"):
-        raise CheckpointError(
-            f"{path} is a pickle, which only PyTorch reads: load it with doconv_torch.load_original, or save its state dict "
-            f"as safetensors. Received: {path.name}"
-        )
-    file = TensorFile(path)
+    source = open_source(Path(path))
     try:
-        return Checkpoint(file, str(path), dialect=dialect, hints=hints)
+        part = find_average(source, str(path)) if ema else source
+        return Checkpoint(part, str(path), dialect=dialect, hints=hints)
+    except CheckpointError as error:
+        source.close()
+        if SHARD.search(os.fspath(path)):
+            raise CheckpointError(f"{error}; it is one of several files: open their index (*{INDEX})") from None
+        raise
     except BaseException:
-        file.__exit__()
+        source.close()
         raise
 
 
@@ -303,12 +279,3 @@ def row_order(dialect: str, conv: ConvGeometry) -> np.ndarray | None:
 def _some(paths: list[str], shown: int = 5) -> str:
     more = f" and {len(paths) - shown} more" if len(paths) > shown else ""
     return ", ".join(paths[:shown]) + more
-
-
-def describe(layers: Mapping[str, LayerInfo], layout: str, aliases: Mapping[str, str]) -> str:
-    """The value of the metadata's key "doconv"."""
-    known: dict[str, Any] = {"version": VERSION, "layout": layout}
-    known["layers"] = {path: info.to_json() for path, info in layers.items()}
-    if aliases:
-        known["aliases"] = dict(aliases)
-    return json.dumps(known, separators=(",", ":"))

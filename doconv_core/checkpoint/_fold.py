@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from doconv_core.composition import compose
+from doconv_core.blocked import compose_blocked
 from doconv_core.geometry import ConvGeometry
 
 
@@ -50,4 +50,4 @@ def fold_tensors(
         transposed=transposed,
         d_mul=W.shape[2],
     )
-    return compose(W, D_delta, geometry, dialect=dialect)
+    return compose_blocked(W, D_delta, geometry, dialect=dialect)

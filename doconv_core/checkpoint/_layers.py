@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -37,6 +36,8 @@ NAMES: dict[str, dict[str, tuple[str, ...]]] = {
         "bias": ("bias", "bias", "beta", "bias"),
     },
 }
+# The tensors of a convolution whose axes a layout orders, and what `Layout` calls them.
+OVER = {"W": "w", "D_delta": "d", "diagonal": "d", "weight": "kernel"}
 OPTIONAL = ("num_batches_tracked",)  # PyTorch's alone
 # Options of a convolution that say what its numbers mean; padding is left out, as a layer before it may do the padding.
 COMPARED = ("in_channels", "out_channels", "kernel_size", "stride", "dilation", "groups", "transposed", "d_mul", "norm")
@@ -57,6 +58,8 @@ class LayerInfo:
         transpose_kernel: Flax's option of that name.
         dialect: of `D`'s rows, see `doconv_core.dialect_rows`.
         guessed: options in `geometry` that the file does not say and that only stand for the right shapes.
+        form: how the authors store `W` and `D` where that is no layout: "tf" for `(S, C_in/G, C_out)` and `(K, S, C_in)`,
+            "mxnet" for the plain kernel's shape and `(K, S, C_in)`.
     """
 
     kind: str
@@ -67,6 +70,7 @@ class LayerInfo:
     transpose_kernel: bool = False
     dialect: str = "doconv"
     guessed: tuple[str, ...] = ()
+    form: str = ""
 
     @property
     def conv(self) -> ConvGeometry:
@@ -87,25 +91,36 @@ class LayerInfo:
             return {}
         conv = self.conv
         wanted = {
-            "W": conv.w_shape, "D_delta": conv.d_shape, "weight": conv.kernel_shape, "bias": (conv.out_channels,),
+            "W": conv.w_shape, "D_delta": conv.d_shape, "diagonal": conv.d_shape, "weight": conv.kernel_shape,
+            "bias": (conv.out_channels,),
         }  # fmt: skip
         return {role: wanted[role] for role in self.tensors if role in wanted}
 
     def from_canonical(self, role: str, array: np.ndarray, layout: str) -> np.ndarray:
         """A canonical tensor as `layout` stores it, a view where that is possible."""
-        return self._moved(role, array, layout, "from")
+        if self.form and role in OVER:
+            return _to_form(self.form, role, array, self.conv)
+        if layout in ("canonical", "torch") or role == "bias" or self.kind not in ("conv", "linear"):
+            return array
+        return (
+            array.T if self.kind == "linear" else getattr(self._layout(layout), f"{OVER[role]}_from_canonical")(array)
+        )
 
     def to_canonical(self, role: str, array: np.ndarray, layout: str) -> np.ndarray:
         """The inverse of `from_canonical`."""
-        return self._moved(role, array, layout, "to")
-
-    def _moved(self, role: str, array: np.ndarray, layout: str, direction: str) -> np.ndarray:
+        if self.form and role in OVER:
+            return _from_form(self.form, role, array)
         if layout in ("canonical", "torch") or role == "bias" or self.kind not in ("conv", "linear"):
             return array
-        if self.kind == "linear":
-            return array.T
-        tensor = {"W": "w", "D_delta": "d", "weight": "kernel"}[role]
-        return getattr(self._layout(layout), f"{tensor}_{direction}_canonical")(array)
+        return array.T if self.kind == "linear" else getattr(self._layout(layout), f"{OVER[role]}_to_canonical")(array)
+
+    def stored_shape(self, role: str, shape: tuple[int, ...], layout: str) -> tuple[int, ...]:
+        """The shape that a canonical tensor of `shape` has in `layout`."""
+        if self.kind == "linear" and role == "weight":
+            return shape if layout in ("canonical", "torch") else shape[::-1]
+        if self.kind != "conv":
+            return shape
+        return self.from_canonical(role, np.broadcast_to(np.zeros((), np.float32), shape), layout).shape
 
     def named(self, path: str, layout: str) -> LayerInfo:
         """The same layer, its tensors named as `layout` names them below `path`."""
@@ -120,7 +135,7 @@ class LayerInfo:
         """The plain convolution of a DO-Conv layer; the name of `weight` is to be given by `named`."""
         tensors = {"weight": ""} | {role: name for role, name in self.tensors.items() if role == "bias"}
         geometry = {option: value for option, value in self.geometry.items() if option != "d_mul"}
-        return replace(self, tensors=tensors, geometry=geometry, dialect="doconv")
+        return replace(self, tensors=tensors, geometry=geometry, dialect="doconv", form="")
 
     def to_json(self) -> dict[str, Any]:
         """For the metadata of a file: `kind`, and what is not at its default."""
@@ -141,30 +156,16 @@ class LayerInfo:
         return Layout(framework, self.conv, depthwise=depthwise, transpose_kernel=self.transpose_kernel)
 
 
-def layer_from_json(path: str, values: Mapping[str, Any], names: Mapping[str, Any], layout: str) -> LayerInfo:
-    """The inverse of `LayerInfo.to_json`; its tensors are those of `names` that `layout` gives a layer of its kind.
+def _to_form(form: str, role: str, array: np.ndarray, conv: ConvGeometry) -> np.ndarray:
+    if role == "W":
+        return array.reshape(conv.kernel_shape) if form == "mxnet" else np.moveaxis(array, (0, 1, 2), (2, 1, 0))
+    return array if role == "weight" else np.moveaxis(array, 0, -1)
 
-    Raises:
-        ValueError: the kind is unknown, or the values are no geometry.
-    """
-    kind = values.get("kind")
-    if kind not in NAMES:
-        raise ValueError(f"{path or 'the layer'} is of an unknown kind. Received: {kind!r}")
-    info = LayerInfo(
-        kind,
-        {},
-        dict(values.get("geometry", {})),
-        values.get("epsilon"),
-        bool(values.get("depthwise")),
-        bool(values.get("transpose_kernel")),
-        guessed=tuple(values.get("guessed", ())),
-    )
-    column = FRAMEWORKS.index(layout)
-    found = {role: join(path, row[column]) for role, row in NAMES[kind].items() if join(path, row[column]) in names}
-    if kind == "conv":  # `W` and `weight` have one name in Keras and Flax
-        over = "d_mul" in info.geometry and math.prod(info.geometry["kernel_size"]) > 1
-        found.pop("weight" if over else "W", None)
-    return replace(info, tensors=found)
+
+def _from_form(form: str, role: str, array: np.ndarray) -> np.ndarray:
+    if role == "W":
+        return array.reshape(*array.shape[:2], -1) if form == "mxnet" else np.moveaxis(array, (0, 1, 2), (2, 1, 0))
+    return array if role == "weight" else np.moveaxis(array, -1, 0)
 
 
 def join(path: str, name: str) -> str:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import logging
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
-from doconv_core.checkpoint._checkpoint import KEY, Checkpoint, describe, open_checkpoint
-from doconv_core.checkpoint._files import CheckpointError, write_tensors
+from doconv_core.checkpoint._checkpoint import Checkpoint, open_checkpoint
+from doconv_core.checkpoint._format import CheckpointError, check_metadata
+from doconv_core.checkpoint._hints import Hints
 from doconv_core.checkpoint._layers import COMPARED, OPTIONAL, LayerInfo, join, split
-from doconv_core.checkpoint._recognise import Hints
+from doconv_core.checkpoint._metadata import KEY, describe
+from doconv_core.checkpoint._writer import write_tensors
 
 NameMap = Mapping[str, str] | Callable[[str], str] | Sequence[tuple[str, str]]
 log = logging.getLogger("doconv")
@@ -77,28 +81,36 @@ def save_model(
         metadata: further strings for the file.
 
     Raises:
-        ValueError: such tensors, two layers with one name in the file, a `name_map` that names no layer.
+        TypeError: metadata that are not strings.
+        ValueError: such tensors, two layers or tensors with one name in the file, a `name_map` that names no layer.
         OSError: the file cannot be written.
     """
+    check_metadata(metadata or {})
+    if KEY in (metadata or {}):
+        raise ValueError(f"the format keeps a key of the metadata for itself. Received: {KEY!r}")
     if strict and model.others:
         raise ValueError(
             "tensors of no kind of layer that a portable checkpoint knows; strict=False stores them for this framework "
             f"alone. Received: {', '.join(model.others)}"
         )
     names = _names(model, name_map)
-    if len(set(names.values())) < len(names):
-        twice = sorted({name for name in names.values() if list(names.values()).count(name) > 1})
-        raise ValueError(f"two layers have one name in the file. Received: {', '.join(twice)}")
+    twice = [name for name, count in Counter(names.values()).items() if count > 1]
+    if twice:
+        raise ValueError(f"two layers have one name in the file. Received: {', '.join(sorted(twice))}")
     infos, tensors = dict[str, LayerInfo](), dict[str, np.ndarray]()
     for layer_path, layer in model.layers.items():
         arrays, name = layer.read(), names[layer_path]
         infos[name] = replace(layer.info, tensors=dict.fromkeys(arrays, "")).named(name, "canonical")
         tensors |= {infos[name].tensors[role]: array for role, array in arrays.items()}
     for other, tensor in model.others.items():
-        layer_path, leaf = split(other)
-        tensors[join(mapped(layer_path, name_map), leaf)] = tensor.read()
+        name = _name_of_other(other, name_map)
+        if name in tensors:
+            raise ValueError(f"two tensors have one name in the file. Received: {other} as {name}")
+        tensors[name] = tensor.read()
     aliases = {mapped(alias, name_map): names[layer_path] for alias, layer_path in model.aliases.items()}
     aliases = {alias: name for alias, name in aliases.items() if alias != name}
+    if taken := sorted(aliases.keys() & infos.keys()):
+        raise ValueError(f"two layers have one name in the file. Received: {', '.join(taken)}")
     write_tensors(path, tensors, {**(metadata or {}), KEY: describe(infos, "canonical", aliases)})
 
 
@@ -132,49 +144,86 @@ def load_model(
         ValueError: a `name_map` that names no layer of the model.
         OSError: the file cannot be opened.
     """
-    names = _names(model, name_map)
     if not isinstance(path, Checkpoint):
+        _names(model, name_map)
         with open_checkpoint(path, dialect=dialect, hints=hints) as opened:
             return load_model(opened, model, name_map=name_map, strict=strict, fold=fold)
-    checkpoint, problems = path, list[str]()
-    writes: list[Callable[[], None]] = []
-    names = {layer: checkpoint.aliases.get(name, name) for layer, name in names.items()}
-    missing = [_called(layer, name) for layer, name in names.items() if name not in checkpoint.layers]
-    for layer_path, layer in model.layers.items():
-        name = names[layer_path]
-        if name in checkpoint.layers:
-            stored = _stored(checkpoint, name, layer.info, fold)
-            wrong = _differences(_called(layer_path, name), checkpoint.layers[name], stored, layer)
-            problems += wrong
-            if not wrong:
-                writes.append(lambda layer=layer, stored=stored: layer.write(stored))  # type: ignore[misc]
-    used: set[str] = set()
-    for other, tensor in model.others.items():
-        owner, leaf = split(other)
-        name = join(mapped(owner, name_map), leaf)
-        used.add(name)
-        if name not in checkpoint.others:
-            missing.append(_called(other, name))
-        elif checkpoint.source.shapes[name] != (wanted := tensor.read().shape):
-            problems.append(f"{other} has shape {checkpoint.source.shapes[name]} in the file, {wanted} in the model")
-        else:
-            writes.append(lambda tensor=tensor, name=name: tensor.write(checkpoint.source.array(name)))  # type: ignore[misc]
-    over = [name for name in checkpoint.layers if name not in names.values()]
-    over += [name for name in checkpoint.others if name not in used and split(name)[1] not in OPTIONAL]
-    if over:
-        problems.insert(0, f"left over in the file: {', '.join(over)}")
-    if missing:
-        problems.insert(0, f"missing in the file: {', '.join(missing)}")
+    fit = _Fit(path, model, name_map, fold)
+    fit.match_layers()
+    fit.match_others()
+    problems = fit.all_problems()
     if problems and strict:
         listed = "\n  ".join(problems)
-        raise CheckpointError(
-            f"{checkpoint.label} does not fit the model:\n  {listed}\nReceived: name_map={name_map!r}"
-        )
+        raise CheckpointError(f"{path.label} does not fit the model:\n  {listed}\nReceived: name_map={name_map!r}")
     for problem in problems:
-        log.warning("%s: %s", checkpoint.label, problem)
-    for write in writes:
+        log.warning("%s: %s", path.label, problem)
+    for write in fit.writes:
         write()
     return problems
+
+
+class _Fit:
+    """A file against a model: what can be written where, and what does not fit.
+
+    Attributes:
+        writes: what loads the parts that fit.
+        problems: in sentences, why the others do not.
+        missing: what the model has and the file lacks.
+        used: the names in the file of layers and of other tensors that the model has.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, model: ModelState, name_map: NameMap | None, fold: bool) -> None:
+        self.checkpoint, self.model, self.name_map, self.fold = checkpoint, model, name_map, fold
+        self.names = {layer: checkpoint.aliases.get(name, name) for layer, name in _names(model, name_map).items()}
+        self.writes: list[Callable[[], None]] = []
+        self.problems: list[str] = []
+        self.missing: list[str] = []
+        self.used: set[str] = set()
+
+    def match_layers(self) -> None:
+        for path, layer in self.model.layers.items():
+            name = self.names[path]
+            self.used.add(name)
+            if name not in self.checkpoint.layers:
+                self.missing.append(_called(path, name))
+                continue
+            stored = _stored(self.checkpoint, name, layer.info, self.fold)
+            wrong = _differences(_called(path, name), self.checkpoint.layers[name], stored, layer)
+            self.problems += wrong
+            if not wrong:
+                self.writes.append(partial(layer.write, stored))
+
+    def match_others(self) -> None:
+        others = set(self.checkpoint.others)
+        for path, tensor in self.model.others.items():
+            name = _name_of_other(path, self.name_map)
+            self.used.add(name)
+            if name not in others:
+                self.missing.append(_called(path, name))
+                continue
+            shape, wanted = self.checkpoint.source.shapes[name], tensor.read().shape
+            if shape != wanted:
+                self.problems.append(f"{path} has shape {shape} in the file, {wanted} in the model")
+            else:
+                self.writes.append(partial(_copy_other, self.checkpoint, name, tensor))
+
+    def all_problems(self) -> list[str]:
+        """What is missing and left over, then the layers that differ."""
+        over = [name for name in self.checkpoint.layers if name not in self.used]
+        over += [name for name in self.checkpoint.others if name not in self.used and split(name)[1] not in OPTIONAL]
+        missing = [f"missing in the file: {', '.join(self.missing)}"] if self.missing else []
+        left_over = [f"left over in the file: {', '.join(over)}"] if over else []
+        return [*missing, *left_over, *self.problems]
+
+
+def _copy_other(checkpoint: Checkpoint, name: str, tensor: ModelTensor) -> None:
+    tensor.write(checkpoint.source.array(name))
+
+
+def _name_of_other(path: str, name_map: NameMap | None) -> str:
+    """What a tensor of no layer is called in the file."""
+    owner, leaf = split(path)
+    return join(mapped(owner, name_map), leaf)
 
 
 def _stored(checkpoint: Checkpoint, name: str, wanted: LayerInfo, fold: bool) -> dict[str, np.ndarray]:
@@ -189,34 +238,43 @@ def _differences(called: str, info: LayerInfo, stored: dict[str, np.ndarray], la
     """In sentences, why a layer of the file cannot become the model's; empty if it can."""
     if info.kind != layer.info.kind:
         return [f"{called} is a {info.kind} layer in the file, a {layer.info.kind} layer in the model"]
-    wanted, wrong = layer.read(), list[str]()
+    wanted = layer.read()
     if "weight" in stored and "W" in wanted:
         return [
             f"{called} is plain in the file, over-parameterized in the model: load the file before `overparameterize`"
         ]
     if "W" in stored and "weight" in wanted:
         return [f"{called} is over-parameterized in the file, plain in the model: `doconv fold` the file first"]
-    for role in dict.fromkeys((*stored, *wanted)):
-        if role in OPTIONAL and not (role in stored and role in wanted):
-            continue
-        if role not in stored:
-            wrong.append(f"{called} has no {role} in the file")
-        elif role not in wanted:
-            wrong.append(f"{called} has no {role} in the model")
-        elif stored[role].shape != wanted[role].shape:
-            wrong.append(f"{called} has {role} {stored[role].shape} in the file, {wanted[role].shape} in the model")
-        elif not np.can_cast(stored[role].dtype, wanted[role].dtype, "safe"):
-            wrong.append(f"{called} has {role} {stored[role].dtype} in the file, {wanted[role].dtype} in the model")
-    for option in COMPARED if not wrong else ():
-        if option in info.guessed or option in layer.info.guessed:
-            continue
-        theirs, ours = (known.geometry.get(option) for known in (info, layer.info))
-        if theirs is not None and ours is not None and _plain(theirs) != _plain(ours):
-            wrong.append(f"{called} has {option} {theirs} in the file, {ours} in the model")
+    wrong = [difference for role in dict.fromkeys((*stored, *wanted)) for difference in _in_role(role, stored, wanted)]
+    wrong += _in_options(info, layer.info) if not wrong else []
     theirs, ours = info.epsilon, layer.info.epsilon
     if theirs is not None and ours is not None and theirs != ours:
-        wrong.append(f"{called} has epsilon {theirs} in the file, {ours} in the model")
-    return wrong
+        wrong.append(f"has epsilon {theirs} in the file, {ours} in the model")
+    return [f"{called} {difference}" for difference in wrong]
+
+
+def _in_role(role: str, stored: dict[str, np.ndarray], wanted: dict[str, np.ndarray]) -> list[str]:
+    """The first difference of two tensors: one of them is missing, their shapes, their types."""
+    if role not in stored or role not in wanted:
+        where = "model" if role in stored else "file"
+        return [] if role in OPTIONAL else [f"has no {role} in the {where}"]
+    theirs, ours = stored[role], wanted[role]
+    if theirs.shape != ours.shape:
+        return [f"has {role} {theirs.shape} in the file, {ours.shape} in the model"]
+    if not np.can_cast(theirs.dtype, ours.dtype, "safe"):
+        return [f"has {role} {theirs.dtype} in the file, {ours.dtype} in the model"]
+    return []
+
+
+def _in_options(info: LayerInfo, model: LayerInfo) -> list[str]:
+    """Options that both know and that differ."""
+    known = [option for option in COMPARED if option not in info.guessed and option not in model.guessed]
+    pairs = ((option, info.geometry.get(option), model.geometry.get(option)) for option in known)
+    return [
+        f"has {option} {theirs} in the file, {ours} in the model"
+        for option, theirs, ours in pairs
+        if theirs is not None and ours is not None and _plain(theirs) != _plain(ours)
+    ]
 
 
 def _plain(value: object) -> object:

@@ -1,249 +1,212 @@
-"""Which layers a file holds that does not say so itself: by the names and shapes of its tensors."""
+"""Which layers a file holds that does not say so itself: by the names and shapes of its tensors.
+
+| names of a layer | whose |
+|---|---|
+| `W` and `D`, three axes; `W (., ., 1)` alone | this project's PyTorch layers; the authors', with `D_diag` or `d_diag` |
+| `kernel` and `D` `(*kernel_size, S, C_in)` | Flax's parameters, as `safetensors.flax` writes them |
+| `weight` of four axes and `D` `(K, S, C_in)` | the authors' GluonCV file |
+| `kernel` `(S, C_in/G, C_out)` and `D` `(K, S, C_in)`, with the dialect "original-tf" | the authors' TensorFlow file |
+| `ema_conv_W`, `model_ema.convW` | averages whose names lost their dots |
+"""
 
 from __future__ import annotations
 
-import fnmatch
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
-from doconv_core.checkpoint._files import CheckpointError
-from doconv_core.checkpoint._layers import LayerInfo, join, split
-from doconv_core.composition import dialect_rows
-from doconv_core.geometry import ConvGeometry
+from doconv_core.checkpoint._do_layers import DELTAS, DIAGONALS, Leaves, flax_layer, over_layer, torch_layer
+from doconv_core.checkpoint._hints import Hints, Shapes
+from doconv_core.checkpoint._layers import LayerInfo, split
+from doconv_core.checkpoint._plain_layers import channels_last_plain, torch_plain
+from doconv_core.checkpoint._prefixes import copies_without_dots
+from doconv_core.checkpoint._reading import Reading
 
-Shapes = Mapping[str, tuple[int, ...]]
-Notes = dict[str, list[str]]  # what was assumed, and of which layers
-DIAGONALS = ("D_diag", "d_diag")  # the stored identity, before and after July 2022
+COLLECTIONS = ("params", "batch_stats")  # of Flax's variables
 
 
 @dataclass(frozen=True)
-class Hints:
-    """What the names and shapes of a state dict leave open; patterns are globs of layer paths.
+class Recognised:
+    """The layers of a file.
 
     Attributes:
-        kernel_sizes: the kernel size of the DO-Conv layers that a pattern matches.
-        transposed: patterns of transposed convolutions.
-        embeddings: patterns of embeddings, which otherwise count as linear layers.
-        like: the shapes of the plain model's tensors, `<layer>.weight` among them.
+        layout: how it stores them.
+        layers: by path.
+        names: for each tensor, what the plain model calls it.
+        prefix: what was dropped from the names that have it.
+        notes: what was assumed, and of which layers.
     """
 
-    kernel_sizes: Mapping[str, Sequence[int]] = field(default_factory=dict)
-    transposed: Sequence[str] = ()
-    embeddings: Sequence[str] = ()
-    like: Shapes = field(default_factory=dict)
+    layout: str
+    layers: dict[str, LayerInfo]
+    names: Mapping[str, str]
+    prefix: str
+    notes: dict[str, list[str]]
 
 
-def recognise_torch(
-    label: str, shapes: Shapes, dialect: str | None, hints: Hints, notes: Notes
-) -> dict[str, LayerInfo]:
-    """The layers of a PyTorch state dict, ours or the authors'; `notes` takes what was assumed.
+def recognise(label: str, shapes: Shapes, dialect: str | None, hints: Hints) -> Recognised:
+    """Find the layers of a file.
+
+    Args:
+        label: what errors call the file.
+        shapes: the shape of every tensor.
+        dialect: "original-torch" or "original-tf" for the authors' files.
+        hints: what the user says.
 
     Raises:
         CheckpointError: `W` without `D` or the reverse, shapes that do not belong together, a kernel size that is not known,
-            or the authors' file where their dialect matters and is not given.
+            the authors' file where their dialect matters and is not given, hints that match nothing.
     """
+    reading = Reading(label, shapes, dialect, hints)
+    grouped = _by_layer(reading)
+    ours = {path: leaves for path, leaves in grouped.items() if not reading.matches(path, hints.exclude)}
+    found = _each(_over, reading, ours, shapes)
+    layout = _layout(reading, found, grouped)
+    rest = {path: leaves for path, leaves in ours.items() if path not in found}
+    found |= _each(torch_plain if layout == "torch" else channels_last_plain, reading, rest, shapes)
+    layers = {path: found[path] for path in grouped if path in found}
+    layers |= _copies(reading, layers, shapes)
+    layers |= _pairs(reading, layers, shapes)
+    reading.check_hints([*grouped, *layers], [path for path, info in layers.items() if info.kind == "conv"])
+    return Recognised(layout, layers, reading.plain.names, reading.plain.prefix, reading.notes)
+
+
+def _each(
+    rule: Callable[[Reading, str, Leaves, Shapes], LayerInfo | None],
+    reading: Reading,
+    grouped: Mapping[str, Leaves],
+    shapes: Shapes,
+) -> dict[str, LayerInfo]:
+    """The layers that a rule recognises, by path."""
     found: dict[str, LayerInfo] = {}
-    for path, leaves in _by_layer(shapes).items():
-        shape = {leaf: shapes[name] for leaf, name in leaves.items()}
-        if len(shape.get("W", ())) == 3 or len(shape.get("D", ())) == 3:
-            found[path] = _do_layer(label, path, leaves, shape, dialect, hints, notes)
-        elif "running_mean" in leaves:
-            roles = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
-            found[path] = LayerInfo("batch_norm", {role: leaves[role] for role in roles if role in leaves})
-        elif "weight" in leaves and len(shape["weight"]) in (1, 2, 3, 4, 5):
-            tensors = {leaf: name for leaf, name in leaves.items() if leaf in ("weight", "bias")}
-            layer = _plain(path, tensors, shape, hints)
-            if layer is not None:
-                found[path] = layer
+    for path, leaves in grouped.items():
+        layer = rule(reading, path, leaves, {leaf: tuple(shapes[name]) for leaf, name in leaves.items()})
+        if layer is not None:
+            found[path] = layer
     return found
 
 
-def recognise_tf(label: str, shapes: Shapes, hints: Hints, notes: Notes) -> dict[str, LayerInfo]:
-    """The layers of the authors' TensorFlow weights: `kernel` `(S, C_in/G, C_out)`, `D` `(K, S, C_in)`, two spatial axes.
+def _over(reading: Reading, path: str, leaves: Leaves, shape: Shapes) -> LayerInfo | None:
+    """An over-parameterized layer, or one of one tap that counts as such; None if it is neither.
 
     Raises:
-        CheckpointError: as `recognise_torch`.
+        CheckpointError: a `D` or `W` that is part of no such layer would be left over.
     """
+    name, kernel, delta = reading.plain.names, shape.get("kernel", ()), shape.get("D", ())
+    if reading.dialect == "original-tf" and (delta or (len(kernel) == 3 and kernel[0] == 1)):
+        return _tensorflow(reading, path, leaves, shape)
+    if "W" not in leaves and len(shape.get("weight", ())) == 4 and len(delta) == 3:
+        return _gluon(reading, path, leaves, shape)
+    if "W" not in leaves and len(kernel) >= 3 and len(delta) in (3, 4, 5):
+        return flax_layer(reading, path, leaves, shape)
+    if any(len(shape.get(leaf, ())) == 3 for leaf in ("W", *DELTAS)):
+        return torch_layer(reading, path, leaves, shape)
+    stray = next((leaf for leaf in (*DELTAS, *DIAGONALS) if len(shape.get(leaf, ())) > 2), None)
+    if stray:
+        reading.fail(
+            f"{name[leaves[stray]]} belongs to no layer (--exclude '{path}' passes it on). Received: {tuple(shape[stray])}"
+        )
+    return None
+
+
+def _tensorflow(reading: Reading, path: str, leaves: Leaves, shape: Shapes) -> LayerInfo:
+    """`kernel` `(S, C_in/G, C_out)` and `D` `(K, S, C_in)`; `kernel` `(1, C_in/G, C_out)` alone."""
+    name, canonical = reading.plain.names, {"bias": shape["bias"]} if "bias" in shape else {}
+    if len(shape.get("kernel", ())) == 3:
+        canonical["W"] = shape["kernel"][::-1]
+    for leaf in ("D", *DIAGONALS):
+        if len(shape.get(leaf, ())) == 3:
+            taps, multiplier, channels = shape[leaf]
+            canonical[leaf] = (channels, taps, multiplier)
+    renamed = {"W" if leaf == "kernel" else leaf: name for leaf, name in leaves.items()}
+    if "D" in canonical and "W" in canonical:
+        return over_layer(reading, path, renamed, canonical, form="tf")
+    if "D" in leaves and "D" not in canonical:
+        reading.fail(
+            f"{name[leaves['D']]} must have three axes (--exclude '{path}' passes it on). Received: {tuple(shape['D'])}"
+        )
+    return replace(torch_layer(reading, path, renamed, canonical), form="tf")
+
+
+def _gluon(reading: Reading, path: str, leaves: Leaves, shape: Shapes) -> LayerInfo:
+    """`weight` `(C_out, C_in/G, M, N)` and `D` `(M N, M N, C_in)`: `D_mul` is the number of taps."""
+    first, second, *size = shape["weight"]
+    taps, multiplier, channels = shape["D"]
+    canonical = dict(shape) | {"W": (first, second, size[0] * size[1]), "D": (channels, taps, multiplier)}
+    reading.note("read as the authors' GluonCV file writes it", path)
+    return over_layer(reading, path, {**leaves, "W": leaves["weight"]}, canonical, form="mxnet", kernel_size=size)
+
+
+def _layout(reading: Reading, layers: Mapping[str, LayerInfo], grouped: Mapping[str, Leaves]) -> str:
+    if reading.dialect == "original-tf":
+        return "keras"
+    over = {"flax" if split(_dotted(i.tensors["W"]))[1] == "kernel" else "torch": p for p, i in layers.items()}
+    if len(over) > 1:
+        reading.fail(f"layers have PyTorch's names and Flax's. Received: {over['torch']} and {over['flax']}")
+    if over:
+        return next(iter(over))
+    leaves = {leaf for layer in grouped.values() for leaf in layer}
+    return "flax" if "kernel" in leaves and "weight" not in leaves else "torch"
+
+
+def _copies(reading: Reading, layers: Mapping[str, LayerInfo], shapes: Shapes) -> dict[str, LayerInfo]:
+    """Averages whose names lost their dots: the layers that they are copies of say what their shapes leave open."""
+    owners = {
+        name: (path, role)
+        for path, info in layers.items()
+        if "W" in info.tensors
+        for role, name in info.tensors.items()
+        if role != "bias"
+    }
+    tensors: dict[tuple[str, str], dict[str, str]] = {}
+    for copy, original in copies_without_dots(shapes, owners).items():
+        path, role = owners[original]
+        leaf = split(original)[1]
+        tensors.setdefault((reading.plain.names[copy].removesuffix(leaf).rstrip("._"), path), {})[role] = copy
     found: dict[str, LayerInfo] = {}
-    for path, leaves in _by_layer(shapes).items():
-        shape = {leaf: shapes[name] for leaf, name in leaves.items()}
-        bias = {"bias": leaves["bias"]} if "bias" in leaves else {}
-        kernel = shape.get("kernel", ())
-        if "D" in leaves or (len(kernel) == 3 and kernel[0] == 1):
-            canonical = {"W": (kernel[2], kernel[1], kernel[0])} if len(kernel) == 3 else {}
-            if len(shape.get("D", ())) == 3:
-                taps, multiplier, channels = shape["D"]
-                canonical["D"] = (channels, taps, multiplier)
-            renamed = {"W" if leaf == "kernel" else leaf: name for leaf, name in leaves.items()}
-            found[path] = _do_layer(label, path, renamed, canonical, "original-tf", hints, notes)
-        elif "depthwise_kernel" in leaves:
-            *size, channels, multiplier = shape["depthwise_kernel"]
-            geometry = {
-                "in_channels": channels,
-                "out_channels": channels * multiplier,
-                "kernel_size": size,
-                "groups": channels,
-            }
-            tensors = {"weight": leaves["depthwise_kernel"]} | bias
-            found[path] = LayerInfo("conv", tensors, geometry, depthwise=True)
-        elif len(kernel) == 2:
-            found[path] = LayerInfo("linear", {"weight": leaves["kernel"]} | bias)
-        elif len(kernel) in (3, 4, 5):
-            geometry = {"in_channels": kernel[-2], "out_channels": kernel[-1], "kernel_size": list(kernel[:-2])}
-            guessed = ("in_channels", "groups")
-            found[path] = LayerInfo("conv", {"weight": leaves["kernel"]} | bias, geometry, guessed=guessed)
-        elif "moving_mean" in leaves or "gamma" in leaves:
-            names = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
-            tensors = {role: leaves[leaf] for role, leaf in names.items() if leaf in leaves}
-            found[path] = LayerInfo("batch_norm" if "moving_mean" in leaves else "norm", tensors)
-        elif "embeddings" in leaves:
-            found[path] = LayerInfo("embedding", {"weight": leaves["embeddings"]})
+    for (path, original), names in tensors.items():
+        whole = names.keys() == layers[original].tensors.keys() - {"bias"}
+        if whole and not reading.matches(path, reading.hints.exclude):
+            found[path] = replace(layers[original], tensors=names)
+            reading.note("read as copies of layers, whose names lost their dots", path)
     return found
 
 
-def _do_layer(
-    label: str,
-    path: str,
-    leaves: Mapping[str, str],
-    shape: Shapes,
-    dialect: str | None,
-    hints: Hints,
-    notes: Notes,
-) -> LayerInfo:
-    """A layer with `W` `(C_out, C_in/G, S)`, transposed `(C_in, C_out/G, S)`, and `D` `(C_in, K, S)`."""
-    if len(shape.get("W", ())) != 3:
-        raise CheckpointError(
-            f"{label}: {leaves['D']} has no {join(path, 'W')} of three axes beside it. {_received(shape)}"
-        )
-    if len(shape.get("D", ())) != 3:
-        if shape["W"][2] != 1:
-            raise CheckpointError(f"{label}: {leaves['W']} has no {join(path, 'D')} beside it. {_received(shape)}")
-        return _one_tap(label, path, leaves, shape, dialect, hints, notes)
-    first, second, multiplier = shape["W"]
-    channels, taps, columns = shape["D"]
-    plain = channels % second == 0 and first % (channels // second or 1) == 0
-    transposed = dialect is None and (
-        _is_transposed(path, shape["W"], shape, hints) or (not plain and first == channels)
-    )
-    if columns != multiplier or taps < 2 or not (first == channels if transposed else plain):
-        raise CheckpointError(f"{label}: {leaves['W']} and {leaves['D']} do not belong together. {_received(shape)}")
-    diagonal = next((leaf for leaf in DIAGONALS if leaf in leaves), None)
-    if diagonal and shape[diagonal] != shape["D"]:
-        raise CheckpointError(f"{label}: {leaves[diagonal]} must have the shape of D. {_received(shape)}")
-    geometry: dict[str, Any] = {
-        "in_channels": channels,
-        "out_channels": _outputs(second, shape) if transposed else first,
-        "kernel_size": _kernel_size(label, path, taps, (first, second), hints, notes),
-        "groups": _outputs(second, shape) // second if transposed else channels // second,
-        "transposed": transposed,
-        "d_mul": multiplier,
-    }
-    try:
-        conv = ConvGeometry.from_json(geometry)
-    except ValueError as error:
-        raise CheckpointError(f"{label}: {leaves['W']}: {error}") from None
-    if diagonal and dialect is None and (dialect_rows("original-torch", conv) != conv.rows).any():
-        raise CheckpointError(
-            f"{label}: {leaves[diagonal]} is the authors': how its groups pair with D depends on the file, say which dialect. "
-            f"Received: dialect=None, {conv.describe()}"
-        )
-    if first == channels and plain and not transposed and dialect is None and not diagonal:
-        notes.setdefault("taken for no transposed convolutions, which the shapes do not tell", []).append(path)
-    tensors = {"W": leaves["W"], "D_delta": leaves["D"]} | ({"bias": leaves["bias"]} if "bias" in leaves else {})
-    if diagonal:
-        tensors["diagonal"] = leaves[diagonal]
-    guessed = ("groups", "out_channels") if transposed and "bias" not in shape else ()
-    return LayerInfo("conv", tensors, geometry, dialect=dialect or "doconv", guessed=guessed)
+def _pairs(reading: Reading, layers: Mapping[str, LayerInfo], shapes: Shapes) -> dict[str, LayerInfo]:
+    """Other layers whose names have no dot before `W` and `D`, as those of an average in a file of its own."""
+    used = {name for info in layers.values() for name in info.tensors.values()}
+    found: dict[str, LayerInfo] = {}
+    for name, plain in reading.plain.names.items():
+        path, other = plain[:-1].rstrip("._"), name[:-1] + "D"
+        if not plain.endswith("W") or split(plain)[1] == "W" or name in used or other not in shapes:
+            continue
+        shape = {"W": tuple(shapes[name]), "D": tuple(shapes[other])}
+        fits = all(len(size) == 3 for size in shape.values()) and shape["W"][2] == shape["D"][2]
+        if fits and not reading.matches(path, reading.hints.exclude):
+            found[path] = torch_layer(reading, path, {"W": name, "D": other}, shape)
+    return found
 
 
-def _one_tap(
-    label: str, path: str, leaves: Mapping[str, str], shape: Shapes, dialect: str | None, hints: Hints, notes: Notes
-) -> LayerInfo:
-    """A kernel of one tap has no `D`: the layer is the plain convolution, and its groups are not in the shapes."""
-    size = [1, 1] if dialect else _kernel_size(label, path, 1, shape["W"][:2], hints, notes)
-    tensors = {"W": leaves["W"]} | ({"bias": leaves["bias"]} if "bias" in leaves else {})
-    geometry, guessed = _sizes(shape["W"][:2], shape, _is_transposed(path, shape["W"], shape, hints))
-    return LayerInfo(
-        "conv", tensors, geometry | {"kernel_size": size, "d_mul": 1}, dialect=dialect or "doconv", guessed=guessed
-    )
+def _by_layer(reading: Reading) -> dict[str, dict[str, str]]:
+    """The tensors of each layer: the last part of the name in the plain model, and the name in the file.
 
+    Flax's names may have slashes, and its collections before them: `params/conv/kernel` is `kernel` of `conv`.
 
-def _plain(path: str, tensors: dict[str, str], shape: Shapes, hints: Hints) -> LayerInfo | None:
-    """A plain layer; None where the bias is not that of a layer that is known here."""
-    weight, bias = shape["weight"], shape.get("bias")
-    transposed = len(weight) > 2 and _is_transposed(path, weight, shape, hints)
-    if bias is not None and bias != (_outputs(weight[1], shape) if transposed else weight[0],):
-        return None
-    if len(weight) == 1:
-        return LayerInfo("norm", tensors)
-    if len(weight) == 2:
-        return LayerInfo("embedding" if _matches(path, hints.embeddings) else "linear", tensors)
-    geometry, guessed = _sizes(weight[:2], shape, transposed)
-    return LayerInfo("conv", tensors, geometry | {"kernel_size": list(weight[2:])}, guessed=guessed)
-
-
-def _is_transposed(path: str, ends: tuple[int, ...], shape: Shapes, hints: Hints) -> bool:
-    """Whether a kernel is said to be transposed, or has a bias that tells."""
-    return _matches(path, hints.transposed) or ("bias" in shape and shape["bias"] != (ends[0],))
-
-
-def _sizes(ends: tuple[int, ...], shape: Shapes, transposed: bool) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """The channels of a plain kernel as far as its shape tells, and which of them only stand for the right shapes.
-
-    A kernel `(C_out, C_in/G, ...)` does not tell `G`; a transposed one `(C_in, C_out/G, ...)` does with its bias.
+    Raises:
+        CheckpointError: two names that differ in this only.
     """
-    if not transposed:
-        return {"in_channels": ends[1], "out_channels": ends[0]}, ("in_channels", "groups")
-    outs = _outputs(ends[1], shape)
-    known = {"in_channels": ends[0], "out_channels": outs, "groups": outs // ends[1], "transposed": True}
-    return known, () if "bias" in shape else ("out_channels", "groups")
-
-
-def _outputs(second: int, shape: Shapes) -> int:
-    """`C_out` of a transposed convolution with kernels `(C_in, C_out/G, ...)`; without a bias one group stands for any."""
-    bias = shape.get("bias", (second,))
-    return bias[0] if len(bias) == 1 and bias[0] and bias[0] % second == 0 else second
-
-
-def _kernel_size(label: str, path: str, taps: int, channels: tuple[int, ...], hints: Hints, notes: Notes) -> list[int]:
-    for pattern, size in hints.kernel_sizes.items():
-        if fnmatch.fnmatchcase(path, pattern):
-            if math.prod(size) != taps:
-                raise CheckpointError(
-                    f"{label}: {path} has kernels of {taps} taps. Received: {pattern}={'x'.join(map(str, size))}"
-                )
-            return list(size)
-    plain = hints.like.get(join(path, "weight"))
-    if plain is not None:
-        if plain[:2] != tuple(channels) or math.prod(plain[2:]) != taps:
-            raise CheckpointError(
-                f"{label}: {path} has W for {tuple(channels)} channels and {taps} taps, not that of the plain model. "
-                f"Received: {join(path, 'weight')} of shape {plain}"
-            )
-        return list(plain[2:])
-    side = math.isqrt(taps)
-    if side * side != taps:
-        raise CheckpointError(
-            f"{label}: the kernel size of {path} is not in the file and {taps} taps are no square: give it "
-            f"(--kernel-size '{path}=MxN', or --like the plain model). Received: no kernel size for {path}"
-        )
-    notes.setdefault(f"kernel size {side}x{side} assumed for {taps} {'taps' if taps > 1 else 'tap'}", []).append(path)
-    return [side, side]
-
-
-def _by_layer(shapes: Shapes) -> dict[str, dict[str, str]]:
     layers: dict[str, dict[str, str]] = {}
-    for name in shapes:
-        path, leaf = split(name)
-        layers.setdefault(path, {})[leaf] = name
+    flat = {stored: _dotted(plain) for stored, plain in reading.plain.names.items()}
+    kernels = any(split(plain)[1] == "kernel" for plain in flat.values())
+    if kernels and all(plain.split(".", 1)[0] in COLLECTIONS and "." in plain for plain in flat.values()):
+        flat = {stored: plain.split(".", 1)[1] for stored, plain in flat.items()}
+    for stored, plain in flat.items():
+        path, leaf = split(plain)
+        leaves = layers.setdefault(path, {})
+        if leaf in leaves:
+            reading.fail(f"two tensors have one name. Received: {leaves[leaf]} and {stored}")
+        leaves[leaf] = stored
     return layers
 
 
-def _matches(path: str, patterns: Sequence[str]) -> bool:
-    return any(fnmatch.fnmatchcase(path, pattern) for pattern in patterns)
-
-
-def _received(shape: Shapes) -> str:
-    return "Received: " + ", ".join(f"{leaf} of shape {tuple(size)}" for leaf, size in shape.items())
+def _dotted(name: str) -> str:
+    return name if "." in name else name.replace("/", ".")

@@ -13,12 +13,16 @@ from itertools import cycle
 
 import numpy as np
 
-from doconv_core.checkpoint._checkpoint import KEY, Checkpoint, describe
-from doconv_core.checkpoint._files import CheckpointError, TensorWriter
+from doconv_core.blocked import MAX_KERNELS_PER_BLOCK
+from doconv_core.checkpoint._checkpoint import Checkpoint
+from doconv_core.checkpoint._format import CheckpointError
 from doconv_core.checkpoint._layers import LayerInfo
-from doconv_core.composition import KERNELS
+from doconv_core.checkpoint._metadata import KEY, describe
+from doconv_core.checkpoint._shards import INDEX, ShardedFile, ShardedWriter
+from doconv_core.checkpoint._writer import TensorWriter
 from doconv_core.layouts import FRAMEWORKS
 
+OVER_ROLES = ("W", "D_delta", "diagonal")  # of a layer, what its fold takes away
 PIECE = 2**22  # elements of W that are composed between two writes
 Target = str | os.PathLike[str]
 Progress = Callable[[int, int], None]
@@ -49,36 +53,49 @@ class Written:
     bytes: int
 
 
-def fold_file(checkpoint: Checkpoint, path: Target, *, progress: Progress = silent) -> Written:
+def fold_file(checkpoint: Checkpoint, path: Target, *, names: str = "plain", progress: Progress = silent) -> Written:
     """Write a checkpoint with every DO-Conv layer folded into its plain convolution; all else byte for byte, metadata kept.
 
     The output has the input's layout: of a PyTorch state dict it is the state dict of the plain model. A layer is read,
-    composed in float64, rounded once and written before the next is looked at.
+    composed in float64, rounded once and written before the next is looked at. Where `path` is an index
+    (`*.safetensors.index.json`), so is the input, and each tensor stays in the file of the same number.
 
     Args:
         checkpoint: the input.
         path: the output, replaced once it is complete.
+        names: what a folded kernel is called: "plain", as the plain model calls it, or "W", as the authors' folded models do.
         progress: called after each write with the bytes written and their total.
 
     Raises:
-        CheckpointError: a value that is not finite, or two tensors of one name.
+        CheckpointError: a value that is not finite, two tensors of one name, or `names` that the layout does not have.
+        ValueError: other `names`.
         OSError: as `TensorWriter`.
     """
-    layers, plan = dict(checkpoint.layers), _Plan(checkpoint)
-    folded = tuple(path for path, info in layers.items() if "W" in info.tensors)
-    for layer in folded:
-        info = layers[layer] = layers[layer].folded().named(layer, checkpoint.layout)
+    if names not in ("plain", "W"):
+        raise ValueError(f"names must be 'plain' or 'W'. Received: {names!r}")
+    declared = KEY in checkpoint.source.metadata
+    if names == "W" and (declared or checkpoint.layout != "torch"):
+        raise CheckpointError(
+            f"only a PyTorch state dict without this project's metadata can keep the name W. Received: {checkpoint.label}"
+        )
+    layers, plan = dict(checkpoint.layers), Plan(checkpoint)
+    over = [layer for layer, info in layers.items() if "W" in info.tensors]
+    for layer in over:
         source = checkpoint.layers[layer]
-        for role in ("W", "D_delta", "diagonal"):
-            plan.drop(source.tensors.get(role))
-        shape = info.from_canonical("weight", _dummy(source.conv.kernel_shape), checkpoint.layout).shape
-        plan.add(info.tensors["weight"], checkpoint.source.code(source.tensors["W"]), shape, layer)
+        called = plan.drop(*(source.tensors[role] for role in OVER_ROLES if role in source.tensors))
+        name = called if names == "W" else _folded_name(called)
+        info = source.folded()
+        layers[layer] = replace(info, tensors={**info.tensors, "weight": name})
+        shape = info.stored_shape("weight", source.conv.kernel_shape, checkpoint.layout)
+        code = checkpoint.source.code(source.tensors["W"])
+        plan.add(layer, name, code, shape, source.tensors["W"], partial(_folded_pieces, checkpoint, layer, info))
     metadata = dict(checkpoint.source.metadata)
-    if KEY in metadata or checkpoint.layout != "torch":
-        metadata[KEY] = describe(layers, checkpoint.layout, checkpoint.aliases)
-    total = plan.write(path, metadata, lambda name: _folded_pieces(checkpoint, plan.made[name], layers), progress)
-    passed = len(plan.tensors) - len(plan.made)
-    return Written(folded, (), passed, tuple(checkpoint.notes), total)
+    if declared or checkpoint.layout != "torch":
+        _rename(plan, layers)
+        if all(info.tensors == info.names(info.tensors, layer, checkpoint.layout) for layer, info in layers.items()):
+            metadata[KEY] = describe(layers, checkpoint.layout, checkpoint.aliases)
+    total = plan.write(path, metadata, progress)
+    return Written(tuple(over), (), len(plan.entries) - len(over), tuple(checkpoint.notes), total)
 
 
 def convert_file(checkpoint: Checkpoint, path: Target, layout: str, *, progress: Progress = silent) -> Written:
@@ -89,7 +106,7 @@ def convert_file(checkpoint: Checkpoint, path: Target, layout: str, *, progress:
 
     Args:
         checkpoint: the input.
-        path: the output, replaced once it is complete.
+        path: the output, replaced once it is complete; an index as in `fold_file`.
         layout: of the output.
         progress: called after each write with the bytes written and their total.
 
@@ -100,84 +117,95 @@ def convert_file(checkpoint: Checkpoint, path: Target, layout: str, *, progress:
     """
     if layout not in FRAMEWORKS:
         raise ValueError(f"layout must be one of {', '.join(FRAMEWORKS)}. Received: {layout!r}")
-    layers, plan = dict[str, LayerInfo](), _Plan(checkpoint)
-    roles: dict[str, str] = {}
-    unchanged: dict[str, str] = {}
+    plan, read = Plan(checkpoint), lru_cache(maxsize=1)(checkpoint.read)  # the tensors of a layer follow each other
+    layers: dict[str, LayerInfo] = {}
     for layer, source in checkpoint.layers.items():
-        info = source
-        if "W" in source.tensors and not source.conv.has_d:
-            info = source.folded()
-        kept = {role: "" for role in info.tensors if role != "diagonal"}
-        info = layers[layer] = replace(info, tensors=kept, dialect="doconv").named(layer, layout)
-        for name in source.tensors.values():
-            plan.drop(name)
+        info = layers[layer] = _converted(layer, source, layout)
+        plan.drop(*source.tensors.values())
         for role, name in info.tensors.items():
-            stored = source.tensors[role] if role in source.tensors else source.tensors["W"]
-            shape = info.shapes().get(role) or checkpoint.source.shapes[stored]
-            if info.kind == "linear" and role == "weight":
-                shape = info.to_canonical(role, _dummy(shape), checkpoint.layout).shape
-            plan.add(
-                name, checkpoint.source.code(stored), info.from_canonical(role, _dummy(shape), layout).shape, layer
-            )
-            roles[name] = role
-            moved = info.kind in ("conv", "linear") and not {checkpoint.layout, layout} <= {"canonical", "torch"}
-            if source.dialect == "doconv" and (role == "bias" or not moved):
-                unchanged[name] = stored
+            stored = source.tensors.get(role) or source.tensors["W"]
+            shape = _canonical_shape(checkpoint, source, info, role, stored)
+            try:
+                shape = info.stored_shape(role, shape, layout)
+            except ValueError as error:
+                raise CheckpointError(f"{checkpoint.label}: {layer} cannot be written as {layout}: {error}") from None
+            code = checkpoint.source.code(stored)
+            if _keeps_bytes(source, role, checkpoint.layout, layout):
+                parts = partial(plan.copies, stored)
+            else:
+                parts = partial(_converted_pieces, checkpoint, layer, info, role, layout, read)
+            plan.add(layer, name, code, shape, stored, parts)
+    made = sum(len(info.tensors) for info in layers.values())
     metadata = {key: value for key, value in checkpoint.source.metadata.items() if key not in (KEY, "format")}
     metadata[KEY] = describe(layers, layout, checkpoint.aliases)
     if layout == "torch":
         metadata["format"] = "pt"
-    read = lru_cache(maxsize=1)(checkpoint.read)  # the tensors of a layer follow each other
-
-    def convert(name: str, scratch: Scratch) -> np.ndarray:
-        layer = plan.made[name]
-        array = scratch.copy(layers[layer].from_canonical(roles[name], read(layer)[roles[name]], layout))
-        checkpoint.release(layer)
-        return array
-
-    def make(name: str) -> Iterator[Part]:
-        return plan.copies(unchanged[name]) if name in unchanged else iter([(0, partial(convert, name))])
-
-    total = plan.write(path, metadata, make, progress)
+    total = plan.write(path, metadata, progress)
     notes = list(checkpoint.notes)
     if checkpoint.layout == "torch" and KEY not in checkpoint.source.metadata and layout in ("keras", "flax"):
         notes.append("plain convolutions count as not transposed and matrices as linear layers, unless named")
     refolded = tuple(layer for layer in checkpoint.layers if not checkpoint.is_exact(layer))
-    return Written((), refolded, len(plan.tensors) - len(plan.made), tuple(notes), total)
+    return Written((), refolded, len(plan.entries) - made, tuple(notes), total)
 
 
-class _Plan:
-    """The tensors of the output: those of the input but for what is dropped, and those that are made."""
+@dataclass(frozen=True)
+class Entry:
+    """One tensor of the output: its type and shape, the tensor of the input that it comes from, and what makes its bytes."""
+
+    code: str
+    shape: tuple[int, ...]
+    origin: str
+    parts: Callable[[], Iterator[Part]]
+    is_made: bool = False
+
+
+class Plan:
+    """The tensors of the output: those of the input under the plain model's names, but for what is dropped and what is made.
+
+    Attributes:
+        entries: the tensors by name.
+    """
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.checkpoint, source = checkpoint, checkpoint.source
-        self.copied = {name.removeprefix(checkpoint.prefix): name for name in source.shapes}
-        self.tensors = {out: (source.code(name), source.shapes[name]) for out, name in self.copied.items()}
-        self.made: dict[str, str] = {}
+        self.entries = {
+            checkpoint.names[stored]: Entry(source.code(stored), shape, stored, partial(self.copies, stored))
+            for stored, shape in source.shapes.items()
+        }
 
-    def drop(self, name: str | None) -> None:
-        if name is not None:
-            out = name.removeprefix(self.checkpoint.prefix)
-            if self.copied.pop(out, None) and out not in self.made:
-                del self.tensors[out]
+    def drop(self, *stored: str) -> str:
+        """Leave tensors of the input out; returns the first one's name."""
+        names = [self.checkpoint.names[name] for name in stored]
+        for name in names:
+            if name in self.entries and not self.entries[name].is_made:
+                del self.entries[name]
+        return names[0] if names else ""
 
-    def add(self, name: str, code: str, shape: tuple[int, ...], layer: str) -> None:
-        if name in self.made or (name in self.copied and self.copied[name] in self.checkpoint.others):
+    def add(
+        self,
+        layer: str,
+        name: str,
+        code: str,
+        shape: tuple[int, ...],
+        origin: str,
+        parts: Callable[[], Iterator[Part]],
+    ) -> None:
+        """Put a tensor of a layer in, which may have the name of one that the same layer has in the input.
+
+        Raises:
+            CheckpointError: the name is taken by another one.
+        """
+        old = self.entries.get(name)
+        if old is not None and (old.is_made or old.origin not in self.checkpoint.layers[layer].tensors.values()):
             raise CheckpointError(
                 f"{self.checkpoint.label}: {layer} would be written as {name}, a name that is taken. Received: {name} twice"
             )
-        self.tensors[name], self.made[name] = (code, shape), layer
+        self.entries[name] = Entry(code, shape, origin, parts, True)
 
-    def write(
-        self, path: Target, metadata: Mapping[str, str], make: Callable[[str], Iterator[Part]], progress: Progress
-    ) -> int:
-        """Write the file, `make` giving the parts of the tensors that are not copied, and return its size."""
-        with TensorWriter(path, self.tensors, metadata) as writer:
-            parts = (
-                (name, *part)
-                for name in writer.order
-                for part in (make(name) if name in self.made else self.copies(self.copied[name]))
-            )
+    def write(self, path: Target, metadata: Mapping[str, str], progress: Progress) -> int:
+        """Write the file or files, and return their size."""
+        with self._writer(path, metadata) as writer:
+            parts = ((name, *part) for name in writer.order for part in self.entries[name].parts())
             done = 0
             for name, offset, data in _ahead(parts):
                 writer.write(name, data, offset)
@@ -198,6 +226,16 @@ class _Plan:
         for chunk in source.chunks(stored):
             yield offset, partial(make, chunk)
             offset += chunk.nbytes
+
+    def _writer(self, path: Target, metadata: Mapping[str, str]) -> TensorWriter | ShardedWriter:
+        tensors = {name: (entry.code, entry.shape) for name, entry in self.entries.items()}
+        source = self.checkpoint.source
+        if not os.fspath(path).endswith(INDEX):
+            return TensorWriter(path, tensors, metadata)
+        if not isinstance(source, ShardedFile):
+            raise CheckpointError(f"{self.checkpoint.label} is one file, so is the output. Received: {path}")
+        shard_of = {name: source.shard_of[entry.origin] for name, entry in self.entries.items()}
+        return ShardedWriter(path, tensors, metadata, shard_of, source.index_metadata)
 
 
 class Scratch:
@@ -239,8 +277,66 @@ def _ahead(parts: Iterator[tuple[str, int, Make]]) -> Iterator[tuple[str, int, n
                 future.cancel()
 
 
-def _folded_pieces(checkpoint: Checkpoint, path: str, layers: Mapping[str, LayerInfo]) -> Iterator[Part]:
-    """A layer's folded kernel in the layout of the file, in parts with their byte offsets.
+def _folded_name(name: str) -> str:
+    """The name of a folded kernel: `conv.weight` for `conv.W`; Keras and Flax call both alike."""
+    return f"{name[:-1]}weight" if name.endswith("W") else name
+
+
+def _rename(plan: Plan, layers: dict[str, LayerInfo]) -> None:
+    """Give tensors of plain layers the names of the layout, where the authors have others (`depthwise_kernel`)."""
+    layout, dotted = plan.checkpoint.layout, all("/" not in name for name in plan.entries)
+    for layer, info in layers.items():
+        called = info.named(layer, layout)
+        if info.tensors == called.tensors or not dotted or info.kind != "conv" or not info.depthwise:
+            continue
+        layers[layer] = called
+        for role, stored in info.tensors.items():
+            entry = plan.entries.pop(plan.checkpoint.names.get(stored, stored))
+            plan.add(layer, called.tensors[role], entry.code, entry.shape, entry.origin, entry.parts)
+
+
+def _converted(layer: str, source: LayerInfo, layout: str) -> LayerInfo:
+    """A layer as `layout` names it."""
+    info = source.folded() if "W" in source.tensors and not source.conv.has_d else source
+    kept = {role: "" for role in info.tensors if role != "diagonal"}
+    return replace(info, tensors=kept, dialect="doconv", form="").named(layer, layout)
+
+
+def _canonical_shape(
+    checkpoint: Checkpoint, source: LayerInfo, info: LayerInfo, role: str, stored: str
+) -> tuple[int, ...]:
+    if info.kind == "conv" and role in info.shapes():
+        return info.shapes()[role]
+    return source.stored_shape(
+        role, checkpoint.source.shapes[stored], checkpoint.layout
+    )  # a transpose is its own inverse
+
+
+def _keeps_bytes(source: LayerInfo, role: str, before: str, after: str) -> bool:
+    """Whether a tensor has the same bytes in both layouts."""
+    if source.dialect != "doconv" or source.form or (role == "D_delta" and "diagonal" in source.tensors):
+        return False
+    return role == "bias" or source.kind not in ("conv", "linear") or {before, after} <= {"canonical", "torch"}
+
+
+def _converted_pieces(
+    checkpoint: Checkpoint,
+    layer: str,
+    info: LayerInfo,
+    role: str,
+    layout: str,
+    read: Callable[[str], dict[str, np.ndarray]],
+) -> Iterator[Part]:
+    def convert(scratch: Scratch) -> np.ndarray:
+        array = scratch.copy(info.from_canonical(role, read(layer)[role], layout))
+        checkpoint.release(layer)
+        return array
+
+    yield 0, convert
+
+
+def _folded_pieces(checkpoint: Checkpoint, path: str, info: LayerInfo) -> Iterator[Part]:
+    """A layer's folded kernel in the layout of the file, in parts with their byte offsets; `info` is the folded layer.
 
     A layer larger than `PIECE` comes in parts of its first axis where the layout allows: whole groups, whole input channels of
     a transposed layer, or blocks of kernels as `compose` makes them itself, so that the values are the same.
@@ -249,17 +345,18 @@ def _folded_pieces(checkpoint: Checkpoint, path: str, layers: Mapping[str, Layer
     conv = source.conv
 
     def whole(scratch: Scratch) -> np.ndarray:
-        kernel = layers[path].from_canonical("weight", checkpoint.fold(path), checkpoint.layout)
+        kernel = info.from_canonical("weight", checkpoint.fold(path), checkpoint.layout)
         checkpoint.release(path)
         return kernel
 
-    if not (source.has_d and checkpoint.layout in ("canonical", "torch") and source.dialect == "doconv"):
+    plain_order = checkpoint.layout in ("canonical", "torch") and source.dialect == "doconv" and not source.form
+    if not source.has_d or not plain_order or "diagonal" in source.tensors:
         yield 0, whole
         return
     first, second = conv.w_shape[:2]
-    unit = 1 if conv.transposed else KERNELS if conv.groups == 1 else first // conv.groups
+    unit = 1 if conv.transposed else MAX_KERNELS_PER_BLOCK if conv.groups == 1 else first // conv.groups
     step = max(1, PIECE // (unit * second * conv.d_mul)) * unit
-    itemsize = checkpoint.source.array(source.tensors["W"]).itemsize
+    itemsize = checkpoint.itemsize(source.tensors["W"])
     for start in range(0, first, step):
         part = slice(start, min(start + step, first))
         yield start * second * conv.taps * itemsize, partial(_fold_part, checkpoint, path, part)
@@ -284,8 +381,3 @@ def _fold_part(checkpoint: Checkpoint, path: str, part: slice, scratch: Scratch)
     kernel = checkpoint.compose(path, W, D, piece, scratch.array(piece.kernel_shape, W.dtype))
     checkpoint.release(path)
     return kernel
-
-
-def _dummy(shape: tuple[int, ...]) -> np.ndarray:
-    """An array of a shape that holds no memory, to see what shape a layout gives it."""
-    return np.broadcast_to(np.zeros((), np.float32), shape)

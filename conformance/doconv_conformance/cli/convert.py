@@ -7,12 +7,17 @@ from typing import Annotated
 import typer
 
 from doconv_conformance.cli.files import (
+    Choice,
     Dialect,
+    Ema,
     Embedding,
+    Exclude,
     Input,
     KernelSize,
+    Key,
     Like,
     Output,
+    Prefix,
     Transposed,
     check_output,
     failing,
@@ -34,6 +39,10 @@ def convert(
     transposed: Transposed = None,
     embedding: Embedding = None,
     like: Like = None,
+    exclude: Exclude = None,
+    prefix: Prefix = None,
+    key: Key = None,
+    ema: Ema = False,
 ) -> None:
     """Convert a checkpoint to the names and layouts of a framework; nothing is folded.
 
@@ -47,11 +56,10 @@ def convert(
     with failing("convert"):
         if to not in LAYOUTS:
             raise typer.BadParameter(f"--to must be one of {', '.join(LAYOUTS)}. Received: {to}")
-        hints = hints_from(kernel_size, transposed, embedding, like)
-        with open_input(source, dialect, hints) as checkpoint:
-            check_output(source, target)
+        hints = hints_from(kernel_size, transposed, embedding, like, exclude, prefix)
+        with open_input(source, Choice(dialect, key, ema), hints) as checkpoint:
+            check_output(source, target, reads=[like])
             with progress_bar("convert") as progress:
                 done = convert_file(checkpoint, target, to, progress=progress)
             layers = len(checkpoint.layers)
-        typer.echo(f"{layers} layers written as {to}, {done.passed} tensors passed on")
-        report(done, target)
+        report(done, target, f"{layers} layers written as {to}, {done.passed} tensors passed on")

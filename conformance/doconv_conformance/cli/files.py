@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from doconv_conformance.escaping import printable
+
 if TYPE_CHECKING:
     from doconv_core.checkpoint import Checkpoint, Hints, Written
 
-Input = Annotated[Path, typer.Argument(metavar="IN", help="A .safetensors file; the authors' TensorFlow .h5 or .npz.")]
-Output = Annotated[Path, typer.Argument(metavar="OUT", help="The .safetensors file to write; replaced once complete.")]
+Input = Annotated[
+    Path,
+    typer.Argument(
+        metavar="IN",
+        help="A .safetensors file, the .safetensors.index.json of several, a .pth (with PyTorch installed), NumPy's .npz, or "
+        "the authors' TensorFlow .h5.",
+    ),
+]
+Output = Annotated[
+    Path,
+    typer.Argument(
+        metavar="OUT",
+        help="The .safetensors file to write, or the .safetensors.index.json where IN is one; replaced once complete.",
+    ),
+]
 Dialect = Annotated[
     str | None, typer.Option(help="Whose file: original-torch or original-tf for the authors'; else this project's.")
 ]
@@ -27,6 +45,32 @@ Embedding = Annotated[
     list[str] | None, typer.Option(metavar="PATTERN", help="Embeddings, which else count as linear layers.")
 ]
 Like = Annotated[Path | None, typer.Option(help="A file of the plain model, to take kernel sizes from.")]
+Exclude = Annotated[
+    list[str] | None, typer.Option(metavar="PATTERN", help="Layers that are none of ours, passed on as they are.")
+]
+Prefix = Annotated[
+    str | None,
+    typer.Option(help="What to drop from names, as model. or net.; module. and _orig_mod. are dropped anyway."),
+]
+Key = Annotated[
+    str | None, typer.Option(help="Where a .pth has its state dict, as ckpt.model; usual places are known.")
+]
+Ema = Annotated[bool, typer.Option("--ema", help="Take the average of the weights that stands beside them.")]
+
+LONGEST_LINE = 2000
+OTHER_FORMATS = (
+    ".pth", ".pt", ".bin", ".ckpt", ".tar", ".pkl", ".pdparams", ".params", ".h5", ".hdf5", ".keras", ".npz", ".npy", ".onnx",
+    ".pb", ".tflite", ".msgpack", ".gguf", ".json",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which of the weights of a file are meant."""
+
+    dialect: str | None = None
+    key: str | None = None
+    ema: bool = False
 
 
 @contextmanager
@@ -36,47 +80,105 @@ def failing(command: str) -> Iterator[None]:
 
     try:
         yield
+        sys.stdout.flush()
     except typer.BadParameter as error:
-        typer.echo(f"doconv {command}: {error.message}", err=True)
-        raise typer.Exit(2) from None
-    except CheckpointError as error:
-        typer.echo(f"doconv {command}: {error}", err=True)
-        raise typer.Exit(1) from None
-    except (OSError, ImportError) as error:
-        typer.echo(f"doconv {command}: {error}", err=True)
-        raise typer.Exit(1) from None
+        raise _ending(f"doconv {command}: {error.message}", 2) from None
+    except BrokenPipeError:
+        raise _ending("", 1) from None  # `| head` has seen enough
+    except MemoryError as error:
+        raise _ending(f"doconv {command}: out of memory: {error}", 1) from None
+    except (CheckpointError, OSError, ImportError) as error:
+        raise _ending(f"doconv {command}: {error}", 1) from None
 
 
-def open_input(path: Path, dialect: str | None, hints: Hints) -> Checkpoint:
+def _ending(text: str, status: int) -> typer.Exit:
+    if text:
+        with suppress(OSError):
+            say(text, err=True)
+    try:
+        sys.stdout.flush()
+    except OSError:  # Python would try again at its end, and say so in its own words
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return typer.Exit(status)
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """A line on the terminal; names come from files that we did not write, and may have a megabyte."""
+    typer.echo(printable(text if len(text) <= LONGEST_LINE else f"{text[:LONGEST_LINE]}…"), err=err)
+
+
+def open_input(path: Path, choice: Choice, hints: Hints) -> Checkpoint:
     """Open IN.
 
     Raises:
         typer.BadParameter: there is no such file, or no such dialect.
-        CheckpointError, OSError: it cannot be read.
+        CheckpointError, OSError, ImportError: it cannot be read.
     """
-    from doconv_core.checkpoint import open_checkpoint
+    from doconv_conformance.cli.pickles import SUFFIXES, load_pickle
+    from doconv_core.checkpoint import Checkpoint, open_checkpoint
 
     if not path.is_file():
         raise typer.BadParameter(f"there is no file {path}")
-    if dialect not in (None, "original-torch", "original-tf"):
-        raise typer.BadParameter(f"--dialect must be original-torch or original-tf. Received: {dialect}")
-    if path.suffix in (".h5", ".hdf5", ".npz") and dialect != "original-tf":
-        raise typer.BadParameter(f"{path} is read as the authors' only: --dialect original-tf. Received: {dialect}")
-    return open_checkpoint(path, dialect=dialect, hints=hints)
+    if choice.dialect not in (None, "original-torch", "original-tf"):
+        raise typer.BadParameter(f"--dialect must be original-torch or original-tf. Received: {choice.dialect}")
+    if path.suffix in (".h5", ".hdf5") and choice.dialect != "original-tf":
+        raise typer.BadParameter(
+            f"{path} is read as the authors' only: --dialect original-tf. Received: {choice.dialect}"
+        )
+    if path.suffix in SUFFIXES:
+        arrays, chosen = load_pickle(path, key=choice.key, ema=choice.ema)
+        checkpoint = Checkpoint(arrays, str(path), dialect=choice.dialect, hints=hints)
+        checkpoint.add_notes(*chosen)
+        return checkpoint
+    if choice.key is not None:
+        raise typer.BadParameter(f"--key is for a .pth, whose dicts have keys. Received: {path}")
+    return open_checkpoint(path, dialect=choice.dialect, hints=hints, ema=choice.ema)
 
 
-def check_output(source: Path, target: Path) -> None:
-    """Raise before any work where OUT cannot be written, or is IN.
+def check_output(source: Path, target: Path, *, reads: Sequence[Path | None] = ()) -> None:
+    """Raise before any work where OUT cannot be written, is a file that is read, or says another format than it will have.
 
     Raises:
-        typer.BadParameter: no such folder, a folder itself, or the same file.
+        typer.BadParameter: no such folder, a folder itself, a file that is read, or another format's name.
     """
-    if not target.parent.is_dir():
-        raise typer.BadParameter(f"the folder of {target} does not exist")
+    from doconv_core.outputs import is_stream, same_file
+
+    index, shards = ".safetensors.index.json", list[Path]()
     if target.is_dir():
         raise typer.BadParameter(f"{target} is a folder")
-    if target.exists() and target.samefile(source):
-        raise typer.BadParameter(f"OUT is the same file as IN, which would lose W and D. Received: {target}")
+    if not is_stream(target):
+        if not target.parent.is_dir():
+            raise typer.BadParameter(f"the folder of {target} does not exist")
+        if target.name.endswith(index):
+            shards = _shards(source, target, index)
+        elif target.suffix.lower() in OTHER_FORMATS:
+            raise typer.BadParameter(
+                f"OUT is written as safetensors, which its name must not deny. Received: {target.name}"
+            )
+    inputs = [source, *_shards_read(source, index), *(path for path in reads if path is not None)]
+    for output in (target, *shards):
+        for path in inputs:
+            if same_file(output, path) and path == source:
+                raise typer.BadParameter(f"OUT is the same file as IN, which would lose W and D. Received: {target}")
+            if same_file(output, path):
+                raise typer.BadParameter(f"{output} would take the place of a file that is read. Received: {target}")
+
+
+def _shards_read(source: Path, index: str) -> list[Path]:
+    if not source.name.endswith(index):
+        return []
+    from doconv_core.checkpoint import ShardedFile
+
+    with ShardedFile(source) as opened:
+        return opened.shards
+
+
+def _shards(source: Path, target: Path, index: str) -> list[Path]:
+    from doconv_core.checkpoint import shard_paths
+
+    if not source.name.endswith(index):
+        raise typer.BadParameter(f"OUT is one file where IN is: no index. Received: {target.name}")
+    return shard_paths(target, len(_shards_read(source, index)))
 
 
 def hints_from(
@@ -84,6 +186,8 @@ def hints_from(
     transposed: Sequence[str] | None,
     embedding: Sequence[str] | None = None,
     like: Path | None = None,
+    exclude: Sequence[str] | None = None,
+    prefix: str | None = None,
 ) -> Hints:
     """The options as `Hints`.
 
@@ -91,7 +195,7 @@ def hints_from(
         typer.BadParameter: not PATTERN=MxN, or there is no file to be like.
         CheckpointError: that file is no checkpoint.
     """
-    from doconv_core.checkpoint import Hints, TensorFile
+    from doconv_core.checkpoint import Hints
 
     sizes: dict[str, tuple[int, ...]] = {}
     for option in kernel_size or ():
@@ -102,13 +206,22 @@ def hints_from(
             pattern = ""
         if not pattern:
             raise typer.BadParameter(f"--kernel-size must be PATTERN=MxN, like 'stem.*=3x2'. Received: {option}")
-    shapes = {}
-    if like is not None:
-        if not like.is_file():
-            raise typer.BadParameter(f"there is no file {like}")
-        with TensorFile(like) as file:
-            shapes = file.shapes
-    return Hints(sizes, tuple(transposed or ()), tuple(embedding or ()), shapes)
+    shapes = _plain_shapes(like) if like is not None else {}
+    return Hints(sizes, tuple(transposed or ()), tuple(embedding or ()), shapes, tuple(exclude or ()), prefix)
+
+
+def _plain_shapes(like: Path) -> dict[str, tuple[int, ...]]:
+    from doconv_conformance.cli.pickles import SUFFIXES, load_pickle
+    from doconv_core.checkpoint import CheckpointError, open_source
+
+    if not like.is_file():
+        raise typer.BadParameter(f"there is no file {like}")
+    source = load_pickle(like)[0] if like.suffix in SUFFIXES else open_source(like)
+    shapes = dict(source.shapes)
+    source.close()
+    if not shapes:
+        raise CheckpointError(f"{like} has no tensors. Received: a plain model without layers")
+    return shapes
 
 
 @contextmanager
@@ -118,16 +231,33 @@ def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
     from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
     console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda done, total: None
+        return
     columns = ("{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task(title, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
-def report(done: Written, target: Path) -> None:
-    """What was assumed, and what was written."""
+def takes_stdout(*outputs: Path | None) -> bool:
+    """Whether one of the files to write is the standard output, so that words belong on the other stream."""
+    for output in outputs:
+        with suppress(OSError, ValueError):
+            told_apart = output is None or os.fspath(output) == os.devnull
+            if not told_apart and os.path.samestat(os.stat(output), os.fstat(sys.stdout.fileno())):  # type: ignore[arg-type]
+                return True
+    return False
+
+
+def report(done: Written, target: Path, first: str) -> None:
+    """What was done, what was assumed, and what was written."""
+    err = takes_stdout(target)
+    say(first, err=err)
     for note in done.notes:
-        typer.echo(f"note: {note}")
+        say(f"note: {note}", err=err)
     for path in done.refolded:
-        typer.echo(f"note: {path}: folded and over-parameterized afresh: its groups pair with D as no layer here does")
-    typer.echo(f"{target}: {done.bytes} bytes")
+        say(
+            f"note: {path}: folded and over-parameterized afresh: its groups pair with D as no layer here does", err=err
+        )
+    say(f"{target}: {done.bytes} bytes", err=err)

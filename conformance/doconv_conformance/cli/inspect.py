@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 import typer
 
 from doconv_conformance.cli.files import (
+    Choice,
     Dialect,
+    Ema,
+    Exclude,
     Input,
     KernelSize,
+    Key,
     Like,
+    Prefix,
     Transposed,
     failing,
     hints_from,
     open_input,
+    say,
+    takes_stdout,
 )
 
 if TYPE_CHECKING:
-    from doconv_core.checkpoint import Checkpoint
+    from doconv_core.checkpoint import Checkpoint, LayerStats
+
+LONGEST_CELL = 300
+PICTURES = (".png", ".jpg", ".jpeg", ".svg", ".pdf")
 
 
 def inspect(
@@ -28,6 +40,17 @@ def inspect(
     kernel_size: KernelSize = None,
     transposed: Transposed = None,
     like: Like = None,
+    exclude: Exclude = None,
+    prefix: Prefix = None,
+    key: Key = None,
+    ema: Ema = False,
+    stats: Annotated[
+        bool,
+        typer.Option("--stats", help="Also what training made of each layer: D, its spectrum, the kernel, float16."),
+    ] = False,
+    figure: Annotated[
+        Path | None, typer.Option(help="Draw what --stats shows, as .png, .jpg, .svg or .pdf; needs matplotlib.")
+    ] = None,
     json: Annotated[Path | None, typer.Option(help="Write the same as JSON to this file.")] = None,
 ) -> None:
     """Show the layers of a checkpoint: which are over-parameterized, their sizes, and what a fold would take away.
@@ -35,15 +58,34 @@ def inspect(
     Exit status: 0 done, 1 a file that is bad or cannot be written, 2 unusable arguments.
     """
     with failing("inspect"):
-        if json is not None and not json.parent.is_dir():
-            raise typer.BadParameter(f"the folder of {json} does not exist")
-        with open_input(source, dialect, hints_from(kernel_size, transposed, like=like)) as checkpoint:
+        _check_outputs(json, figure, inputs=[source, like])
+        hints = hints_from(kernel_size, transposed, like=like, exclude=exclude, prefix=prefix)
+        with open_input(source, Choice(dialect, key, ema), hints) as checkpoint:
             found = describe(checkpoint)
+            known = _all_stats(checkpoint) if stats or figure else []
+        for layer in known:
+            next(row for row in found["layers"] if row["path"] == layer.path)["stats"] = _summary(layer)
         if json is not None:
             from doconv_conformance.files import write_json
 
             write_json(json, found)
-        _show(found)
+        if figure is not None:
+            _draw(known, figure, source)
+        err = takes_stdout(json, figure)
+        _show(found, err=err)
+        if known:
+            _show_stats(found, err=err)
+
+
+def _check_outputs(json: Path | None, figure: Path | None, inputs: list[Path | None]) -> None:
+    from doconv_conformance.files import check_writable
+
+    try:
+        check_writable(json, figure, inputs=inputs)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    if figure is not None and figure.suffix.lower() not in PICTURES:
+        raise typer.BadParameter(f"--figure must end with one of {', '.join(PICTURES)}. Received: {figure.name}")
 
 
 def describe(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -59,10 +101,14 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
         if info.kind == "conv":
             row["geometry"] = {key: value for key, value in info.geometry.items() if key not in info.guessed}
         if info.has_d:
-            conv, itemsize = info.conv, checkpoint.source.array(info.tensors["W"]).itemsize
+            conv, itemsize = info.conv, checkpoint.itemsize(info.tensors["W"])
             row["exact"] = checkpoint.is_exact(path)
             surplus = conv.w_shape[0] * conv.w_shape[1] * (conv.d_mul - conv.taps)
             extra = conv.in_channels * conv.taps * conv.d_mul * (2 if "diagonal" in info.tensors else 1)
+            row["parameters"] = {
+                "before": math.prod(conv.w_shape) + math.prod(conv.d_shape),
+                "after": math.prod(conv.kernel_shape),
+            }
             removed += (surplus + extra) * itemsize
         layers.append(row)
     return {
@@ -75,12 +121,49 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
     }
 
 
-def _show(found: dict[str, Any]) -> None:
+def _all_stats(checkpoint: Checkpoint) -> list[LayerStats]:
+    from doconv_core.checkpoint import layer_stats
+
+    found = []
+    for path, info in checkpoint.layers.items():
+        if info.has_d:
+            found.append(layer_stats(checkpoint, path))
+            checkpoint.release(path)
+    return found
+
+
+def _summary(layer: LayerStats) -> dict[str, Any]:
+    """A layer's numbers as plain values; None in place of what is not finite, which JSON does not have."""
+    least, most = float(layer.spectrum.min()), float(layer.spectrum.max())
+    quartiles = np.quantile(layer.from_identity, (0, 0.5, 1)).tolist()
+    return {
+        "from_identity": dict(zip(("min", "median", "max"), quartiles, strict=True)),
+        "singular_values": {"min": least, "median": float(np.median(layer.spectrum)), "max": most},
+        "condition": most / least if least else None,
+        "kernel_change": layer.kernel_change if math.isfinite(layer.kernel_change) else None,
+        "kernel_range": {"smallest": layer.smallest, "largest": layer.largest},
+        "float16": {
+            "overflows": layer.half_overflows,
+            "vanishes": layer.half_vanishes,
+            "subnormal": layer.half_subnormal,
+        },
+    }
+
+
+def _draw(known: list[LayerStats], figure: Path, source: Path) -> None:
+    from doconv_conformance.reports.layers_figure import write_layers_figure
+    from doconv_core.checkpoint import CheckpointError
+
+    if not known:
+        raise CheckpointError(f"{source} has no over-parameterized layer to draw. Received: --figure {figure}")
+    write_layers_figure(known, figure, title=source.name)
+
+
+def _show(found: dict[str, Any], *, err: bool = False) -> None:
     from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
 
-    console = Console(width=None if Console().is_terminal else 120)
+    console = Console(stderr=err, width=None if Console(stderr=err).is_terminal else 120)
     table = Table("layer", "kind", "kernel", "channels", "groups", "d_mul", "type")
     for row in found["layers"]:
         geometry = row.get("geometry", {})
@@ -90,15 +173,57 @@ def _show(found: dict[str, Any]) -> None:
         size = "x".join(map(str, geometry.get("kernel_size", ())))
         types = sorted({tensor["dtype"] for tensor in row["tensors"].values()})
         kind = f"DO-Conv, {kind}" if row["over_parameterized"] else kind
-        table.add_row(escape(row["path"]), kind, size, channels, *numbers, ", ".join(types))
+        table.add_row(_cell(row["path"]), kind, size, channels, *numbers, ", ".join(types))
     console.print(table)
     count = sum(row["over_parameterized"] for row in found["layers"])
-    typer.echo(
+    say(
         f"layout {found['layout']}; {count} of {len(found['layers'])} layers are over-parameterized, "
-        f"{len(found['others'])} tensors belong to none; a fold takes {found['bytes_removed_by_fold']} bytes away"
+        f"{len(found['others'])} tensors belong to none; a fold takes {found['bytes_removed_by_fold']} bytes away",
+        err=err,
     )
     for row in found["layers"]:
         if row.get("exact") is False:
-            typer.echo(f"note: {row['path']}: can only be folded: its groups pair with D as no layer here does")
+            say(f"note: {row['path']}: can only be folded: its groups pair with D as no layer here does", err=err)
     for note in found["notes"]:
-        typer.echo(f"note: {note}")
+        say(f"note: {note}", err=err)
+
+
+def _show_stats(found: dict[str, Any], *, err: bool = False) -> None:
+    """A line per layer: what is far from the start, and what float16 would lose."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(stderr=err, width=None if Console(stderr=err).is_terminal else 120)
+    table = Table("layer", "|D_delta|/|E|", "singular values", "|W'-W|/|W|", "parameters", "folded", "float16")
+    rows = [row for row in found["layers"] if "stats" in row]
+    for row in rows:
+        known, count = row["stats"], row["parameters"]
+        distance, singular = known["from_identity"], known["singular_values"]
+        table.add_row(
+            _cell(row["path"]),
+            f"{distance['median']:.3g} (to {distance['max']:.3g})",
+            f"{singular['min']:.3g} to {singular['max']:.3g}",
+            "W is zero" if known["kernel_change"] is None else f"{known['kernel_change']:.3g}",
+            f"{count['before']:,}",
+            f"{count['after']:,}",
+            _half_words(known["float16"]),
+        )
+    console.print(table)
+    before, after = (sum(row["parameters"][name] for row in rows) for name in ("before", "after"))
+    say(f"{before:,} parameters train in these layers, {after:,} are left folded", err=err)
+
+
+def _half_words(half: dict[str, Any]) -> str:
+    words = [f"{half['overflows']:,} overflow"] if half["overflows"] else []
+    words += [
+        f"{half[key]:.2%} {verb}" for key, verb in (("vanishes", "vanish"), ("subnormal", "lose bits")) if half[key]
+    ]
+    return ", ".join(words) or "fits"
+
+
+def _cell(text: str) -> str:
+    from rich.markup import escape
+
+    from doconv_conformance.escaping import printable
+
+    return escape(printable(text[:LONGEST_CELL]))

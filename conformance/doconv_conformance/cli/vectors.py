@@ -20,13 +20,13 @@ def export(
 
     Exit status: 0 written, 2 unusable arguments.
     """
-    from doconv_conformance.cases.table import select
     from doconv_conformance.running.vectors import export as export_vectors
+    from doconv_conformance.running.vectors import select_for_files
 
     try:
-        pairs = select(stage, case)
+        pairs = select_for_files(stage, case)
         export_vectors(folder, pairs)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         typer.echo(f"doconv vectors export: {error}", err=True)
         raise typer.Exit(2) from None
     typer.echo(f"{len(pairs)} operations in {folder}; {folder / 'README.txt'} says what they are")
@@ -45,20 +45,16 @@ def check(
 
     Exit status: 0 it agrees with the reference, 1 it does not, 2 unusable arguments.
     """
-    from doconv_conformance.cases.table import select
-    from doconv_conformance.cli.terminal import show, write
+    from doconv_conformance.cli.terminal import conclude
     from doconv_conformance.files import check_writable
-    from doconv_conformance.reports.build import build
     from doconv_conformance.running.offline import check_folder
+    from doconv_conformance.running.vectors import select_for_files
 
     try:
-        pairs = select(stage, case)
+        pairs = select_for_files(stage, case)
         check_writable(json, html, junit)
         run = check_folder(folder, pairs)
     except ValueError as error:
         typer.echo(f"doconv vectors check: {error}", err=True)
         raise typer.Exit(2) from None
-    report = build([run])
-    status = show(report)
-    write(report, to_json=json, to_html=html, to_junit=junit)
-    raise typer.Exit(status)
+    raise typer.Exit(conclude([run], ask=False, to_json=json, to_html=html, to_junit=junit))

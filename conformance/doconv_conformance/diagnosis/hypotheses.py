@@ -46,7 +46,7 @@ def effective_kernels(rows: Sequence[Row]) -> Kernels:
     """
     found: Kernels = []
     for row in rows:
-        if not row.failed or not row.case.geometry.has_d:
+        if not row.failed or not row.case.geometry.has_d or not row.finite:
             continue
         weight = row.got.get("weight")
         if row.operation in ("compose", "fold") and weight is not None:
@@ -176,7 +176,7 @@ def _channel_orders(rows: Sequence[Row]) -> Iterator[Fault]:
     tables: dict[ConvGeometry, np.ndarray] = {}
     for row in rows:
         g = row.case.geometry
-        if row.operation != "forward" or g in tables or "y" not in row.got:
+        if row.operation != "forward" or g in tables or "y" not in row.got or not row.finite:
             continue
         got, right = row.got["y"], row.want["y"].value
         if got.shape != right.shape:
@@ -199,7 +199,7 @@ def _scales(rows: Sequence[Row]) -> Iterator[Fault]:
     for row in rows:
         for name, got in row.got.items() if row.operation in ("forward", "backward") and row.failed else ():
             want = row.want.get(name)
-            if want is None or got.shape != want.value.shape or not want.value.any() or not np.isfinite(got).all():
+            if want is None or got.shape != want.value.shape or not want.value.any() or not row.finite:
                 continue
             at = np.abs(want.value).argmax()
             factor = float(got.ravel()[at]) / float(want.value.ravel()[at])

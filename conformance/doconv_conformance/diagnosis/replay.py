@@ -21,6 +21,8 @@ from doconv_conformance.verdicts.judge import judge, judged_exactly
 
 # A fault is named on no fewer different cases than this.
 LEAST_CASES = 2
+# A difference of so many bounds is no rounding.
+STRUCTURAL = 64
 # So many failing rows are tried before a fault that explains none of them is given up.
 PROBES = 32
 
@@ -42,6 +44,11 @@ class Row:
         self.numerics = numerics
         self.exact = judged_exactly(case, operation, numerics)
         self._digest = _digest(got, self.want) if self.exact else b""
+
+    @property
+    def finite(self) -> bool:
+        """Whether there is no NaN and no infinity in the outputs."""
+        return all(np.isfinite(value.astype(np.float64)).all() for value in self.got.values())
 
     @property
     def key(self) -> tuple[str, str]:
@@ -69,11 +76,11 @@ class Row:
             return "silent" if self.failed else "contradicted"
         if judge(self.want, outputs, exact=False)["verdict"] != "mismatch":
             return "unaffected"
-        if self.failed and self._within_bound_of(outputs):
+        if self.failed and self.within_bound_of(outputs):
             return "explained"
         return "contradicted"
 
-    def _within_bound_of(self, outputs: Tensors) -> bool:
+    def within_bound_of(self, outputs: Tensors) -> bool:
         """Whether the port is as near to the fault's values as an honest port must be to the right ones."""
         if set(outputs) != set(self.got):
             return False
@@ -81,7 +88,12 @@ class Row:
             got, want = self.got[name], self.want.get(name)
             if want is None or (value.shape, value.dtype) != (got.shape, got.dtype):
                 return False
-            bound = want.bound if want.bound.shape == value.shape else want.bound.max()
+            # Where the right value is the sum of nothing its bound is 0, and says nothing of another value.
+            largest = want.bound.max(initial=0.0, where=np.isfinite(want.bound))
+            bound = np.where(want.bound > 0, want.bound, largest) if want.bound.shape == value.shape else largest
+            with np.errstate(invalid="ignore"):
+                if want.bound.shape == value.shape and (np.abs(value - want.value) > STRUCTURAL * largest).any():
+                    bound = largest  # values have other places: so have their bounds
             with np.errstate(invalid="ignore"):  # of two infinities
                 near = np.abs(value.astype(np.float64) - got.astype(np.float64)) <= bound
             if not (near | (value == got)).all():

@@ -5,14 +5,21 @@ from __future__ import annotations
 import json
 import os
 import queue
+import secrets
+import select
 import signal
 import subprocess
+import sys
 import threading
 import time
+import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
+
+from doconv_conformance.protocol import guardian
+from doconv_conformance.protocol.printable import printable
 
 LONGEST_LINE = 2**20
 KEPT_ERRORS = 2**14
@@ -29,6 +36,26 @@ class PortTimeout(Exception):
     """The port did not answer in time; the text says after how long."""
 
 
+class Interrupted(Exception):
+    """The run was interrupted: nothing is asked any more."""
+
+
+_alive: weakref.WeakSet[PortProcess] = weakref.WeakSet()
+_interrupted = threading.Event()
+
+
+def interrupt() -> None:
+    """End every port of this process at once; whoever waits for one, or starts one, gets `Interrupted`."""
+    _interrupted.set()
+    for port in list(_alive):
+        port.kill()
+
+
+def resume() -> None:
+    """Allow ports again after `interrupt`."""
+    _interrupted.clear()
+
+
 class PortProcess:
     """A port's process.
 
@@ -36,15 +63,25 @@ class PortProcess:
         command: the program and its arguments.
         env: variables added to this process's environment.
         memory_limit: bytes of resident memory, of the program and what it started, after which it is ended.
+        folder: removed where this process dies without closing the port.
 
     Raises:
         PortCrash: the program cannot be started.
+        Interrupted: the run was interrupted.
     """
 
     def __init__(
-        self, command: Sequence[str], *, env: Mapping[str, str] | None = None, memory_limit: int = 8 * 2**30
+        self,
+        command: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        memory_limit: int = 8 * 2**30,
+        folder: str | None = None,
     ) -> None:
+        if _interrupted.is_set():
+            raise Interrupted("the run was interrupted")
         self.memory_limit = memory_limit
+        self._token = secrets.token_hex(16)
         self._answers: queue.Queue[bytes | None] = queue.Queue(maxsize=16)  # a flood fills the pipe, not our memory
         self._asked = "hello"
         self._half = self._errors = b""
@@ -52,12 +89,19 @@ class PortProcess:
         try:
             self._process = subprocess.Popen(
                 list(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                env=os.environ | (env or {}), start_new_session=True, bufsize=0,
+                env=os.environ | (env or {}) | {guardian.TOKEN: self._token}, start_new_session=True, bufsize=0,
             )  # fmt: skip
-        except OSError as error:
-            raise PortCrash(f"cannot start {command[0]!r}: {error.strerror}") from error
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise PortCrash(printable(f"cannot start {command[0]!r}: {reason}")) from error
+        self._guardian = subprocess.Popen(
+            (sys.executable, "-I", "-S", guardian.__file__, self._token, *([folder] if folder else [])),
+            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+        _alive.add(self)
         assert self._process.stdin and self._process.stdout and self._process.stderr  # noqa: PT018
         self._stdin: IO[bytes] = self._process.stdin
+        os.set_blocking(self._stdin.fileno(), False)
         self._threads = [
             threading.Thread(target=target, args=(stream,), daemon=True)
             for target, stream in ((self._read, self._process.stdout), (self._read_errors, self._process.stderr))
@@ -70,43 +114,71 @@ class PortProcess:
 
         Raises:
             PortCrash: the port died, closed its output, used too much memory, or answered something else.
-            PortTimeout: it did not answer within `timeout` seconds.
+            PortTimeout: it did not read the request and answer it within `timeout` seconds.
+            Interrupted: the run was interrupted.
         """
-        if not self._answers.empty() and (line := self._answers.get()) is not None:
+        deadline = time.monotonic() + timeout
+        if not self._answers.empty():
+            if (line := self._answers.get()) is None:
+                raise PortCrash(self._death("closed its output"))
             raise PortCrash(f"wrote a line that nobody asked for, after its answer to {self._asked}: {_shown(line)}")
         self._asked = str(request.get("id", request["type"]))
         try:
-            self._stdin.write(json.dumps(request).encode() + b"\n")
+            self._send(json.dumps(request).encode() + b"\n", deadline, timeout)
+            line = self._wait(deadline, timeout)
         except OSError as error:
             raise PortCrash(self._death("closed its input")) from error
-        line = self._wait(timeout)
+        finally:
+            if _interrupted.is_set():
+                raise Interrupted("the run was interrupted") from None
         if line is None:
             raise PortCrash(self._death("closed its output"))
         if not line.endswith(b"\n"):
             long = f"a line of more than {LONGEST_LINE} bytes" if len(line) >= LONGEST_LINE else "half a line"
             raise PortCrash(f"answered {long}: {_shown(line)}")
         try:
-            answer = json.loads(line)
-        except ValueError as error:
+            answer = json.loads(line, parse_constant=_refuse)
+        except (ValueError, RecursionError) as error:
             raise PortCrash(f"answered what is not JSON: {_shown(line)}") from error
         if not isinstance(answer, dict):
             raise PortCrash(f"answered what is not a JSON object: {_shown(line)}")
         return answer
 
     def stderr(self) -> str:
-        """The last of what the port wrote to stderr."""
-        return self._errors.decode(errors="replace").strip()
+        """The last of what the port wrote to stderr, printable line by line."""
+        return "\n".join(map(printable, self._errors.decode(errors="replace").strip().splitlines()))
 
     def close(self) -> None:
         """End the port and everything it started: by the end of its input, else by force."""
         with suppress(OSError, subprocess.TimeoutExpired):  # it is ended by force below
             self._stdin.close()
             self._process.wait(timeout=GRACE)
-        self._kill()
+        self.kill()
         self._process.wait()
         self._ended.set()
         for thread in self._threads:
             thread.join(timeout=GRACE)
+        with suppress(OSError):  # it was killed, too
+            self._guardian.communicate(b"cleared up\n")
+        _alive.discard(self)
+
+    def kill(self) -> None:
+        """End the port and everything it started, in sessions of their own as well, by force."""
+        with suppress(ProcessLookupError, PermissionError):  # it may be gone already
+            os.killpg(self._process.pid, signal.SIGKILL)
+        guardian.kill_carriers(self._token)
+
+    def _send(self, message: bytes, deadline: float, timeout: float) -> None:
+        """Write all of it; a port that does not read fills the pipe, and would block a plain write for ever."""
+        while message:
+            if (remaining := deadline - time.monotonic()) <= 0:
+                self.kill()
+                raise PortTimeout(f"did not read its input within {timeout:g} s")
+            select.select((), (self._stdin,), (), min(remaining, PULSE))
+            if _interrupted.is_set():
+                return
+            with suppress(BlockingIOError):
+                message = message[self._stdin.write(message) or 0 :]
 
     def _read(self, stdout: IO[bytes]) -> None:
         """Lines to the queue: whole ones, else the half at the end of a stream or of the patience with long lines."""
@@ -134,16 +206,17 @@ class PortProcess:
             while block := os.read(stderr.fileno(), 2**16):
                 self._errors = (self._errors + block)[-KEPT_ERRORS:]
 
-    def _wait(self, timeout: float) -> bytes | None:
-        deadline = time.monotonic() + timeout
+    def _wait(self, deadline: float, timeout: float) -> bytes | None:
         dead_since = None
         while True:
             remaining = deadline - time.monotonic()
             try:
                 return self._answers.get(timeout=max(0.0, min(remaining, PULSE)))
             except queue.Empty:
+                if _interrupted.is_set():
+                    return None
                 if remaining <= 0:
-                    self._kill()
+                    self.kill()
                     half = f"; half a line came: {_shown(self._half)}" if self._half else ""
                     raise PortTimeout(f"no answer within {timeout:g} s{half}") from None
             if self._process.poll() is not None:  # its children may hold its output open
@@ -152,7 +225,7 @@ class PortProcess:
                     return None
             used = self._resident_bytes()
             if used > self.memory_limit:
-                self._kill()
+                self.kill()
                 limit = self.memory_limit / 2**20
                 raise PortCrash(f"used {used / 2**20:.0f} MiB of memory, more than the limit of {limit:.0f} MiB")
 
@@ -165,10 +238,6 @@ class PortProcess:
                 if int(fields[2]) == self._process.pid:
                     pages += int(fields[21])
         return pages * os.sysconf("SC_PAGE_SIZE")
-
-    def _kill(self) -> None:
-        with suppress(ProcessLookupError):  # it may be gone already
-            os.killpg(self._process.pid, signal.SIGKILL)
 
     def _death(self, otherwise: str) -> str:
         try:
@@ -191,4 +260,8 @@ def _signal(number: int) -> str:
 
 def _shown(line: bytes) -> str:
     text = line.rstrip().decode(errors="replace")
-    return repr(text if len(text) <= 200 else text[:200] + "...")
+    return f"'{printable(text if len(text) <= 200 else text[:200] + '...')}'"
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")

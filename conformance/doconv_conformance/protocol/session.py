@@ -16,9 +16,13 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from doconv_conformance.port import PROTOCOL
-from doconv_conformance.protocol.process import PortCrash, PortProcess, PortTimeout
+from doconv_conformance.protocol.printable import printable, printable_json
+from doconv_conformance.protocol.process import Interrupted, PortCrash, PortProcess, PortTimeout
 from doconv_conformance.protocol.schemas import problem
 from doconv_core.geometry import ConvGeometry
+
+# Free room that a request wants in memory: times its inputs, and beside them; elsewhere there is a disk.
+ROOM, SPARE = 4, 2**20
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,7 @@ class PortSession:
         self._process: PortProcess | None = None
         try:
             self.hello = self._start()
-        except (PortCrash, PortTimeout):
+        except (PortCrash, PortTimeout, Interrupted):
             self.close()
             raise
 
@@ -80,26 +84,24 @@ class PortSession:
         can be read comes back as "error" with the reason.
 
         Raises:
-            PortCrash, PortTimeout: as `PortProcess.ask`; the port starts again with the next call.
+            PortCrash, PortTimeout, Interrupted: as `PortProcess.ask`; the port starts again with the next call.
+            OSError: the suite cannot write the inputs.
         """
         if self._process is None:
             self._start()
         assert self._process
-        source, target = file_pair(self.folder.resolve(), name, operation)
-        source.parent.mkdir(parents=True, exist_ok=True)
-        target.unlink(missing_ok=True)
-        save_file({key: np.ascontiguousarray(value) for key, value in inputs.items()}, source)
+        source, target = self._write_inputs(name, operation, inputs)
         request = run_request(name, operation, geometry, dtype, param_dtype, str(source), str(target))
         try:
             answer = self._process.ask(request, self.timeout)
             if wrong := problem(answer, "protocol", "result"):
-                raise PortCrash(f"answered what the protocol does not know: {wrong}")
+                raise PortCrash(printable(f"answered what the protocol does not know: {wrong}"))
             if answer["id"] != request["id"]:
                 raise PortCrash(f"answered {answer['id']!r} when asked for {request['id']!r}")
         except (PortCrash, PortTimeout):
             self._stop()
             raise
-        status, reason, outputs = answer["status"], answer.get("reason", ""), {}
+        status, reason, outputs = answer["status"], printable(answer.get("reason", "")), {}
         if status == "ok":
             largest = 2**20 + 64 * sum(value.nbytes for value in inputs.values())
             try:
@@ -110,6 +112,30 @@ class PortSession:
             shutil.rmtree(source.parent, ignore_errors=True)
         return status, reason, outputs
 
+    def restart(self) -> None:
+        """End the port; the next question goes to a fresh one."""
+        self._stop()
+
+    def _write_inputs(self, name: str, operation: str, inputs: Mapping[str, np.ndarray]) -> tuple[Path, Path]:
+        """The inputs' file, written, and the outputs', not there; in memory as long as that has room for both."""
+        size = sum(value.nbytes for value in inputs.values())
+        if self._temporary and shutil.disk_usage(self.folder).free < ROOM * size + SPARE:
+            disk = tempfile.mkdtemp(prefix="doconv-")
+            shutil.rmtree(self._temporary, ignore_errors=True)
+            self.folder, self._temporary = Path(disk), disk
+        source, target = file_pair(self.folder.resolve(), name, operation)
+        if source.parent.is_file() or source.parent.is_symlink():  # of a port that writes where it should not
+            source.parent.unlink()
+        source.parent.mkdir(parents=True, exist_ok=True)
+        if target.is_dir() and not target.is_symlink():
+            shutil.rmtree(target)
+        target.unlink(missing_ok=True)
+        try:
+            save_file({key: np.ascontiguousarray(value) for key, value in inputs.items()}, source)
+        except SafetensorError as error:
+            raise OSError(f"cannot write {source}: {error}") from error
+        return source, target
+
     def close(self) -> None:
         """End the port and remove its temporary folder."""
         self._stop()
@@ -117,13 +143,15 @@ class PortSession:
             shutil.rmtree(self._temporary, ignore_errors=True)
 
     def _start(self) -> dict[str, Any]:
-        self._process = PortProcess(self.backend.command, env=self.backend.env, memory_limit=self.memory_limit)
+        self._process = PortProcess(
+            self.backend.command, env=self.backend.env, memory_limit=self.memory_limit, folder=self._temporary
+        )
         hello = self._process.ask(hello_request(), self.start_timeout)
         if wrong := problem(hello, "protocol", "hello"):
-            raise PortCrash(f"said hello otherwise than the protocol wants: {wrong}")
+            raise PortCrash(printable(f"said hello otherwise than the protocol wants: {wrong}"))
         if PROTOCOL not in hello["protocol"]:
             raise PortCrash(f"does not speak protocol {PROTOCOL}, only {', '.join(map(str, hello['protocol']))}")
-        return hello
+        return dict(printable_json(hello))
 
     def _stop(self) -> None:
         if self._process:
@@ -171,7 +199,8 @@ def read_outputs(path: Path, largest: int) -> dict[str, np.ndarray]:
     try:
         return load_file(path)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path.name} is not a safetensors file that can be read: {str(error)[:200]}") from error
+        reason = printable(str(error)[:200])
+        raise ValueError(f"{path.name} is not a safetensors file that can be read: {reason}") from error
 
 
 def _memory_folder() -> str | None:

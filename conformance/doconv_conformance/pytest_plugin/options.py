@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("doconv", "conformance of a DO-Conv port (pytest --pyargs doconv_conformance)")
-    group.addoption("--port", help='the port: a program and its arguments, as in --port "python my_port.py"')
-    group.addoption("--port-timeout", type=float, default=60.0, help="seconds for one answer (60)")
-    group.addoption("--port-keep", type=Path, help="keep every case's files in this folder")
+    group.addoption(
+        "--doconv-port", help='the port: a program and its arguments, as in --doconv-port "python my_port.py"'
+    )
+    group.addoption("--doconv-timeout", type=float, default=60.0, help="seconds for one answer (60)")
+    group.addoption("--doconv-keep", type=Path, help="keep every case's files in this folder")

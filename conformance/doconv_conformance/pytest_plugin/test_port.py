@@ -1,4 +1,4 @@
-"""The suite as tests of one port: `pytest --pyargs doconv_conformance --port "python my_port.py"`."""
+"""The suite as tests of one port: `pytest --pyargs doconv_conformance --doconv-port "python my_port.py"`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_case(
 ) -> None:
     """One operation on one case."""
     run_case(port_run, port, case, operation)
-    if keep := pytestconfig.getoption("--port-keep"):
+    if keep := pytestconfig.getoption("--doconv-keep"):
         keep_case(keep, case, operation, numerics_of(port.hello))
     result = port_run.results[-1]
     for name in ("verdict", "bound_fraction", "r"):

@@ -6,14 +6,15 @@ import os
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from math import isfinite
 from typing import Any
 
 import numpy as np
 
 import doconv_core
-from doconv_conformance.diagnosis.diagnose import diagnose
+from doconv_conformance.diagnosis.diagnose import Diagnosis
 from doconv_conformance.running import vectors
-from doconv_conformance.running.runner import EDGES, Run, numerics_of
+from doconv_conformance.running.runner import EDGES, Run
 from doconv_conformance.verdicts.judge import Result, summarise
 
 VERSION = 1
@@ -22,7 +23,10 @@ SEVERITY = ("mismatch", "crashed", "timeout", "inaccurate", "within_bound", "exa
 
 
 def build(
-    runs: Sequence[Run], others: Iterable[Result] = (), seconds: Mapping[str, float] | None = None
+    runs: Sequence[Run],
+    others: Iterable[Result] = (),
+    seconds: Mapping[str, float] | None = None,
+    diagnoses: Mapping[str, Sequence[Diagnosis]] | None = None,
 ) -> dict[str, Any]:
     """The report.
 
@@ -30,18 +34,17 @@ def build(
         runs: the ports.
         others: rows beside theirs: ports against each other, the picture.
         seconds: wall time of what no port did, and "total".
+        diagnoses: what the failures of each port are, by its name; nothing where they are not diagnosed yet.
     """
     results = [result for run in runs for result in run.results] + list(others)
     total = max((run.seconds.get("total", 0.0) for run in runs), default=0.0)
     return {
         "version": VERSION,
-        "results": [asdict(result) for result in results],
+        "results": [_finite(asdict(result)) for result in results],
         "summary": summarise(results),
         "ports": [_port(run) for run in runs],
         "diagnosis": [
-            {"backend": run.backend.name, **diagnosis.to_json()}
-            for run in runs
-            for diagnosis in diagnose(run.results, run.outputs, numerics_of(run.hello))
+            {"backend": name, **diagnosis.to_json()} for name, found in (diagnoses or {}).items() for diagnosis in found
         ],
         "histograms": [
             {"backend": run.backend.name, "stage": stage, "edges": list(EDGES), "counts": counts.tolist()}
@@ -80,6 +83,11 @@ def worst(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         "verdict": verdict, "cases": len(rows) - skipped, "unsupported": skipped, "failing": failing,
         "seconds": sum(row["seconds"] for row in rows),
     }  # fmt: skip
+
+
+def _finite(row: dict[str, Any]) -> dict[str, Any]:
+    """JSON has no infinity: a number that is not finite stands for one that cannot be measured."""
+    return row | {name: None for name in ("bound_fraction", "r") if row[name] is not None and not isfinite(row[name])}
 
 
 def _port(run: Run) -> dict[str, Any]:

@@ -25,6 +25,9 @@ def render(report: Mapping[str, Any]) -> str:
             suite.set(attribute, str(kinds.count(kind)))
         suite.set("tests", str(len(rows)))
         suite.set("time", f"{sum(row['seconds'] for row in rows):.3f}")
+    for element in root.iter():
+        for name, value in element.attrib.items():
+            element.set(name, FORBIDDEN.sub("\N{REPLACEMENT CHARACTER}", value))
     ElementTree.indent(root)
     return ElementTree.tostring(root, "unicode", xml_declaration=True) + "\n"
 

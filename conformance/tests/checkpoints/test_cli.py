@@ -166,13 +166,13 @@ def test_a_full_disk_exits_with_1_and_leaves_the_old_output(source: Path, tmp_pa
 SLOW = """
 import signal, time
 signal.signal(signal.SIGINT, signal.default_int_handler)
-from doconv_core.checkpoint import _files
-put = _files.TensorWriter._put
+from doconv_core.checkpoint import _writer
+put = _writer.TensorWriter._put
 def slow(self, view, position):
     put(self, view, position)
     print("written", flush=True)
     time.sleep(60)
-_files.TensorWriter._put = slow
+_writer.TensorWriter._put = slow
 """
 
 
@@ -205,7 +205,7 @@ FAULTS = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_planted_fault_in_fold_shows(fault: str, source: Path, tmp_path: Path) -> None:
-    done = doconv("fold", source, tmp_path / "out", prepare=f"import doconv_core.composition as c\n{FAULTS[fault]}\n")
+    done = doconv("fold", source, tmp_path / "out", prepare=f"import doconv_core.blocked as c\n{FAULTS[fault]}\n")
     assert done.returncode == 0, done.stderr
     tensors, folded = layers(), load_file(tmp_path / "out")
     assert (folded["conv0.weight"] != compose(tensors["conv0.W"], tensors["conv0.D"], GEOMETRY)).any()

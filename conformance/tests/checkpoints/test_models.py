@@ -199,3 +199,30 @@ def test_further_metadata_is_kept(tmp_path: Path) -> None:
 
     with open_checkpoint(tmp_path / "file") as checkpoint:
         assert checkpoint.source.metadata["epoch"] == "3"
+
+
+@pytest.mark.parametrize(
+    ("metadata", "error"),
+    [({"epoch": 5}, r"must be strings. Received: 'epoch': 5"), ({"doconv": "x"}, r"keeps a key .* Received: 'doconv'")],
+)
+def test_metadata_that_would_spoil_the_file_are_refused(metadata: dict, error: str, tmp_path: Path) -> None:
+    save_model(tmp_path / "best", Model(a=linear(1)).state())
+    with pytest.raises((TypeError, ValueError), match=error):
+        save_model(tmp_path / "best", Model(a=linear(2)).state(), metadata=metadata)
+    assert (load_file(tmp_path / "best")["a.weight"] == 1).all()
+
+
+@pytest.mark.parametrize("name_map", [{"b": "a"}, [("b", "a")], lambda path: "a"])
+def test_a_tensor_of_no_layer_takes_no_name_of_a_layer(name_map: object, tmp_path: Path) -> None:
+    model = Model(a=linear(1))
+    model.others = {"b.weight": np.ones(3, np.float32)}
+    with pytest.raises(ValueError, match=r"two tensors have one name in the file. Received: b\.weight as a\.weight"):
+        save_model(tmp_path / "file", model.state(), strict=False, name_map=name_map)  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_alias_takes_no_name_of_a_layer(tmp_path: Path) -> None:
+    model = Model(a=linear(1), b=linear(2))
+    model.aliases = {"c": "a"}
+    with pytest.raises(ValueError, match=r"two layers have one name in the file. Received: b"):
+        save_model(tmp_path / "file", model.state(), name_map=[("c", "b")])

@@ -68,7 +68,7 @@ def torch_file(diagonal: str | None, prefix: str = "") -> tuple[dict[str, np.nda
     return {prefix + name: array for name, array in given.items()}, plain
 
 
-HINTS = Hints({"net.*": KERNEL, "model.conv*": KERNEL, "conv*": KERNEL})
+HINTS = Hints({"net.*": KERNEL})
 
 
 @pytest.mark.parametrize("diagonal", ["D_diag", "d_diag", None])
@@ -130,7 +130,7 @@ def test_tensorflow_files_fold_and_import_exactly(kind: str, tmp_path: Path) -> 
             root = file.create_group("model_weights") if prefix else file
             for name, array in tensors.items():
                 root[f"{name.partition('/')[0]}/{prefix.replace('.', '/')}{name}"] = array
-    with open_checkpoint(path, dialect="original-tf", hints=HINTS) as checkpoint:
+    with open_checkpoint(path, dialect="original-tf", hints=Hints({f"{prefix}conv*": KERNEL})) as checkpoint:
         fold_file(checkpoint, tmp_path / "folded")
         done = convert_file(checkpoint, tmp_path / "canonical", "canonical")
     assert not done.refolded
@@ -162,13 +162,24 @@ def test_a_dialect_that_matters_must_be_said() -> None:
     np.testing.assert_array_equal(same.fold("a"), layer(6, 4, 1, torch_row)[2])
 
 
-def test_another_diagonal_is_refused() -> None:
+@pytest.mark.parametrize("dialect", ["original-torch", None])
+def test_a_diagonal_that_was_trained_is_part_of_the_function(dialect: str | None, tmp_path: Path) -> None:
+    """`D + D_diag` is what their layer computes with, so a training that unfroze `D_diag` changed the function."""
     W, D, _ = layer(6, 4, 1, torch_row)
-    tensors = {"a.W": W, "a.D": D, "a.D_diag": np.repeat(2 * identity()[None], 6, 0)}
-    checkpoint = Checkpoint(Arrays("file", tensors), "file", dialect="original-torch", hints=Hints({"a": KERNEL}))
-    with pytest.raises(CheckpointError, match=r"file: a\.D_diag must be the identity"):
-        checkpoint.fold("a")
-    tensors["a.D_diag"] = tensors["a.D_diag"][:3]
+    diagonal = np.repeat(identity()[None], 6, 0) + generator.integers("diagonal", D.shape, -2, 2).astype(np.float32)
+    save_file({"a.W": W, "a.D": D, "a.D_diag": diagonal}, tmp_path / "in")
+    want = np.einsum("iks,ois->oik", D + diagonal, W).reshape(4, 6, *KERNEL)
+    with open_checkpoint(tmp_path / "in", dialect=dialect, hints=Hints({"a": KERNEL})) as checkpoint:
+        done = fold_file(checkpoint, tmp_path / "out")
+        convert_file(checkpoint, tmp_path / "canonical", "canonical")
+    assert done.notes == ("D_diag is not the identity, it was trained: read as D + D_diag: a",)
+    np.testing.assert_array_equal(load_file(tmp_path / "out")["a.weight"], want)
+    np.testing.assert_array_equal(load_file(tmp_path / "canonical")["a.D_delta"], D + diagonal - identity())
+
+
+def test_a_diagonal_of_another_shape_is_refused() -> None:
+    W, D, _ = layer(6, 4, 1, torch_row)
+    tensors = {"a.W": W, "a.D": D, "a.D_diag": np.repeat(identity()[None], 3, 0)}
     with pytest.raises(CheckpointError, match=r"file: a\.D_diag must have the shape of D"):
         Checkpoint(Arrays("file", tensors), "file", dialect="original-torch", hints=Hints({"a": KERNEL}))
 

@@ -1,4 +1,4 @@
-"""`pytest --pyargs doconv_conformance --port ...`, from an empty folder outside this repository."""
+"""`pytest --pyargs doconv_conformance --doconv-port ...`, from an empty folder outside this repository."""
 
 import os
 import subprocess
@@ -32,7 +32,9 @@ def run_pytest(site: Path, folder: Path, *options: str) -> subprocess.CompletedP
 
 def test_a_port_that_is_right_passes(site: Path, tmp_path: Path) -> None:
     report = tmp_path / "junit.xml"
-    done = run_pytest(site, tmp_path, "--port", CORE, "-k", "smoke or (groups and forward)", f"--junit-xml={report}")
+    done = run_pytest(
+        site, tmp_path, "--doconv-port", CORE, "-k", "smoke or (groups and forward)", f"--junit-xml={report}"
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     names = [test.get("name") for test in ElementTree.parse(report).iter("testcase")]
     assert "test_smoke" in names
@@ -56,7 +58,7 @@ def test_a_port_that_is_wrong_fails_in_words(site: Path, tmp_path: Path) -> None
     chosen = "forward and (conv1d-exact or transposed-1d-exact) and float32"
     keep = tmp_path / "kept"
     done = run_pytest(
-        site, tmp_path, "--port", f"{sys.executable} my_port.py", "-k", chosen, "-rs", f"--port-keep={keep}"
+        site, tmp_path, "--doconv-port", f"{sys.executable} my_port.py", "-k", chosen, "-rs", f"--doconv-keep={keep}"
     )
     assert done.returncode == 1, done.stdout + done.stderr
     for text in (
@@ -74,8 +76,8 @@ def test_a_port_that_is_wrong_fails_in_words(site: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("options", "status", "text"),
     [
-        ((), 1, 'these are tests of a port: give --port "PROGRAM ARGUMENTS"'),
-        (("--port", "no-such-program"), 1, "the port cannot start 'no-such-program'"),
+        ((), 1, 'these are tests of a port: give --doconv-port "PROGRAM ARGUMENTS"'),
+        (("--doconv-port", "no-such-program"), 1, "the port cannot start 'no-such-program'"),
     ],
 )
 def test_no_port(options: tuple[str, ...], status: int, text: str, site: Path, tmp_path: Path) -> None:
@@ -90,6 +92,6 @@ def test_all_skipped_is_no_success(site: Path, tmp_path: Path) -> None:
         "class Nothing(Port):\n    supports = CorePort.supports | {'operations': ['compose']}\n"
         "serve(Nothing())\n"
     )
-    done = run_pytest(site, tmp_path, "--port", f"{sys.executable} my_port.py", "-k", "forward and conv1d")
+    done = run_pytest(site, tmp_path, "--doconv-port", f"{sys.executable} my_port.py", "-k", "forward and conv1d")
     assert done.returncode == 1, done.stdout + done.stderr
     assert "doconv: no case ran" in done.stdout

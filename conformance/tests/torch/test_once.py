@@ -240,6 +240,62 @@ def test_threads_share_the_kernels(compositions: list[int]) -> None:
     assert_same_grads(model, plain)
 
 
+def test_two_threads_can_not_each_have_a_context_over_one_model() -> None:
+    model, refused, x = network(), list[str](), integers(1, 2, 4, 4)
+
+    def enter() -> None:
+        try:
+            with composed_once(model[2]):
+                refused.append("entered")
+        except RuntimeError as error:
+            refused.append(str(error))
+
+    with composed_once(model):
+        model(x)
+        thread = threading.Thread(target=enter)
+        thread.start()
+        thread.join()
+        micro_batch(model, 0)  # goes on
+    assert refused[0].endswith("enter one context around all threads. Received: DOConv2d, kept by another thread")
+    thread = threading.Thread(target=enter)
+    thread.start()
+    thread.join()
+    assert refused[1] == "entered"
+    plain = network()
+    micro_batch(plain, 0)
+    assert_same_grads(model, plain)
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_activation_checkpointing_uses_the_kernel_again(reentrant: bool, compositions: list[int]) -> None:
+    model, plain = network(), network()
+
+    def recomputed(x: torch.Tensor) -> torch.Tensor:
+        return torch.utils.checkpoint.checkpoint(model, x.requires_grad_(), use_reentrant=reentrant)
+
+    with composed_once(model):
+        for seed in range(2):
+            micro_batch(recomputed, seed)
+    assert len(compositions) == 2
+    for seed in range(2):
+        micro_batch(plain, seed)
+    assert_same_grads(model, plain)
+
+
+def test_the_composition_is_not_moved_by_hooks_on_saved_tensors() -> None:
+    model, plain, packed = network(), network(), list[torch.Size]()
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        packed.append(tensor.shape)
+        return tensor
+
+    with composed_once(model), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        micro_batch(model, 0)
+    assert model[0].D.shape not in packed
+    micro_batch(plain, 0)
+    assert_same_grads(model, plain)
+
+
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # Dynamo's own
 def test_a_compiled_model_composes_at_every_call() -> None:
     model, plain = network(), network()

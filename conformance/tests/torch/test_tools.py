@@ -102,13 +102,14 @@ def test_script_refuses_and_takes_the_folded_model(model: nn.Module) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("dynamo", [False, True])
 @pytest.mark.parametrize("folded", [False, True])
-def test_onnx(model: nn.Module, folded: bool, tmp_path: Path) -> None:
+def test_onnx(model: nn.Module, folded: bool, dynamo: bool, tmp_path: Path) -> None:
     reason = "exporting needs onnxscript: pip install '.[dev]'"
     pytest.importorskip("onnxscript", reason=reason)
     onnxruntime = pytest.importorskip("onnxruntime", reason=reason)
     y = (fold(model) if folded else model)(X).detach()
-    torch.onnx.export(model, (X,), tmp_path / "model.onnx", dynamo=True, verbose=False)
+    torch.onnx.export(model, (X,), tmp_path / "model.onnx", dynamo=dynamo, verbose=False)
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
     (got,) = session.run(None, {session.get_inputs()[0].name: X.numpy()})
     assert torch.equal(torch.from_numpy(got), y)
@@ -123,6 +124,11 @@ def test_functional_call_vmap_and_forward_mode(model: nn.Module) -> None:
     stacked = {name: torch.stack([tensor, 2 * tensor]) for name, tensor in parameters.items()}
     both = torch.func.vmap(lambda values: torch.func.functional_call(model, values, X))(stacked)
     assert torch.equal(both[0], model(X))
+
+    W, D = model[0].W.clone(), model[0].D.clone()
+    with pytest.raises(RuntimeError, match=r"give its W and D. Received: weight, for DOConv2d\(3, 8"):
+        torch.func.functional_call(model, {"0.weight": torch.rand(8, 3, 3, 3)}, X)
+    assert_equal([model[0].W, model[0].D], [W, D])
 
     conv = DOConv2d(2, 3, 2, dtype=torch.float64)
     nn.init.normal_(conv.D)
@@ -236,11 +242,9 @@ def test_checkpointing_recomputes_the_kernel(model: nn.Module) -> None:
     assert_equal(again, want)
 
 
-def test_an_initialiser_reaches_the_kernel_by_assignment_only() -> None:
+def test_an_initialiser_reaches_the_kernel_by_assignment() -> None:
     conv = DOConv2d(3, 4, 3)
     before = conv.weight
-    nn.init.ones_(conv.weight)  # a temporary
-    assert torch.equal(conv.weight, before)
     conv.weight = nn.init.kaiming_normal_(torch.empty_like(conv.weight))
     assert not torch.equal(conv.weight, before)
     with pytest.raises(TypeError, match=r"weight must be a tensor. Received: float"):

@@ -1,0 +1,115 @@
+"""PyTorch's `.pth` as a source of tensors, where PyTorch is installed: by `torch.load(weights_only=True)` and nothing else."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ml_dtypes
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+    from doconv_core.checkpoint import Arrays
+
+SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".tar")
+
+
+@dataclass(frozen=True)
+class LoadedTensor:
+    """A tensor that becomes an array when NumPy asks for it."""
+
+    tensor: torch.Tensor
+    dtype: np.dtype
+    shape: tuple[int, ...]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return _to_array(self.tensor).astype(dtype or self.dtype, copy=False)
+
+
+def load_pickle(path: Path, *, key: str | None = None, ema: bool = False) -> tuple[Arrays, list[str]]:
+    """The tensors of a PyTorch file, and what was chosen of it, in sentences.
+
+    Args:
+        path: the file.
+        key: the keys that lead to the state dict, dots between them; by default those that are usual.
+        ema: whether the average of the weights is meant that stands beside them.
+
+    Raises:
+        CheckpointError: it cannot be read, holds no state dict, or tensors that no file can hold.
+        ImportError: PyTorch is not installed.
+        OSError: it cannot be opened.
+    """
+    from doconv_core.checkpoint import Arrays, find_state
+
+    try:
+        import torch
+    except ImportError as error:
+        raise ImportError(f"reading {path.name} needs PyTorch: pip install 'doconv-core[torch]'") from error
+
+    loaded = _load(path)
+    state, notes = find_state(loaded, str(path), lambda value: isinstance(value, torch.Tensor), key=key, ema=ema)
+    arrays = {name: _checked(path, name, value) for name, value in state.items() if isinstance(value, torch.Tensor)}
+    left_out = [str(name) for name in state if name not in arrays]
+    if left_out:
+        notes.append(f"no tensors, and left out: {', '.join(left_out[:8])}{' and more' * (len(left_out) > 8)}")
+    return Arrays(str(path), arrays), notes
+
+
+def _load(path: Path) -> Any:
+    import torch
+
+    from doconv_core.checkpoint import CheckpointError
+
+    for options in ({"mmap": True}, {}):
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True, **options)
+        except OSError:
+            raise
+        except (
+            Exception
+        ) as error:  # whatever an untrusted or broken pickle raises; files before PyTorch 1.6 have no map
+            fault = error
+    other = re.search(r"Unsupported (?:global|class|operand).*?([\w.]+\.[\w.]+)", str(fault))
+    reason = f"it holds objects of {other[1]}" if other else "it is broken, or holds objects that are not loaded"
+    raise CheckpointError(
+        f"{path} cannot be read by torch.load(weights_only=True), and is not read in any other way: {reason}. "
+        f"Received: {type(fault).__name__}"
+    )
+
+
+def _checked(path: Path, name: Any, tensor: torch.Tensor) -> LoadedTensor:
+    import torch
+
+    from doconv_core.checkpoint import CheckpointError
+
+    plain = type(tensor) in (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer)
+    if not plain or tensor.layout != torch.strided or tensor.is_quantized or tensor.is_nested or tensor.is_meta:
+        kind = "quantized" if tensor.is_quantized else "nested" if tensor.is_nested else str(tensor.layout)
+        raise CheckpointError(f"{path}: {name} must be a dense tensor. Received: {kind}, on {tensor.device}")
+    if tensor.numel() > tensor.untyped_storage().nbytes() and tensor.numel() > 2**20:
+        raise CheckpointError(f"{path}: {name} is a few values repeated. Received: shape {tuple(tensor.shape)}")
+    try:
+        dtype = _to_array(torch.empty(0, dtype=tensor.dtype)).dtype
+    except TypeError:
+        raise CheckpointError(f"{path}: {name} has a type that NumPy lacks. Received: {tensor.dtype}") from None
+    return LoadedTensor(tensor.detach(), dtype, tuple(tensor.shape))
+
+
+def _to_array(tensor: torch.Tensor) -> np.ndarray:
+    import torch
+
+    bits: Mapping[torch.dtype, tuple[torch.dtype, Any]] = {
+        torch.bfloat16: (torch.int16, ml_dtypes.bfloat16),
+        torch.float8_e4m3fn: (torch.uint8, ml_dtypes.float8_e4m3fn),
+        torch.float8_e5m2: (torch.uint8, ml_dtypes.float8_e5m2),
+    }
+    tensor = tensor.resolve_conj().resolve_neg().contiguous()
+    if tensor.dtype in bits:
+        of_the_same_size, dtype = bits[tensor.dtype]
+        return tensor.view(of_the_same_size).numpy().view(dtype)
+    return tensor.numpy()

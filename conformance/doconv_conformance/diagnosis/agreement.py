@@ -1,0 +1,86 @@
+"""When an answer and what is planted are the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from doconv_conformance.diagnosis.planted import run
+from doconv_conformance.diagnosis.replay import Row
+from doconv_conformance.faults.faulty_port import Fault
+from doconv_conformance.port import Tensors
+
+# Where a mistake makes fractions of integers, the order of summation shows in the last digits.
+NEAR = 2.0**-18
+
+
+def same(got: Mapping[str, np.ndarray] | None, want: Tensors | None) -> bool:
+    """Whether two answers have the same names, shapes, types and values; -0 is 0, a NaN is a NaN, fractions may be rounded."""
+    if got is None or want is None or got.keys() != want.keys():
+        return False
+    return all(
+        (got[name].shape, got[name].dtype) == (want[name].shape, want[name].dtype)
+        and _equal(got[name].astype(np.float64), want[name].astype(np.float64))
+        for name in got
+    )
+
+
+def _equal(got: np.ndarray, want: np.ndarray) -> bool:
+    if np.array_equal(got, want, equal_nan=True):
+        return True
+    with np.errstate(all="ignore"):
+        if not np.isfinite(want).all() or np.array_equal(want, np.rint(want)):
+            return False
+    return bool(np.allclose(got, want, rtol=NEAR, atol=NEAR * float(np.abs(want).max())))
+
+
+def reproduces(faults: Sequence[Fault], row: Row) -> bool:
+    """Whether the reference with the faults answers as the port did: equal values on exact rows, else within the bound."""
+    planted = run(faults, row.case.geometry, row.operation, row.case.inputs(row.operation))
+    if planted is None:
+        return False
+    if row.operation == "initialise":
+        planted = _with_own_start(faults, row, planted)
+    if not row.exact:
+        return row.within_bound_of(planted)
+    if planted.keys() != row.got.keys():
+        return False
+    for name, value in planted.items():
+        got, want = row.got[name], row.want.get(name)
+        if (value.shape, value.dtype) != (got.shape, got.dtype):
+            return False
+        value, got = value.astype(np.float64), got.astype(np.float64)
+        if row.operation == "initialise" and name == "weight":
+            if not np.allclose(value, got, rtol=NEAR, atol=NEAR):  # its sums may have another order
+                return False
+            continue
+        if want is not None and want.bound.shape == value.shape:  # a value that is free says nothing
+            value, got = (np.where(np.isinf(want.bound), 0.0, tensor) for tensor in (value, got))
+        if not _equal(got, value):
+            return False
+    return not _dead(row, planted)
+
+
+def _with_own_start(faults: Sequence[Fault], row: Row, planted: Tensors) -> Tensors:
+    """Surplus columns of `W` are free: the composed kernel of the start is that of the port's own."""
+    own = {name: row.got[name] for name in ("W", "D_delta") if name in row.got}
+    started = any("started" in fault.hooks for fault in faults)
+    if "W" not in own or own["W"].shape != row.case.geometry.w_shape:
+        return planted
+    composed = run(faults, row.case.geometry, "compose", own)
+    if composed is None or (
+        started and not _equal(row.got["weight"].astype(np.float64), composed["weight"].astype(np.float64))
+    ):
+        return planted
+    return planted | composed
+
+
+def _dead(row: Row, planted: Tensors) -> bool:
+    """Whether the port leaves columns at zero that must not be, and what is planted does not."""
+    for name, want in row.want.items():
+        if want.alive is not None and name in planted and row.got[name].shape == planted[name].shape:
+            axes = tuple(range(planted[name].ndim - 1))
+            if ((want.alive & ~row.got[name].any(axis=axes)) != (want.alive & ~planted[name].any(axis=axes))).any():
+                return True
+    return False

@@ -1,0 +1,354 @@
+"""The composition, measured: its part without `D_delta`, then the part with it, each against all that ports do to them.
+
+Asked with `D_delta = 0` a port shows what it takes for the identity and how it reads `W`; only then what `D_delta` adds is
+searched. So two mistakes in different places are found one after the other, not as a pair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from functools import cache
+from itertools import product
+
+import numpy as np
+
+from doconv_conformance.cases.table import LOW_PRECISION, Case
+from doconv_conformance.diagnosis import moves
+from doconv_conformance.diagnosis.agreement import same
+from doconv_conformance.diagnosis.asking import Ask, Question, random_question
+from doconv_conformance.diagnosis.planted import run
+from doconv_conformance.faults.composition import COMPOSITION
+from doconv_conformance.faults.faulty_port import Fault
+from doconv_conformance.port import Tensors
+from doconv_conformance.verdicts.integers import composition_products
+from doconv_core.composition import identity
+from doconv_core.geometry import ConvGeometry
+
+Fits = list[tuple[Fault, ...]]
+MOST = 24
+ROWS_AT = "the index of D: i = (o // (C_out/G)) * (C_in/G) + c"
+
+
+def _rows(name: str, words: str, of: Callable[[np.ndarray, np.ndarray, ConvGeometry], np.ndarray]) -> Fault:
+    """A row of `D` for each kernel, from its two channels (real and local) as `W` has them, modulo `C_in`."""
+
+    def rows(g: ConvGeometry) -> np.ndarray:
+        first, second = np.indices(g.w_shape[:2])
+        return of(first, second, g) % g.in_channels
+
+    return Fault(f"rows-{name}", words, ROWS_AT, {"rows": rows})
+
+
+def _in(g: ConvGeometry) -> int:
+    return g.in_channels // g.groups
+
+
+def _out(g: ConvGeometry) -> int:
+    return g.out_channels // g.groups
+
+
+@cache
+def rows() -> tuple[Fault, ...]:
+    """Rules for the row of `D` beside the catalogue's."""
+    return (
+        _rows("of-c", "takes row c of D, the channel within the group", lambda o, c, g: c),
+        _rows(
+            "of-group",
+            "takes the row of D by the number of the group",
+            lambda o, c, g: o // (_in(g) if g.transposed else _out(g)),
+        ),
+        _rows(
+            "first-of-group",
+            "takes the first row of D of each group",
+            lambda o, c, g: o // (_in(g) if g.transposed else _out(g)) * _in(g),
+        ),
+        _rows(
+            "strided",
+            "takes row c * G + group of D",
+            lambda o, c, g: (o % _in(g) if g.transposed else c) * g.groups + o // (_in(g) if g.transposed else _out(g)),
+        ),
+        _rows(
+            "output-within-group",
+            "takes the row of D by the output channel within the group",
+            lambda o, c, g: c if g.transposed else o % _out(g),
+        ),
+        _rows(
+            "group-of-output-modulo",
+            "takes o modulo G for the group of output channel o",
+            lambda o, c, g: o if g.transposed else o % g.groups * _in(g) + c,
+        ),
+        _rows(
+            "group-by-in",
+            "divides the output channel by C_in/G where C_out/G is meant",
+            lambda o, c, g: o if g.transposed else np.minimum(o // _in(g), g.groups - 1) * _in(g) + c,
+        ),
+        _rows(
+            "offset-out",
+            "steps by C_out/G from group to group of D where C_in/G is meant",
+            lambda o, c, g: o // _in(g) * _out(g) + o % _in(g) if g.transposed else o // _out(g) * _out(g) + c,
+        ),
+        _rows(
+            "output",
+            "takes row o of D, the output channel, modulo C_in",
+            lambda o, c, g: o // _in(g) * _out(g) + c if g.transposed else o,
+        ),
+        _rows(
+            "output-of-transposed",
+            "takes row o of D, the output channel, modulo C_in, in transposed convolutions",
+            lambda o, c, g: o // _in(g) * _out(g) + c if g.transposed else g.rows,
+        ),
+        _rows("next", "takes the next row of D", lambda o, c, g: g.rows + 1),
+        _rows("previous", "takes the row of D before the right one", lambda o, c, g: g.rows - 1),
+        _rows("next-group", "takes the rows of D of the next group", lambda o, c, g: g.rows + _in(g)),
+        _rows(
+            "within-reversed",
+            "takes the rows of D within a group in reverse order",
+            lambda o, c, g: g.rows // _in(g) * _in(g) + _in(g) - 1 - g.rows % _in(g),
+        ),
+    )
+
+
+def _identity(name: str, words: str, of: Callable[[ConvGeometry], np.ndarray]) -> Fault:
+    return Fault(
+        f"identity-{name}", words, "the identity: E[k, s] = 1 where s < K * (S // K) and s % K == k", {"identity": of}
+    )
+
+
+@cache
+def identities() -> tuple[Fault, ...]:
+    """Things that stand for the identity beside the catalogue's."""
+    return (
+        _identity("halved", "halves the identity", lambda g: identity(g) / 2),
+        _identity("ones", "has ones everywhere for the identity", lambda g: np.ones((g.taps, g.d_mul))),
+        _identity("over-K", "divides the identity by K", lambda g: identity(g) / g.taps),
+        _identity(
+            "times-tiles",
+            "multiplies the identity by the number of its tiles",
+            lambda g: identity(g) * (g.d_mul // g.taps),
+        ),
+        _identity("shifted", "has the identity one column late", lambda g: np.roll(identity(g), 1, 1)),
+        _identity("shifted-back", "has the identity one column early", lambda g: np.roll(identity(g), -1, 1)),
+        _identity(
+            "first-only",
+            "has a single one at the first tap for the identity",
+            lambda g: identity(g) * (np.arange(g.taps) == 0)[:, None],
+        ),
+        _identity(
+            "last-missing",
+            "leaves out the last tap of the identity",
+            lambda g: identity(g) * (np.arange(g.taps) < g.taps - 1)[:, None],
+        ),
+        _identity(
+            "centre",
+            "has a one at the middle tap only, for every column",
+            lambda g: np.repeat((np.arange(g.taps) == g.taps // 2)[:, None] * 1.0, g.d_mul, 1),
+        ),
+    )
+
+
+@cache
+def _left() -> tuple[Fault, ...]:
+    listed = [fault for fault in COMPOSITION if fault.hooks.keys() <= {"W", "identity", "kernel"}]
+    return (*listed, *identities(), *moves.of_w("W"), *moves.of_w("identity_W"), *moves.of_kernel("kernel"))
+
+
+@cache
+def _right() -> tuple[Fault, ...]:
+    listed = [fault for fault in COMPOSITION if fault.hooks.keys() <= {"D_delta", "rows", "delta"}]
+    return (*listed, *rows(), twice(), *moves.of_d("D_delta"), *moves.of_w("delta_W"))
+
+
+def catalogue_first(faults: Sequence[Fault], excluded: Sequence[Fault] = ()) -> list[Fault]:
+    """Without those that are left out of the catalogue, for a test of what is found without them."""
+    names = {fault.name for fault in excluded}
+    return [fault for fault in faults if fault.name not in names]
+
+
+def fits(ask: Ask, case: Case, known: Sequence[Fault], operation: str = "compose") -> Fits:
+    """Sets of faults with which the reference answers as the port does, at the case's geometry; the smallest sets.
+
+    Args:
+        ask: the port.
+        case: a case that fails.
+        known: what is found already.
+        operation: that is asked; "compose", or another one where only that shows the composition.
+    """
+    whole = random_question(case, 1)
+    without = whole.with_(D_delta=np.zeros(case.geometry.d_shape)) if case.geometry.has_d else whole
+    got, got_without = ask(operation, whole), ask(operation, without)
+    if got is None or got_without is None:
+        return []
+    search = _Search(known, operation)
+    lefts: Fits = [()] if search.gives((), without, got_without) else search.singles(_left(), without, got_without)
+    if not lefts and operation == "compose":
+        lefts = search.pairs(_left(), without, got_without)
+    if not case.geometry.has_d:
+        return lefts
+    found: Fits = []
+    for left in lefts[:MOST]:
+        if search.gives(left, whole, got):
+            found.append(left)
+    if found:
+        return found
+    if not lefts or operation == "compose":
+        found += scaled_parts(search, case, whole, got)
+    for left in lefts[:MOST]:
+        found += [(*left, *right) for right in search.singles(_right(), whole, got, left)]
+    if not found and operation == "compose":
+        for left in lefts[: MOST // 8]:
+            found += [(*left, *right) for right in search.pairs(_right(), whole, got, left)]
+    return found
+
+
+def scaled_parts(search: _Search, case: Case, question: Question, got: Tensors) -> Fits:
+    """`e W E^T + d (D_delta o W)` with other factors than 1, solved from the answer."""
+    parts = []
+    for e, d in ((1, 0), (0, 1)):
+        outputs = search.planted((factors(e, d),), question)
+        if (
+            outputs is None
+            or "weight" not in outputs
+            or outputs["weight"].shape != got.get("weight", np.zeros(0)).shape
+        ):
+            return []
+        parts.append(outputs["weight"].astype(np.float64).ravel())
+    solved, *_ = np.linalg.lstsq(np.stack(parts, -1), got["weight"].astype(np.float64).ravel(), rcond=None)
+    if not np.isfinite(solved).all():
+        return []
+    one, other = (Fraction(float(number)).limit_denominator(64) for number in solved)
+    if (one, other) == (1, 1):
+        return []
+    fault = factors(one, other)
+    return [(fault,)] if search.gives((fault,), question, got) else []
+
+
+def factors(e: Fraction | int, d: Fraction | int) -> Fault:
+    """A composition with factors on its two parts."""
+    words = f"counts the identity's part {e} times and D_delta {d} times"
+    if e == 1:
+        words = f"counts D_delta {d} times"
+    elif d == 1:
+        words = f"counts the identity's part {e} times"
+    hooks = {"identity": lambda g: float(e) * identity(g), "delta": lambda g: float(d)}
+    return Fault(f"factors-{e}-{d}", words, "the residual form W E^T + D_delta o W", hooks)
+
+
+def twice() -> Fault:
+    """`D_delta` applied to its own product."""
+
+    def change(D: np.ndarray, g: ConvGeometry) -> np.ndarray:
+        return D + D @ D if g.taps == g.d_mul else D
+
+    return Fault(
+        "delta-applied-twice",
+        "applies D_delta a second time to its own product, where S is K",
+        "the number of times that D_delta is multiplied",
+        {"D_delta": change},
+    )
+
+
+class _Search:
+    """Tries faults on a question whose answer is known."""
+
+    def __init__(self, known: Sequence[Fault], operation: str) -> None:
+        self.known, self.operation = tuple(known), operation
+
+    def planted(self, faults: Sequence[Fault], question: Question) -> Tensors | None:
+        active = [fault for fault in (*self.known, *faults) if fault.where(question.geometry)]
+        return run(active, question.geometry, self.operation, question.inputs(self.operation))
+
+    def gives(self, faults: Sequence[Fault], question: Question, got: Tensors) -> bool:
+        return same(got, self.planted(faults, question))
+
+    def singles(self, faults: Sequence[Fault], question: Question, got: Tensors, base: Sequence[Fault] = ()) -> Fits:
+        return [(fault,) for fault in faults if self.gives((*base, fault), question, got)]
+
+    def pairs(self, faults: Sequence[Fault], question: Question, got: Tensors, base: Sequence[Fault] = ()) -> Fits:
+        """Pairs of different hooks; of those that do the same alone one is tried, and then the others."""
+        alike: dict[tuple[str, bytes], list[Fault]] = {}
+        for fault in faults:
+            outputs = self.planted((*base, fault), question)
+            if outputs is not None:
+                key = min(fault.hooks), b"".join(outputs[name].tobytes() for name in sorted(outputs))
+                alike.setdefault(key, []).append(fault)
+        found: Fits = []
+        for (one, first), (other, second) in product(alike.items(), alike.items()):
+            if one[0] < other[0] and self.gives((*base, first[0], second[0]), question, got):
+                found += product(first, second)
+        return found
+
+
+def facts(ask: Ask, case: Case, known: Sequence[Fault]) -> list[str]:
+    """In words: what the composition makes of single ones, where nothing that is known does the same."""
+    g, lines = case.geometry, []
+    taps = f"{g.describe()}"
+    names = {"zero": np.zeros(g.w_shape)}
+    W = np.arange(1.0, np.prod(g.w_shape) + 1).reshape(g.w_shape)
+    tensors: dict[str, np.ndarray] = {"W": names["zero"]}
+    if g.has_d:
+        tensors["D_delta"] = np.ones(g.d_shape)
+    types = case.dtype, case.param_dtype
+    nothing = ask("compose", Question(g, tensors, *types))
+    if nothing and "weight" in nothing and nothing["weight"].any():
+        lines.append("with W = 0 the composed kernel is not 0")
+    tensors = {"W": W} | ({"D_delta": np.zeros(g.d_shape)} if g.has_d else {})
+    answer = ask("compose", Question(g, tensors, *types))
+    right = run(known, g, "compose", Question(g, tensors, *types).inputs("compose"))
+    if answer and right and "weight" in answer:
+        lines += _first_difference("with D_delta = 0 and W counted up from 1", answer["weight"], right["weight"])
+    if g.has_d and not lines:
+        lines += _table(ask, case)
+    return [*lines, f"measured at {taps}"]
+
+
+def _first_difference(where: str, got: np.ndarray, right: np.ndarray) -> list[str]:
+    if got.shape != right.shape:
+        return [f"{where} the composed kernel has shape {got.shape}; must be {right.shape}"]
+    wrong = np.argwhere(got != right)
+    if not len(wrong):
+        return []
+    at = tuple(int(i) for i in wrong[0])
+    return [
+        f"{where}, W'{list(at)} is {float(got[at]):.9g}; must be {float(right[at]):.9g} ({len(wrong)} of {got.size} are wrong)"
+    ]
+
+
+def _table(ask: Ask, case: Case) -> list[str]:
+    """The first entries of `D_delta` that meet other entries of `W`, or land in another tap, than they should."""
+    g, lines = case.geometry, list[str]()
+    W = np.random.default_rng(0).permutation(np.prod(g.w_shape)).reshape(g.w_shape) + 1000.0
+    types = case.dtype, case.param_dtype
+    if case.param_dtype in LOW_PRECISION:
+        return lines  # too few different numbers
+    base = ask("compose", Question(g, {"W": W, "D_delta": np.zeros(g.d_shape)}, *types))
+    if base is None:
+        return lines
+    right: dict[tuple[int, ...], dict[tuple[int, ...], tuple[int, ...]]] = {}
+    for kernel, d, w, _ in composition_products(case):
+        right.setdefault(d, {})[kernel] = w
+    for index in np.ndindex(*g.d_shape):
+        D = np.zeros(g.d_shape)
+        D[index] = 1
+        answer = ask("compose", Question(g, {"W": W, "D_delta": D}, *types))
+        if answer is None or "weight" not in answer or answer["weight"].shape != g.kernel_shape:
+            continue
+        added = answer["weight"].astype(np.float64) - base["weight"]
+        met = {tuple(map(int, at)): added[tuple(at)] for at in np.argwhere(added)}
+        want = {at: W[w] for at, w in right.get(index, {}).items()}
+        if met != want:
+            lines.append(f"a one at D_delta{list(index)} adds {_shown(met, W)}; must add {_shown(want, W)}")
+        if len(lines) == 3:
+            break
+    return lines
+
+
+def _shown(met: dict[tuple[int, ...], float], W: np.ndarray) -> str:
+    where = {value: index for index, value in np.ndenumerate(W)}
+    items = [
+        f"W[{','.join(map(str, where[value]))}] to W'[{','.join(map(str, at))}]"
+        if value in where
+        else f"{value:.9g} to W'[{','.join(map(str, at))}]"
+        for at, value in list(met.items())[:3]
+    ]
+    return "nothing" if not met else ", ".join(items) + (", ..." if len(met) > 3 else "")

@@ -1,0 +1,511 @@
+"""The gradients: whether they are those of what the port computes forward, and if not, what they are."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from functools import cache
+
+import numpy as np
+
+from doconv_conformance.cases.table import Case
+from doconv_conformance.diagnosis import convolution, moves
+from doconv_conformance.diagnosis.agreement import same
+from doconv_conformance.diagnosis.asking import Ask, Question, random_question
+from doconv_conformance.diagnosis.composition import rows
+from doconv_conformance.diagnosis.options import families
+from doconv_conformance.diagnosis.planted import run
+from doconv_conformance.faults.faulty_port import Fault
+from doconv_conformance.faults.gradients import GRADIENTS
+from doconv_conformance.port import Tensors
+from doconv_core.composition import identity
+from doconv_core.geometry import ConvGeometry
+
+Fits = list[tuple[Fault, ...]]
+# Ends the names of faults that change nothing alone.
+OF_RIGHT = "-of-the-right-layer"
+OUTPUTS = ("grad_x", "grad_W", "grad_D_delta", "grad_bias")
+
+
+def fits(ask: Ask, case: Case, known: Sequence[Fault]) -> Fits:
+    """Sets of faults, one for each gradient that is wrong, with which the reference answers as the port does."""
+    question = random_question(case, 1)
+    got = ask("backward", question)
+    right = _planted(known, question)
+    if got is None or right is None:
+        return []
+    wrong = [name for name in OUTPUTS if name in right and not same(_only(got, name), _only(right, name))]
+    everything = [name for name in OUTPUTS if name in right]
+    shared = [fault for fault in _of_all() if _explains(fault, known, question, got, everything)]
+    if shared:
+        return [(fault,) for fault in shared]
+    chosen: list[Fits] = []
+    for name in wrong:
+        of_name: Fits = [
+            (fault,) for fault in _of(name, case.geometry) if _explains(fault, known, question, got, [name])
+        ]
+        if not of_name and name == "grad_x":
+            of_name = _map_of_grad_x(ask, case, known)
+        if not of_name and name in ("grad_W", "grad_D_delta"):
+            of_name = _both_of_kernel(question, got, known, wrong, case.geometry)
+            if of_name:
+                rest = [other for other in wrong if other in ("grad_x", "grad_bias") and other != name]
+                chosen = [item for item, other in zip(chosen, wrong, strict=False) if other in rest] + [of_name]
+                wrong = rest
+                break
+        if not of_name:
+            return []
+        chosen.append(of_name)
+    found: Fits = [()]
+    for of_name in chosen:
+        found = [(*before, *one) for before in found for one in of_name[:8]]
+    return found[:32]
+
+
+def _planted(faults: Sequence[Fault], question: Question) -> Tensors | None:
+    active = [fault for fault in faults if fault.where(question.geometry)]
+    return run(active, question.geometry, "backward", question.inputs("backward"))
+
+
+def _only(tensors: Tensors, name: str) -> Tensors:
+    return {name: tensors[name]} if name in tensors else {}
+
+
+def _explains(fault: Fault, known: Sequence[Fault], question: Question, got: Tensors, wrong: Sequence[str]) -> bool:
+    """Whether the fault gives all gradients in `wrong`."""
+    planted = _planted((*known, fault), question)
+    return bool(wrong) and planted is not None and all(same(_only(got, name), _only(planted, name)) for name in wrong)
+
+
+@cache
+def _of_all() -> tuple[Fault, ...]:
+    """Mistakes that show in several gradients at once."""
+    found = [fault for fault in GRADIENTS if fault.hooks.keys() & {"gradients", "compose_vjp", "sum_group"}]
+    for name, factor, words in (
+        ("mean-over-batch", lambda g, inputs: 1 / len(inputs["x"]), "divides every gradient by the size of the batch"),
+        ("mean-over-y", lambda g, inputs: 1 / inputs["grad_y"].size, "divides every gradient by the number of outputs"),
+        ("negated", lambda g, inputs: -1.0, "negates every gradient"),
+        ("doubled", lambda g, inputs: 2.0, "counts every gradient twice"),
+    ):
+        found.append(_factor(f"gradients-{name}", words, factor, OUTPUTS))
+        found.append(
+            _factor(
+                f"parameters-{name}",
+                words.replace("every gradient", "the gradients of the parameters"),
+                factor,
+                OUTPUTS[1:],
+            )
+        )
+    found.append(_of_ones())
+    found += moves.of_kernel("grad_kernel")
+    found += [_grad_y_moved(fault, OUTPUTS, "every gradient") for fault in moves.of_activations("y")]
+    found += [
+        _grad_y_moved(fault, OUTPUTS[1:3], "the gradients of W and D_delta") for fault in moves.of_activations("y")
+    ]
+    found += [
+        Fault(
+            f"grad-{fault.name}", f"in the gradients {fault.words}", fault.look_at, {"grad_rows": fault.hooks["rows"]}
+        )
+        for fault in rows()
+    ]
+    return tuple(found)
+
+
+def _factor(name: str, words: str, factor: Callable[[ConvGeometry, Tensors], float], outputs: Sequence[str]) -> Fault:
+    def change(gradients: Tensors, inputs: Tensors, g: ConvGeometry) -> Tensors:
+        by = factor(g, inputs)
+        return {key: (value * by).astype(value.dtype) if key in outputs else value for key, value in gradients.items()}
+
+    return Fault(name, words, "a factor of the gradients: a mean in place of a sum", {"gradients": change})
+
+
+def _grad_y_moved(fault: Fault, outputs: Sequence[str], words: str) -> Fault:
+    """`grad_y` read otherwise in some of the gradients."""
+
+    def change(gradients: Tensors, inputs: Tensors, g: ConvGeometry) -> Tensors:
+        moved = np.ascontiguousarray(fault.hooks["y"](inputs["grad_y"], g)).astype(inputs["grad_y"].dtype)
+        found = run([], g, "backward", {**inputs, "grad_y": moved})
+        if found is None:
+            return gradients
+        return {key: found[key] if key in outputs else value for key, value in gradients.items()}
+
+    of_grad_y = re.sub(r"\by\b", "grad_y", fault.words)
+    return Fault(
+        f"{'-'.join(outputs)}-{fault.name}",
+        f"in {words} {of_grad_y}",
+        fault.look_at,
+        {"gradients": change},
+        fault.where,
+    )
+
+
+def _of_ones() -> Fault:
+    """`grad_y` not used: the gradients of the plain sum of `y`."""
+
+    def change(gradients: Tensors, inputs: Tensors, g: ConvGeometry) -> Tensors:
+        ones = {**inputs, "grad_y": np.ones_like(inputs["grad_y"])}
+        found = run([], g, "backward", ones)
+        return gradients if found is None else found
+
+    return Fault(
+        "grad-y-ignored",
+        "gives the gradients of the sum of y, whatever grad_y is",
+        "whether grad_y reaches the gradients",
+        {"gradients": change},
+    )
+
+
+def _of(name: str, g: ConvGeometry) -> list[Fault]:
+    """What can happen to one gradient alone."""
+    found = [_as_if_right(name)]
+    found += [
+        fault
+        for fault in GRADIENTS
+        if name in fault.hooks or "gradients" in fault.hooks or fault.hooks.keys() & {"compose_vjp", "sum_group"}
+    ]
+    if name == "grad_x":
+        found += moves.of_activations("grad_x")
+        found += moves.of_kernel("grad_x_kernel")
+        found += [rule.fault("options_grad_x", "in the gradient of x") for family in families(g) for rule in family]
+        found.append(_kernel_without_delta())
+        found.append(_summed_into_first_group())
+    elif name == "grad_bias":
+        found += moves.of_bias("grad_bias")
+        found += [
+            _grad_y_moved(fault, ("grad_bias",), "the gradient of the bias") for fault in moves.of_activations("y")
+        ]
+        found += _bias_sums()
+    elif name == "grad_W":
+        found += [
+            _parts("grad-W-without-identity", "drops the part g E of the identity from the gradient of W", 0, 1),
+            _parts("grad-W-without-delta", "drops the part with D_delta from the gradient of W", 1, 0),
+            _parts("grad-W-identity-doubled", "counts the identity's part of the gradient of W twice", 2, 1),
+            _parts("grad-W-delta-doubled", "counts the part with D_delta in the gradient of W twice", 1, 2),
+            _parts("grad-W-delta-negated", "subtracts the part with D_delta in the gradient of W", 1, -1),
+        ]
+        found += [*moves.of_w("grad_W"), *moves.of_d("grad_delta_D"), *_batches("grad_W")]
+        found += [_only_in("grad_W", fault) for fault in _row_faults()]
+    else:
+        found += [
+            *moves.of_d("grad_D_delta"),
+            *moves.of_w("grad_delta_W"),
+            *_batches("grad_D_delta"),
+            *_kernels_summed(),
+            _added_identity(),
+        ]
+        found += [_only_in("grad_D_delta", fault) for fault in _row_faults()]
+    return found
+
+
+def _as_if_right(name: str) -> Fault:
+    """The gradient of the layer as it should be, where the forward direction is another."""
+
+    def change(gradients: Tensors, inputs: Tensors, g: ConvGeometry) -> Tensors:
+        right = run([], g, "backward", inputs)
+        return gradients if right is None or name not in right else gradients | {name: right[name]}
+
+    words = f"gives the right {name}, which is not that of its own output"
+    return Fault(f"{name}{OF_RIGHT}", words, "the gradients do not follow the forward direction", {"gradients": change})
+
+
+@cache
+def _row_faults() -> tuple[Fault, ...]:
+    return tuple(Fault(fault.name, fault.words, fault.look_at, {"grad_rows": fault.hooks["rows"]}) for fault in rows())
+
+
+def _only_in(name: str, fault: Fault) -> Fault:
+    """A fault of both gradients of the composition, seen in one of them."""
+    (key,) = fault.hooks
+    hook = fault.hooks[key]
+
+    def change(gradients: Tensors, inputs: Tensors, g: ConvGeometry) -> Tensors:
+        other = run([Fault("", "", "", {key: hook})], g, "backward", inputs)
+        return gradients if other is None or name not in other else gradients | {name: other[name]}
+
+    of = {"grad_W": "W", "grad_D_delta": "D_delta"}[name]
+    return Fault(
+        f"{name}-{fault.name}", f"{fault.words}, in the gradient of {of}", fault.look_at, {"gradients": change}
+    )
+
+
+def _parts(name: str, words: str, one: float, other: float) -> Fault:
+    return Fault(name, words, "the gradient of W: g E + D_delta^T g", {"grad_parts": (one, other)})
+
+
+def _summed_into_first_group() -> Fault:
+    def change(grad: np.ndarray, g: ConvGeometry) -> np.ndarray:
+        of_first = g.in_channels // g.groups
+        total = np.zeros_like(grad)
+        total[:, :of_first] = grad.reshape(len(grad), g.groups, of_first, *grad.shape[2:]).sum(axis=1)
+        return total
+
+    return Fault(
+        "grad-x-first-group",
+        "adds the gradient of x of every group to the channels of the first",
+        "the offset of the group in grad_x",
+        {"grad_x": change},
+    )
+
+
+def _added_identity() -> Fault:
+    return Fault(
+        "grad-D-plus-identity",
+        "adds the identity to the gradient of D_delta",
+        "the gradient of D_delta, which is that of D",
+        {"grad_D_delta": lambda grad, g: grad + identity(g)},
+    )
+
+
+def _kernel_without_delta() -> Fault:
+    def change(gradients: Tensors, inputs: Tensors, g: ConvGeometry) -> Tensors:
+        bare = {key: np.zeros_like(value) if key == "D_delta" else value for key, value in inputs.items()}
+        found = run([], g, "backward", bare)
+        return gradients if found is None else gradients | {"grad_x": found["grad_x"]}
+
+    return Fault(
+        "grad-x-without-delta",
+        "makes the gradient of x of the kernel without D_delta",
+        "the kernel in the gradient of x",
+        {"gradients": change},
+    )
+
+
+def _bias_sums() -> list[Fault]:
+    def summed(name: str, words: str, of: Callable[[np.ndarray], np.ndarray]) -> Fault:
+        def change(gradients: Tensors, inputs: Tensors, g: ConvGeometry) -> Tensors:
+            if "grad_bias" not in gradients:
+                return gradients
+            value = of(inputs["grad_y"].astype(np.float64))
+            return gradients | {"grad_bias": value.astype(gradients["grad_bias"].dtype)}
+
+        return Fault(f"grad-bias-{name}", words, "the sum that makes the gradient of the bias", {"gradients": change})
+
+    def space(grad: np.ndarray) -> tuple[int, ...]:
+        return tuple(range(2, grad.ndim))
+
+    return [
+        summed(
+            "last-image",
+            "sums the gradient of the bias over the last image only",
+            lambda grad: grad[-1:].sum((0, *space(grad))),
+        ),
+        summed(
+            "first-image",
+            "sums the gradient of the bias over the first image only",
+            lambda grad: grad[:1].sum((0, *space(grad))),
+        ),
+        summed(
+            "mean-batch",
+            "takes the mean over the batch for the gradient of the bias",
+            lambda grad: grad.mean(0).sum(tuple(range(1, grad.ndim - 1))),
+        ),
+        summed(
+            "mean-space",
+            "takes the mean over the positions for the gradient of the bias",
+            lambda grad: grad.mean(space(grad)).sum(0),
+        ),
+        summed(
+            "mean",
+            "takes the mean over batch and positions for the gradient of the bias",
+            lambda grad: grad.mean((0, *space(grad))),
+        ),
+        summed(
+            "batch-only",
+            "sums the gradient of the bias over the batch at the first position only",
+            lambda grad: grad.sum(0).reshape(grad.shape[1], -1)[:, 0],
+        ),
+        summed(
+            "first-row",
+            "sums the gradient of the bias over the first row only",
+            lambda grad: grad[:, :, :1].sum((0, *space(grad))),
+        ),
+        summed(
+            "without-last-row",
+            "leaves the last row out of the gradient of the bias",
+            lambda grad: grad[:, :, :-1].sum((0, *space(grad))),
+        ),
+        summed(
+            "without-last-column",
+            "leaves the last column out of the gradient of the bias",
+            lambda grad: grad[..., :-1].sum((0, *space(grad))),
+        ),
+        summed(
+            "first-column",
+            "sums the gradient of the bias over the first column only",
+            lambda grad: grad[..., :1].sum((0, *space(grad))),
+        ),
+        summed(
+            "count",
+            "counts the positions for the gradient of the bias, whatever grad_y is",
+            lambda grad: np.ones_like(grad).sum((0, *space(grad))),
+        ),
+    ]
+
+
+def _batches(name: str) -> list[Fault]:
+    """Sums over the batch that lose images, or means."""
+
+    def of(
+        label: str, words: str, images: Callable[[int], slice], factor: Callable[[int], float] = lambda n: 1.0
+    ) -> Fault:
+        def change(gradients: Tensors, inputs: Tensors, g: ConvGeometry) -> Tensors:
+            count = len(inputs["x"])
+            some = {**inputs, **{key: inputs[key][images(count)] for key in ("x", "grad_y")}}
+            found = run([], g, "backward", some)
+            if found is None or name not in found:
+                return gradients
+            return gradients | {name: (found[name] * factor(count)).astype(found[name].dtype)}
+
+        tensor = {"grad_W": "W", "grad_D_delta": "D_delta"}[name]
+        return Fault(f"{name}-{label}", words.format(tensor), "the sum over the batch", {"gradients": change})
+
+    return [
+        of("last-image", "gives {} the gradient of the last image only", lambda n: slice(n - 1, n)),
+        of("first-image", "gives {} the gradient of the first image only", lambda n: slice(0, 1)),
+        of("mean-batch", "gives {} the mean over the batch for its gradient", lambda n: slice(None), lambda n: 1 / n),
+        of("without-last", "leaves the last image out of the gradient of {}", lambda n: slice(0, n - 1)),
+    ]
+
+
+def _kernels_summed() -> list[Fault]:
+    """The sum over the kernels that share a row of `D`, done otherwise."""
+
+    def of(label: str, words: str, one: Callable[[np.ndarray], np.ndarray]) -> Fault:
+        def summed(products: np.ndarray, rows_: np.ndarray, g: ConvGeometry) -> np.ndarray:
+            grad = np.zeros(g.d_shape)
+            for row in range(g.in_channels):
+                mine = products[rows_ == row]
+                grad[row] = one(mine) if len(mine) else 0
+            return grad
+
+        return Fault(
+            f"grad-D-{label}", words, "the sum over the output channels that read a row of D", {"sum_group": summed}
+        )
+
+    return [
+        of(
+            "last-output",
+            "keeps only the last output channel's share of the gradient of D_delta",
+            lambda items: items[-1],
+        ),
+        of(
+            "first-output",
+            "keeps only the first output channel's share of the gradient of D_delta",
+            lambda items: items[0],
+        ),
+        of(
+            "mean-output",
+            "takes the mean over the output channels for the gradient of D_delta",
+            lambda items: items.mean(0),
+        ),
+        of(
+            "without-last",
+            "leaves the last output channel out of the gradient of D_delta",
+            lambda items: items[:-1].sum(0),
+        ),
+        of(
+            "without-first",
+            "leaves the first output channel out of the gradient of D_delta",
+            lambda items: items[1:].sum(0),
+        ),
+    ]
+
+
+def _map_of_grad_x(ask: Ask, case: Case, known: Sequence[Fault]) -> Fits:
+    measured = convolution.measure(ask, case, known, backward=True)
+    return convolution.fits(measured, "options_grad_x", "in the gradient of x") if measured else []
+
+
+def _both_of_kernel(
+    question: Question, got: Tensors, known: Sequence[Fault], wrong: Sequence[str], g: ConvGeometry
+) -> Fits:
+    """Mistakes of the composed kernel's gradient, from which both parameters' follow: other options, then two at a time."""
+    parameters = [name for name in wrong if name in ("grad_W", "grad_D_delta")]
+    single = [
+        rule.fault("options_grad_kernel", "in the gradient of the composed kernel")
+        for family in families(g)
+        for rule in family
+    ]
+    single += [_x_moved(fault) for fault in moves.of_activations("x")]
+    found: Fits = [(fault,) for fault in single if _explains(fault, known, question, got, parameters)]
+    if found or len(parameters) == 1:
+        return found
+    of_each = {
+        name: [fault for fault in _of(name, g) if _explains(fault, known, question, got, [name])] for name in parameters
+    }
+    if all(of_each.values()):
+        return [tuple(of_each[name][0] for name in parameters)]
+    return []
+
+
+def _x_moved(fault: Fault) -> Fault:
+    """`x` moved in the gradients of the parameters only."""
+
+    def change(gradients: Tensors, inputs: Tensors, g: ConvGeometry) -> Tensors:
+        moved = {**inputs, "x": np.ascontiguousarray(fault.hooks["x"](inputs["x"], g)).astype(inputs["x"].dtype)}
+        found = run([], g, "backward", moved)
+        return (
+            gradients
+            if found is None
+            else gradients | {key: value for key, value in found.items() if key in ("grad_W", "grad_D_delta")}
+        )
+
+    return Fault(
+        f"parameters-{fault.name}",
+        f"in the gradients of the parameters {fault.words}",
+        fault.look_at,
+        {"gradients": change},
+    )
+
+
+def facts(ask: Ask, case: Case, known: Sequence[Fault]) -> list[str]:
+    """In words: which gradients are wrong, their ratio to the right ones, and whether they are of the port's own output."""
+    question = random_question(case, 1)
+    got, right = ask("backward", question), _planted(known, question)
+    if got is None or right is None:
+        return ["backward answers nothing there"] if got is None else []
+    lines = []
+    wrong = [name for name in OUTPUTS if name in right and not same(_only(got, name), _only(right, name))]
+    for name in wrong:
+        if name not in got or got[name].shape != right[name].shape:
+            lines.append(f"{name} is missing or of another shape")
+            continue
+        with np.errstate(all="ignore"):
+            ratio = got[name].astype(np.float64) / right[name]
+        seen = np.unique(ratio[np.isfinite(ratio)])
+        if len(seen) == 1:
+            lines.append(f"{name} is {seen[0]:.6g} times the right one")
+        else:
+            at = tuple(int(i) for i in np.argwhere(got[name] != right[name])[0])
+            part = (got[name] != right[name]).mean()
+            lines.append(
+                f"{name}{list(at)} is {float(got[name][at]):.9g}; must be {float(right[name][at]):.9g} "
+                f"({100 * part:.0f} % are wrong)"
+            )
+    lines.append(_inner_products(ask, question, got, wrong))
+    fine = [name for name in right if name not in wrong]
+    if fine:
+        lines.append(f"right are {', '.join(fine)}")
+    return [line for line in lines if line]
+
+
+def _inner_products(ask: Ask, question: Question, got: Tensors, wrong: Sequence[str]) -> str:
+    """Whether `<grad_x, x> = <grad_y, y>` for the port's own output without bias: `y` is linear in `x`."""
+    forward = ask(
+        "forward",
+        question.with_(bias=np.zeros(question.geometry.out_channels)) if "bias" in question.tensors else question,
+    )
+    if (
+        forward is None
+        or "y" not in forward
+        or "grad_x" not in got
+        or forward["y"].shape != question.tensors["grad_y"].shape
+    ):
+        return ""
+    left = float((got["grad_x"].astype(np.float64) * question.tensors["x"]).sum())
+    right = float((forward["y"].astype(np.float64) * question.tensors["grad_y"]).sum())
+    kept = left == right
+    return (
+        f"grad_x is {'' if kept else 'not '}the gradient of the output that the port itself computes "
+        f"(sum of x * grad_x {left:.9g}, of y * grad_y {right:.9g})"
+    )

@@ -1,0 +1,370 @@
+"""The diagnosis by questions: stage by stage, what a port computes is measured, put in words, and checked on all its rows.
+
+An earlier stage is explained first. What is found there is planted in the reference before a later stage is looked at, so that
+only what is wrong there itself is left. A claim stands only if, planted, it gives the port's values on every failing row of the
+condition that it names; else the rows are "unknown", with what was measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from doconv_conformance.cases.table import STAGES, Case
+from doconv_conformance.diagnosis import composition, convolution, gradients, structure, values
+from doconv_conformance.diagnosis.agreement import reproduces, same
+from doconv_conformance.diagnosis.asking import Asker, Spent, random_question
+from doconv_conformance.diagnosis.planted import run
+from doconv_conformance.diagnosis.replay import Row
+from doconv_conformance.diagnosis.scope import EVERYWHERE, Scope, best
+from doconv_conformance.faults import CATALOGUE, Fault
+from doconv_conformance.port import OPERATIONS
+from doconv_core.geometry import ConvGeometry
+
+# Hooks that show in `compose`: where that is right, the same mistake inside `forward` has a hook of its own.
+COMPOSED = {"W", "D_delta", "kernel", "rows", "identity", "delta", "compose"}
+ROUNDS = 4
+TRIED = 3
+FITS = 24
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A fault that is made, and where.
+
+    Attributes:
+        faults: planted together; as a rule one.
+        scope: the cases it is made in.
+        operations: where it shows.
+        stage: the operation that it was found in.
+        only: the operations, where it is not made in others that it would show in.
+    """
+
+    faults: tuple[Fault, ...]
+    scope: Scope
+    operations: frozenset[str]
+    stage: str
+    only: tuple[str, ...] = ()
+
+    def active(self, row: Row) -> bool:
+        """Whether it is made in a row."""
+        return row.operation in self.operations and self.scope.holds(row.case)
+
+    @property
+    def words(self) -> str:
+        """As a clause that completes "a port that ..."."""
+        words = ", and ".join(fault.words for fault in self.faults)
+        where = f"in {' and '.join(self.only)} only" if self.only else ""
+        return ", ".join(filter(None, (words, self.scope.words, where)))
+
+
+@dataclass
+class Measured:
+    """What came of it.
+
+    Attributes:
+        findings: what is claimed, in the order of the stages.
+        explained: for each finding the failing rows that it takes part in explaining.
+        unknown: failing rows that nothing explains, by the stage they are of.
+        facts: of each such stage what was measured.
+    """
+
+    findings: list[Finding] = field(default_factory=list)
+    explained: list[list[Row]] = field(default_factory=list)
+    unknown: dict[str, list[Row]] = field(default_factory=dict)
+    facts: dict[str, list[str]] = field(default_factory=dict)
+
+
+def measure(
+    rows: Sequence[Row], asker: Asker, say: Callable[[str], None], catalogue: Sequence[Fault] = CATALOGUE,
+    found: Sequence[Finding] = (),
+) -> Measured:  # fmt: skip
+    """Explain the failing rows among `rows`, all of exact values; other rows are the business of the arithmetic.
+
+    Args:
+        rows: the port's answers on exact cases, right ones among them.
+        asker: for further questions.
+        say: called with what is being tried.
+        catalogue: the listed faults that may be used.
+        found: what is known already.
+    """
+    state = _State(rows, asker, say, catalogue)
+    state.findings = list(found)
+    for operation in OPERATIONS:
+        try:
+            state.stage(operation)
+        except Spent:
+            state.give_up(operation, "the time for questions was over")
+    return state.result()
+
+
+class _State:
+    """The work in progress."""
+
+    def __init__(
+        self, rows: Sequence[Row], asker: Asker, say: Callable[[str], None], catalogue: Sequence[Fault]
+    ) -> None:
+        self.rows = list(rows)
+        self.asker, self.say, self.catalogue = asker, say, list(catalogue)
+        self.findings: list[Finding] = []
+        self.measured = Measured()
+        self.spoilt: set[object] = set()
+
+    def faults(self, row: Row, findings: Iterable[Finding] | None = None) -> list[Fault]:
+        """What is planted in a row."""
+        active = [item for item in (self.findings if findings is None else findings) if item.active(row)]
+        return [fault for item in active for fault in item.faults if fault.where(row.case.geometry)]
+
+    def stage(self, operation: str) -> None:
+        """Explain the rows of one operation."""
+        rows = [row for row in self.rows if row.operation == operation]
+        if not any(row.failed for row in rows):
+            return
+        self._inherit(operation, rows)
+        tried: list[Row] = []
+        for _ in range(ROUNDS):
+            open_ = [row for row in rows if row.failed and row not in tried and not reproduces(self.faults(row), row)]
+            open_ = [row for row in open_ if row.case.geometry not in self.spoilt]
+            if not open_ or len(tried) == TRIED:
+                break
+            row = min(open_, key=_size)
+            self.say(f"{operation}: asking at {row.case.name}")
+            if not self._explain(operation, row, rows):
+                tried.append(row)
+        self._note_unknown(operation, rows)
+
+    def give_up(self, operation: str, why: str) -> None:
+        """Leave the rest of an operation unexplained."""
+        rows = [row for row in self.rows if row.operation == operation]
+        self._note_unknown(operation, rows, why)
+
+    def result(self) -> Measured:
+        """The findings that hold in every failing row they could show in, with the rows that each takes part in."""
+        failed = [row for row in self.rows if row.failed]
+        while True:
+            active = {
+                id(item): [row for row in failed if item.active(row) and self._shows(item, row)]
+                for item in self.findings
+            }
+            untrue = [
+                item for item in self.findings if not all(reproduces(self.faults(row), row) for row in active[id(item)])
+            ]
+            if not untrue:
+                break
+            worst = max(untrue, key=lambda item: sum(not reproduces(self.faults(row), row) for row in active[id(item)]))
+            untrue_in = {row.operation for row in active[id(worst)] if not reproduces(self.faults(row), row)}
+            at = self.findings.index(worst)
+            if kept := worst.operations - untrue_in:
+                self.findings[at] = replace(worst, operations=kept)
+                continue
+            del self.findings[at]
+            facts = self.measured.facts.setdefault(worst.stage, [])
+            rows = sum(reproduces([*self.faults(row), *worst.faults], row) for row in active[id(worst)])
+            facts.insert(0, f"{rows} of {len(active[id(worst)])} rows look as if it {worst.words}; the others do not")
+        for item in self.findings:
+            self.measured.findings.append(replace(item, only=self._only(item)))
+            self.measured.explained.append(active[id(item)])
+        for operation in OPERATIONS:
+            left = [row for row in failed if row.operation == operation and not reproduces(self.faults(row), row)]
+            if left:
+                self.measured.unknown[operation] = left
+        return self.measured
+
+    def _only(self, item: Finding) -> tuple[str, ...]:
+        """The operations that it is made in, where it could show in others that are right."""
+        others = {
+            row.operation for row in self.rows
+            if row.operation not in item.operations and not row.failed and item.scope.holds(row.case)
+            and self._changes(item, row)
+        }  # fmt: skip
+        return tuple(name for name in OPERATIONS if name in item.operations) if others else ()
+
+    def _shows(self, item: Finding, row: Row) -> bool:
+        """Whether a finding changes a row, the others in place."""
+        with_ = run(self.faults(row), row.case.geometry, row.operation, row.case.inputs(row.operation))
+        others = [other for other in self.findings if other is not item]
+        without = run(self.faults(row, others), row.case.geometry, row.operation, row.case.inputs(row.operation))
+        return not same(with_, without)
+
+    def _inherit(self, operation: str, rows: Sequence[Row]) -> None:
+        """Extend what was found in earlier operations to this one where it explains more rows than it breaks."""
+        for at, item in enumerate(self.findings):
+            if operation in item.operations:
+                continue
+            wider = Finding(item.faults, item.scope, item.operations | {operation}, item.stage)
+            trial = [*self.findings[:at], wider, *self.findings[at + 1 :]]
+            with_, without = (
+                np.array([reproduces(self.faults(row, found), row) for row in rows]) for found in (trial, self.findings)
+            )
+            lost = (without & ~with_).sum()
+            inside = [row for row in rows if item.scope.holds(row.case)]
+            if with_.sum() > without.sum() and not lost:
+                self.findings = trial
+            elif not lost and all(row.failed for row in inside if self._changes(wider, row)):
+                self.findings = trial  # nothing speaks against it: what else is wrong here comes on top
+
+    def _changes(self, item: Finding, row: Row) -> bool:
+        planted = run(
+            [fault for fault in item.faults if fault.where(row.case.geometry)],
+            row.case.geometry,
+            row.operation,
+            row.case.inputs(row.operation),
+        )
+        right = run([], row.case.geometry, row.operation, row.case.inputs(row.operation))
+        return not same(planted, right)
+
+    def _explain(self, operation: str, row: Row, rows: Sequence[Row]) -> bool:
+        """Find what explains one row, and how far it reaches; whether something did."""
+        candidates = self._fits(operation, row)
+        found_: list[tuple[tuple[int, bool, bool, int, int], Finding]] = []
+        base = np.array([reproduces(self.faults(item), item) for item in rows])
+        for order, fit in enumerate(candidates[:FITS]):
+            self.asker.check()
+            finding = Finding(fit, EVERYWHERE, frozenset({operation}), operation)
+            trial = [*self.findings, finding]
+            with_ = np.array([reproduces(self.faults(item, trial), item) for item in rows])
+            gains, losses = with_ & ~base, base & ~with_
+            if not gains.any() or (found := best(rows, gains, losses)) is None:
+                continue
+            scope, mask = found
+            if not scope.holds(row.case):
+                continue
+            won = {item.case.id for item, is_won in zip(rows, mask & gains, strict=True) if is_won}
+            if len(won) < 2 and not self._holds_on_other_numbers(operation, row, fit):
+                continue
+            left = mask & ~base & ~with_
+            rank = (len(won), not left.any(), scope is EVERYWHERE, -len(fit), -order)
+            found_.append((rank, Finding(fit, scope, frozenset({operation}), operation)))
+        if not found_:
+            return False
+        found_.sort(key=lambda item: item[0], reverse=True)
+        alike = [finding for rank, finding in found_ if rank[:4] == found_[0][0][:4]]
+        chosen = self._told_apart(operation, row, alike)
+        if chosen is not None:
+            self.findings.append(chosen)
+        return chosen is not None
+
+    def _told_apart(self, operation: str, row: Row, alike: Sequence[Finding]) -> Finding | None:
+        """The first of several that the cases do not tell apart which holds on larger ones, too; None where none does."""
+        left = list(alike)
+        for case in larger(row.case):
+            question = random_question(case, 4)
+            answer = self.asker(operation, question)
+            if answer is None:
+                continue
+            known = [fault for fault in self.faults(row) if fault.where(case.geometry)]
+            agreeing = [
+                item for item in left
+                if same(answer, run([*known, *item.faults], case.geometry, operation, question.inputs(operation)))
+            ]  # fmt: skip
+            if not agreeing and case.geometry == row.case.geometry and all(item.scope is EVERYWHERE for item in left):
+                return None
+            left = agreeing or left
+        return left[0]
+
+    def _holds_on_other_numbers(self, operation: str, row: Row, fit: tuple[Fault, ...]) -> bool:
+        for seed in (2, 3):
+            question = random_question(row.case, seed)
+            faults = [fault for fault in (*self.faults(row), *fit) if fault.where(row.case.geometry)]
+            planted = run(faults, row.case.geometry, operation, question.inputs(operation))
+            if planted is None or not same(self.asker(operation, question), planted):
+                return False
+        return True
+
+    def _fits(self, operation: str, row: Row) -> list[tuple[Fault, ...]]:
+        """Sets of faults that explain one row on top of what is known."""
+        known = self.faults(row)
+        listed = [
+            (fault,) for fault in self.catalogue
+            if (operation == "compose" or not fault.hooks.keys() <= COMPOSED) and self._reproduces_with(row, (fault,))
+        ]  # fmt: skip
+        found: list[tuple[Fault, ...]] = []
+        if operation == "compose":
+            found = composition.fits(self.asker, row.case, known)
+            right = run(known, row.case.geometry, operation, row.case.inputs(operation))
+            found += [(fault,) for fault in structure.limited(dict(row.got), right)]
+        elif operation in ("forward", "fold"):
+            found = structure.fold_fits(self.asker, row.case, known) if operation == "fold" else []
+            found = found or structure.output_fits(self.asker, row.case, known, operation)
+        elif operation == "backward":
+            found = gradients.fits(self.asker, row.case, known)
+        elif operation == "initialise":
+            found = structure.start_fits(row)
+        if not found and not listed and operation in ("compose", "forward"):
+            found = [(fault,) for fault in values.limits(self.asker, row.case, operation)]
+        allowed = [fit for fit in found if self._is_allowed(fit) and self._has_effect(operation, row, fit)]
+        return [*listed, *(fit for fit in allowed if self._reproduces_with(row, fit))]
+
+    def _has_effect(self, operation: str, row: Row, fit: Sequence[Fault]) -> bool:
+        """Whether each fault changes the right answer; one that does nothing would explain what has another cause."""
+        question = random_question(row.case, 1)
+        inputs = question.inputs(operation)
+        right = run([], row.case.geometry, operation, inputs)
+        return all(
+            fault.name.endswith(gradients.OF_RIGHT)
+            or not same(run([fault], row.case.geometry, operation, inputs), right)
+            for fault in fit
+        )
+
+    def _is_allowed(self, fit: Sequence[Fault]) -> bool:
+        left_out = set(CATALOGUE) - set(self.catalogue)
+        return not left_out & set(fit)
+
+    def _reproduces_with(self, row: Row, fit: Sequence[Fault]) -> bool:
+        usable = [fault for fault in fit if fault.where(row.case.geometry)]
+        return len(usable) == len(fit) and reproduces([*self.faults(row), *usable], row)
+
+    def _note_unknown(self, operation: str, rows: Sequence[Row], why: str = "") -> None:
+        left = [row for row in rows if row.failed and not reproduces(self.faults(row), row)]
+        own = [row for row in left if row.case.geometry not in self.spoilt]
+        if not left:
+            return
+        if operation == "compose" or own:
+            self.spoilt |= {row.case.geometry for row in own}
+        facts = [why] if why else []
+        if own and not why:
+            try:
+                facts += self._facts(operation, min(own, key=_size))
+            except Spent:
+                facts.append("the time for questions was over")
+        self.measured.facts[operation] = facts
+
+    def _facts(self, operation: str, row: Row) -> list[str]:
+        known = self.faults(row)
+        lines = structure.properties(self.asker, row.case, operation)
+        if operation == "compose":
+            lines += composition.facts(self.asker, row.case, known)
+        elif operation in ("forward", "fold"):
+            measured = convolution.measure(self.asker, row.case, known)
+            lines += convolution.facts(measured) if measured else []
+        elif operation == "backward":
+            lines += gradients.facts(self.asker, row.case, known)
+        return lines
+
+
+def larger(case: Case) -> list[Case]:
+    """The case with a larger batch, more channels in each group, more groups, a larger input."""
+    g = case.geometry
+
+    def changed(**fields: Any) -> Case:
+        return replace(case, name=f"{case.name}-larger", **fields)
+
+    found = [changed(batch=case.batch + 3), changed(input_size=tuple(n + 3 for n in case.input_size))]
+    for factors in ({"in_channels": 3, "out_channels": 2}, {"in_channels": 3, "out_channels": 3, "groups": 3}):
+        if g.groups == 1 and "groups" in factors:
+            continue
+        sizes = {name: getattr(g, name) * factor for name, factor in factors.items()}
+        found.append(changed(geometry=ConvGeometry.from_json(g.to_json() | sizes)))
+    return found
+
+
+def _size(row: Row) -> tuple[int, int, int]:
+    case = row.case
+    return (
+        sum(tensor.size for tensor in case.inputs(row.operation).values()),
+        STAGES.index(case.stage(row.operation)),
+        case.geometry.taps,
+    )

@@ -1,0 +1,352 @@
+"""The reference with everything planted that was found so far: what a claim is checked by.
+
+A finding is a fault with the part of the cases that it holds in. Several may hold at once: their hooks are joined step by
+step, so that "the strides are exchanged" and "the bias is missing" answer together as the port does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from doconv_conformance.faults.faulty_port import Fault, FaultyPort, adjoint
+from doconv_conformance.port import Tensors
+from doconv_core.geometry import ConvGeometry
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a port takes the numbers of a convolution for, an axis at a time. It may differ from what was asked in any way."""
+
+    stride: tuple[int, ...]
+    dilation: tuple[int, ...]
+    low: tuple[int, ...]
+    high: tuple[int, ...]
+    output_padding: tuple[int, ...]
+    mode: str
+    size: str = "floor"
+
+    @classmethod
+    def of(cls, g: ConvGeometry) -> Options:
+        """As asked."""
+        low, high = zip(*g.padding, strict=True)
+        return cls(g.stride, g.dilation, tuple(low), tuple(high), g.output_padding, g.padding_mode)
+
+
+def relations(options: Options, g: ConvGeometry, sizes: Sequence[int]) -> list[np.ndarray]:
+    """For each axis `(output size, input size, taps)`: how often an output position meets an input position at a tap."""
+    return [
+        _relation(
+            g.transposed,
+            size,
+            g.kernel_size[axis],
+            options.stride[axis],
+            options.dilation[axis],
+            options.low[axis],
+            options.high[axis],
+            options.output_padding[axis],
+            options.mode,
+            options.size,
+        )
+        for axis, size in enumerate(sizes)
+    ]
+
+
+@lru_cache(maxsize=2**14)
+def _relation(
+    transposed: bool,
+    size: int,
+    taps: int,
+    stride: int,
+    dilation: int,
+    low: int,
+    high: int,
+    extra: int,
+    mode: str,
+    rule: str,
+) -> np.ndarray:
+    span = taps if rule == "undilated" else dilation * (taps - 1) + 1
+    room = size + low + high - span
+    count = -(-room // stride) + 1 if rule == "ceil" else room // stride + 1
+    if transposed:
+        count = (size - 1) * stride + span - low - high + extra
+    if count < 1:
+        raise ValueError("no output is left")
+    table = np.zeros((count, size, taps))
+    if transposed:
+        for q in range(size):
+            for k in range(taps):
+                if 0 <= (p := stride * q + dilation * k - low) < count:
+                    table[p, q, k] += 1
+        return table
+    for p in range(count):
+        for k in range(taps):
+            at = inside(stride * p + dilation * k - low, size, mode)
+            if at is not None:
+                table[p, at, k] += 1
+    return table
+
+
+def inside(position: int, size: int, mode: str) -> int | None:
+    """The element of the input at a position that may lie outside; None where that is a zero."""
+    if 0 <= position < size:
+        return position
+    if mode == "replicate":
+        return 0 if position < 0 else size - 1
+    if mode == "circular":
+        return position % size
+    if mode in ("reflect", "symmetric"):
+        edge = 1 if mode == "symmetric" else 0
+        period = max(1, 2 * (size - 1 + edge))
+        position = (position + (edge if position < 0 else 0)) % period if mode == "reflect" else position % period
+        return position if position < size else period - position - edge
+    return None
+
+
+class MeasuredPort(FaultyPort):
+    """`FaultyPort` with further hooks:
+
+    - `options(options, g)`: another `Options`; `options_grad_x`, `options_grad_kernel` on top of it, in these gradients only;
+    - `delta_W(W, g)`, `identity_W(W, g)`: `W` as one part of the composition reads it;
+    - `bare(y, g)`: the output before the bias is added;
+    - `conv_kernel(kernel, g)`: the composed kernel as the convolution reads it, which `compose` and `fold` do not show;
+    - `out_weight(weight, inputs, g)`, `out_bias`, `out_y`: one output of `fold` alone;
+    - `grad_x_kernel(kernel, g)`: the kernel that the gradient of `x` is made of;
+    - `grad_parts(identity, delta)`: factors of the two parts of the gradient of `W`;
+    - `grad_rows(g)`: rows of `D` in the gradients;
+    - `grad_delta_D(D, g)`, `grad_delta_W(W, g)`: `D` in the gradient of `W`, `W` in the gradient of `D`.
+    """
+
+    def _convolve(
+        self, geometry: ConvGeometry, inputs: Tensors, weight: np.ndarray, bias: np.ndarray | None
+    ) -> np.ndarray:
+        if not self.hooks.keys() & {"options", "bare"} or self.hooks.keys() & {"convolve", "padded"}:
+            return super()._convolve(geometry, inputs, weight, bias)
+        x = self._move("x", inputs["x"], geometry)
+        kernel = self._used(weight, inputs, geometry)
+        bias = None if bias is None else self._move("bias", bias, geometry)
+        tables = relations(self._options("options", geometry), geometry, x.shape[2:])
+        y = _forward(x.astype(np.float64), kernel.astype(np.float64), tables, geometry)
+        y = self._move("bare", y, geometry)
+        if bias is not None:
+            y = y + bias.astype(np.float64).reshape(-1, *[1] * geometry.spatial_rank)
+        y = self._move("y", y, geometry)
+        if "result" in self.hooks:
+            y = self.hooks["result"](y, kernel, inputs, geometry)
+        return y.astype(inputs["x"].dtype)
+
+    def _used(self, kernel: np.ndarray, inputs: Tensors, geometry: ConvGeometry) -> np.ndarray:
+        return self._move("conv_kernel", super()._used(kernel, inputs, geometry), geometry)
+
+    def _convolve_vjp(
+        self, x: np.ndarray, kernel: np.ndarray, grad_y: np.ndarray, g: ConvGeometry
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        grad_bare = self._moved_back("bare", grad_y.astype(np.float64), grad_y.shape, g)
+        grad_x, grad_kernel, grad_bias = self._plain_vjp(x, kernel, grad_bare, g)
+        if "bare" in self.hooks:
+            grad_bias = grad_y.astype(np.float64).sum(axis=(0, *range(2, grad_y.ndim)))
+        return grad_x, self._moved_back("conv_kernel", grad_kernel, g.kernel_shape, g), grad_bias
+
+    def _plain_vjp(
+        self, x: np.ndarray, kernel: np.ndarray, grad_y: np.ndarray, g: ConvGeometry
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        if not self.hooks.keys() & {"options", "options_grad_x", "options_grad_kernel", "grad_x_kernel"}:
+            return super()._convolve_vjp(x, kernel, grad_y, g)
+        x, kernel, grad_y = (tensor.astype(np.float64) for tensor in (x, kernel, grad_y))
+        of_x, of_kernel = (
+            _fitted(relations(self._options(name, g), g, x.shape[2:]), grad_y.shape[2:])
+            for name in ("options_grad_x", "options_grad_kernel")
+        )
+        moved = self.hooks["grad_x_kernel"](kernel, g) if "grad_x_kernel" in self.hooks else kernel
+        grad_x = _grad_x(grad_y, moved, of_x, x.shape, g)
+        grad_kernel = _grad_kernel(x, grad_y, of_kernel, g)
+        return grad_x, grad_kernel, grad_y.sum(axis=(0, *range(2, grad_y.ndim)))
+
+    def _geometry(self, geometry: ConvGeometry) -> ConvGeometry:
+        g = super()._geometry(geometry)
+        if "options" in self.hooks and "geometry" in self.hooks:
+            raise ValueError("two kinds of options do not go together")
+        return g
+
+    def backward(self, geometry: ConvGeometry, inputs: Tensors) -> Tensors:
+        if "options" not in self.hooks:
+            return super().backward(geometry, inputs)
+        # `FaultyPort.backward` moves the gradient of `y` to the shape that the geometry gives: here the options decide.
+        tables = relations(self._options("options", geometry), geometry, inputs["x"].shape[2:])
+        want = tuple(len(table) for table in tables)
+        if want != inputs["grad_y"].shape[2:]:
+            raise ValueError(f"the gradient must have the spatial shape {want}")
+        return super().backward(geometry, inputs)
+
+    def fold(self, geometry: ConvGeometry, inputs: Tensors) -> Tensors:
+        outputs = super().fold(geometry, inputs)
+        for hook, name in (("out_weight", "weight"), ("out_bias", "bias"), ("out_y", "y")):
+            if hook in self.hooks and name in outputs:
+                changed = np.asarray(self.hooks[hook](outputs[name], inputs, geometry))
+                outputs[name] = np.ascontiguousarray(changed).astype(outputs[name].dtype)
+        return outputs
+
+    def _options(self, name: str, g: ConvGeometry) -> Options:
+        options = Options.of(g)
+        if "options" in self.hooks:
+            options = self.hooks["options"](options, g)
+        if name != "options" and name in self.hooks:
+            options = self.hooks[name](options, g)
+        return options
+
+    def _compose(self, geometry: ConvGeometry, inputs: Tensors) -> np.ndarray:
+        if not self.hooks.keys() & {"delta_W", "identity_W"}:
+            return super()._compose(geometry, inputs)
+        W = self._move("W", inputs["W"].astype(np.float64), geometry)
+        weight = self._move("identity_W", W, geometry) @ self._identity(geometry).T
+        if "D_delta" in inputs:
+            D = self._delta(geometry) * self._move("D_delta", inputs["D_delta"].astype(np.float64), geometry)
+            weight = weight + (D[self._rows(geometry)] @ self._move("delta_W", W, geometry)[..., None])[..., 0]
+        kernel = self._move("kernel", weight.reshape(geometry.kernel_shape), geometry)
+        return kernel.astype(inputs["W"].dtype)
+
+    def _compose_vjp(
+        self, geometry: ConvGeometry, inputs: Tensors, grad_kernel: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        own = {"delta_W", "identity_W", "grad_parts", "grad_rows", "grad_delta_D", "grad_delta_W"}
+        if not self.hooks.keys() & own or "compose_vjp" in self.hooks:
+            return super()._compose_vjp(geometry, inputs, grad_kernel)
+        W = self._move("W", inputs["W"].astype(np.float64), geometry)
+        g = grad_kernel.reshape(*W.shape[:2], geometry.taps)
+        one, other = self.hooks.get("grad_parts", (1.0, 1.0))
+        grad_W = one * self._moved_back("identity_W", g @ self._identity(geometry), W.shape, geometry)
+        if "D_delta" not in inputs:
+            return grad_W, None
+        D = self._delta(geometry) * self._move("D_delta", inputs["D_delta"].astype(np.float64), geometry)
+        rows = self.hooks["grad_rows"](geometry) if "grad_rows" in self.hooks else self._rows(geometry)
+        D_used = self._move("grad_delta_D", D, geometry)
+        of_delta = (g[..., None, :] @ D_used[rows])[..., 0, :]
+        grad_W = grad_W + other * self._moved_back("delta_W", of_delta, W.shape, geometry)
+        W_used = self._move("grad_delta_W", self._move("delta_W", W, geometry), geometry)
+        products = self._delta(geometry) * g[..., :, None] * W_used[..., None, :]
+        if "sum_group" in self.hooks:
+            return grad_W, self.hooks["sum_group"](products, rows, geometry)
+        grad_D = np.zeros(D.shape)
+        np.add.at(grad_D, rows, products)
+        return grad_W, grad_D
+
+    def _moved_back(
+        self, name: str, gradient: np.ndarray, shape: tuple[int, ...], geometry: ConvGeometry
+    ) -> np.ndarray:
+        if name not in self.hooks:
+            return gradient
+        return adjoint(lambda tensor: self.hooks[name](tensor, geometry), gradient, shape)
+
+
+def _fitted(tables: Sequence[np.ndarray], sizes: Sequence[int]) -> list[np.ndarray]:
+    """Cut or filled with nothing to the sizes of the gradient that comes in."""
+    fitted = []
+    for table, size in zip(tables, sizes, strict=True):
+        new = np.zeros((size, *table.shape[1:]))
+        kept = min(size, len(table))
+        new[:kept] = table[:kept]
+        fitted.append(new)
+    return fitted
+
+
+def _patches(x: np.ndarray, tables: Sequence[np.ndarray]) -> np.ndarray:
+    """`(N, C, *space)` -> `(N, C, positions, taps)`."""
+    rank = len(tables)
+    for table in tables:  # the first spatial axis goes, its position and tap come at the end
+        x = np.tensordot(x, table, axes=([2], [1]))
+    order = (0, 1, *range(2, 2 + 2 * rank, 2), *range(3, 3 + 2 * rank, 2))
+    x = x.transpose(order)
+    return x.reshape(*x.shape[:2], int(np.prod(x.shape[2 : 2 + rank])), -1)
+
+
+def _unpatched(grad: np.ndarray, tables: Sequence[np.ndarray]) -> np.ndarray:
+    """The gradient through `_patches`: `(N, C, positions, taps)` -> `(N, C, *space)`."""
+    rank = len(tables)
+    grad = grad.reshape(*grad.shape[:2], *(len(table) for table in tables), *(table.shape[2] for table in tables))
+    for axis, table in enumerate(tables):  # the first position and the first tap go, the space comes at the end
+        grad = np.tensordot(grad, table, axes=([2, 2 + rank - axis], [0, 2]))
+    return grad
+
+
+def _grouped(tensor: np.ndarray, axis: int, groups: int) -> np.ndarray:
+    shape = tensor.shape
+    return tensor.reshape(*shape[:axis], groups, shape[axis] // groups, *shape[axis + 1 :])
+
+
+def _kernels(kernel: np.ndarray, g: ConvGeometry) -> np.ndarray:
+    """`(groups, output channels, input channels, taps)`."""
+    split = _grouped(kernel.reshape(*kernel.shape[:2], -1), 0, g.groups)
+    return split.swapaxes(1, 2) if g.transposed else split
+
+
+def _forward(x: np.ndarray, kernel: np.ndarray, tables: Sequence[np.ndarray], g: ConvGeometry) -> np.ndarray:
+    patches = _grouped(_patches(x, tables), 1, g.groups)
+    y = np.einsum("ngcpk,gock->ngop", patches, _kernels(kernel, g), optimize=True)
+    return y.reshape(len(x), g.out_channels, *(len(table) for table in tables))
+
+
+def _grad_x(
+    grad_y: np.ndarray, kernel: np.ndarray, tables: Sequence[np.ndarray], shape: tuple[int, ...], g: ConvGeometry
+) -> np.ndarray:
+    flat = _grouped(grad_y.reshape(*grad_y.shape[:2], -1), 1, g.groups)
+    grad = np.einsum("ngop,gock->ngcpk", flat, _kernels(kernel, g), optimize=True)
+    return _unpatched(grad.reshape(len(grad_y), g.in_channels, *grad.shape[3:]), tables).reshape(shape)
+
+
+def _grad_kernel(x: np.ndarray, grad_y: np.ndarray, tables: Sequence[np.ndarray], g: ConvGeometry) -> np.ndarray:
+    patches = _grouped(_patches(x, tables), 1, g.groups)
+    flat = _grouped(grad_y.reshape(*grad_y.shape[:2], -1), 1, g.groups)
+    grad = np.einsum("ngcpk,ngop->gock", patches, flat, optimize=True)
+    grad = grad.swapaxes(1, 2) if g.transposed else grad
+    return grad.reshape(g.kernel_shape)
+
+
+def joined(faults: Iterable[Fault]) -> Fault:
+    """One fault that is all of them, each hook after the one before it.
+
+    Raises:
+        ValueError: two of them replace the same step altogether.
+    """
+    faults = list(faults)
+    if len(faults) == 1:
+        return faults[0]
+    hooks: dict[str, Any] = {}
+    for fault in faults:
+        for name, hook in fault.hooks.items():
+            hooks[name] = _after(name, hooks[name], hook) if name in hooks else hook
+    return Fault(
+        "+".join(fault.name for fault in faults), ", and ".join(fault.words for fault in faults),
+        "; ".join(dict.fromkeys(fault.look_at for fault in faults)), hooks,
+    )  # fmt: skip
+
+
+def _after(name: str, first: Any, then: Any) -> Any:
+    if name in ("rows", "identity", "compose", "convolve", "compose_vjp", "sum_group", "padded", "grad_rows"):
+        raise ValueError(f"two faults replace {name}")
+    if name == "delta":
+        return lambda g: first(g) * then(g)
+    if name == "grad_parts":
+        return tuple(a * b for a, b in zip(first, then, strict=True))
+    if name == "geometry":
+        return lambda g: then(first(g))
+    return lambda value, *rest: then(first(value, *rest), *rest)
+
+
+def run(
+    faults: Sequence[Fault], geometry: ConvGeometry, operation: str, inputs: Mapping[str, np.ndarray]
+) -> Tensors | None:
+    """The answer with all `faults` planted; None where the planted reference raises."""
+    try:
+        port = MeasuredPort(joined(faults) if faults else NOTHING)
+        with np.errstate(all="ignore"):
+            outputs: Tensors = getattr(port, operation)(geometry, dict(inputs))
+    except (ValueError, TypeError, IndexError, ZeroDivisionError):
+        return None
+    return outputs
+
+
+NOTHING = Fault("nothing", "makes no mistake", "nothing", {})

@@ -1,0 +1,147 @@
+"""Where a mistake is made: the plainest condition on a case that holds where it shows and nowhere where it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations, pairwise
+from typing import Any
+
+import numpy as np
+
+from doconv_conformance.cases.table import Case
+from doconv_conformance.diagnosis.replay import Row
+
+# `case -> bool`. A lambda that remembers a variable by a default has no type that mypy could infer.
+Condition = Any
+
+
+@dataclass(frozen=True)
+class Scope:
+    """A part of the cases; `words` are empty for all of them."""
+
+    words: str
+    holds: Condition
+
+
+EVERYWHERE = Scope("", lambda case: True)
+
+
+def _plain() -> Iterator[Scope]:
+    yield Scope("in transposed convolutions only", lambda case: case.geometry.transposed)
+    yield Scope("except in transposed convolutions", lambda case: not case.geometry.transposed)
+    yield Scope("in grouped convolutions only", lambda case: case.geometry.groups > 1)
+    yield Scope("without groups only", lambda case: case.geometry.groups == 1)
+    yield Scope("in depthwise convolutions only", lambda case: case.geometry.groups == case.geometry.in_channels > 1)
+    for rank in (1, 2, 3):
+        yield Scope(f"in {rank}-D only", lambda case, rank=rank: case.geometry.spatial_rank == rank)
+    for rank in (1, 2, 3):
+        yield Scope(f"except in {rank}-D", lambda case, rank=rank: case.geometry.spatial_rank != rank)
+    yield Scope("where d_mul is larger than K only", lambda case: case.geometry.d_mul > case.geometry.taps)
+    yield Scope("where d_mul is K only", lambda case: case.geometry.d_mul == case.geometry.taps)
+    yield Scope("where d_mul is no multiple of K only", lambda case: case.geometry.d_mul % case.geometry.taps > 0)
+    yield Scope("with strides only", lambda case: max(case.geometry.stride) > 1)
+    yield Scope("without strides only", lambda case: max(case.geometry.stride) == 1)
+    yield Scope("with dilation only", lambda case: max(case.geometry.dilation) > 1)
+    yield Scope("without dilation only", lambda case: max(case.geometry.dilation) == 1)
+    yield Scope("with padding modes other than zeros only", lambda case: case.geometry.padding_mode != "zeros")
+    yield Scope("with zero padding only", lambda case: case.geometry.padding_mode == "zeros")
+    for mode in ("reflect", "replicate", "circular"):
+        yield Scope(f"with padding mode {mode} only", lambda case, mode=mode: case.geometry.padding_mode == mode)
+    yield Scope("with output padding only", lambda case: any(case.geometry.output_padding))
+    yield Scope("with padding only", lambda case: any(map(any, case.geometry.padding)))
+    yield Scope("without padding only", lambda case: not any(map(any, case.geometry.padding)))
+    yield Scope("where low and high padding differ only", lambda case: any(a != b for a, b in case.geometry.padding))
+    yield Scope("with a bias only", lambda case: case.bias)
+    yield Scope("without a bias only", lambda case: not case.bias)
+    yield Scope("with kernels of one tap only", lambda case: case.geometry.taps == 1)
+    yield Scope("with kernels of more than one tap only", lambda case: case.geometry.taps > 1)
+    yield Scope(
+        "with square kernels only", lambda case: len(set(case.geometry.kernel_size)) == 1 < case.geometry.spatial_rank
+    )
+    yield Scope("with kernels that are not square only", lambda case: len(set(case.geometry.kernel_size)) > 1)
+    yield Scope(
+        "where an axis of the kernel is even only",
+        lambda case: any(size % 2 == 0 for size in case.geometry.kernel_size),
+    )
+    yield Scope(
+        "where every axis of the kernel is odd only", lambda case: all(size % 2 for size in case.geometry.kernel_size)
+    )
+    yield Scope(
+        "where C_in and C_out are equal only", lambda case: case.geometry.in_channels == case.geometry.out_channels
+    )
+    yield Scope(
+        "where C_in and C_out differ only", lambda case: case.geometry.in_channels != case.geometry.out_channels
+    )
+    yield Scope("for batches of one only", lambda case: case.batch == 1)
+    yield Scope("in float32 only", lambda case: case.dtype == "float32")
+    for dtype in ("float64", "float16", "bfloat16"):
+        yield Scope(f"in {dtype} only", lambda case, dtype=dtype: case.dtype == dtype)
+    yield Scope("in float16 and bfloat16 only", lambda case: case.dtype in ("float16", "bfloat16"))
+    yield Scope("in mixed precision only", lambda case: case.dtype != case.param_dtype)
+
+
+PLAIN = (EVERYWHERE, *_plain())
+SIZES: dict[str, Callable[[Case], int]] = {
+    "C_in": lambda case: case.geometry.in_channels,
+    "C_out": lambda case: case.geometry.out_channels,
+    "C_in/G": lambda case: case.geometry.in_channels // case.geometry.groups,
+    "C_out/G": lambda case: case.geometry.out_channels // case.geometry.groups,
+    "K": lambda case: case.geometry.taps,
+    "S": lambda case: case.geometry.d_mul,
+    "G": lambda case: case.geometry.groups,
+    "N": lambda case: case.batch,
+    "the stride": lambda case: max(case.geometry.stride),
+    "the dilation": lambda case: max(case.geometry.dilation),
+    "the number of input positions": lambda case: int(np.prod(case.input_size)),
+    "the size of the last axis": lambda case: case.input_size[-1],
+}
+
+
+def scopes(rows: Sequence[Row]) -> list[Scope]:
+    """Every condition that splits the rows: the plain ones, then one on a size, then two plain ones together."""
+    cases = [row.case for row in rows]
+    found = list(PLAIN)
+    for name, size in SIZES.items():
+        values = sorted({size(case) for case in cases})
+        for low, high in pairwise(values):
+            found.append(
+                Scope(
+                    f"where {name} is {high} or more only ({low} is right)",
+                    lambda case, size=size, high=high: size(case) >= high,
+                )
+            )
+            found.append(
+                Scope(
+                    f"where {name} is {low} or less only ({high} is right)",
+                    lambda case, size=size, low=low: size(case) <= low,
+                )
+            )
+    return found
+
+
+def best(rows: Sequence[Row], gains: np.ndarray, losses: np.ndarray) -> tuple[Scope, np.ndarray] | None:
+    """The plainest condition that holds in all rows that are won and in none that are lost, and where it holds.
+
+    Args:
+        rows: all rows that count.
+        gains: those that a fault explains.
+        losses: those that it is contradicted by.
+    """
+    if not losses.any():
+        return EVERYWHERE, np.ones(len(rows), bool)
+    candidates = scopes(rows)
+    masks = np.array([[scope.holds(row.case) for row in rows] for scope in candidates])
+    fits = ~(masks & losses).any(axis=1) & ~(~masks & gains).any(axis=1)
+    if fits.any():
+        at = int(np.flatnonzero(fits)[0])
+        return candidates[at], masks[at]
+    plain = masks[1 : len(PLAIN)]
+    for first, second in combinations(range(len(plain)), 2):
+        mask = plain[first] & plain[second]
+        if (mask & losses).any() or (~mask & gains).any():
+            continue
+        one, other = PLAIN[1 + first], PLAIN[1 + second]
+        words = f"{one.words.removesuffix(' only')} and {other.words}"
+        return Scope(words, lambda case, one=one, other=other: one.holds(case) and other.holds(case)), mask
+    return None

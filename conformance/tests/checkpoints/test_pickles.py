@@ -1,0 +1,196 @@
+"""PyTorch's `.pth` in the commands: what is found below which keys, and what is refused in one line."""
+
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file, save_file
+from typer.testing import CliRunner
+
+from doconv_conformance.cli import app
+from doconv_conformance.cli.pickles import load_pickle
+from doconv_core.checkpoint import CheckpointError, find_state
+
+W, D = torch.rand(4, 2, 9), torch.rand(2, 9, 9)
+STATE = {"conv.W": W, "conv.D": D}
+AVERAGE = {"conv.W": 2 * W, "conv.D": D}
+
+
+def run(*arguments: object) -> tuple[int, str]:
+    result = CliRunner().invoke(app, list(map(str, arguments)))
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, result.stdout + result.stderr
+
+
+def folded(value: Any, folder: Path, *options: str) -> tuple[np.ndarray, str]:
+    torch.save(value, folder / "model.pth")
+    status, text = run("fold", folder / "model.pth", folder / "out.safetensors", *options)
+    assert status == 0, text
+    return load_file(folder / "out.safetensors")["conv.weight"], text
+
+
+def kernel(W: torch.Tensor) -> np.ndarray:
+    E = torch.eye(9, dtype=torch.float64)
+    return torch.einsum("iks,ois->oik", E + D.double(), W.double()).float().reshape(4, 2, 3, 3).numpy()
+
+
+PLACES = {
+    "at the top": (STATE, (), ""),
+    "state_dict": ({"epoch": 3, "state_dict": STATE}, (), "the weights are those of state_dict"),
+    "model": ({"model": STATE, "optimizer": {"state": {}}}, (), "those of model"),
+    "deep": ({"model": {"state_dict": {"net": STATE}}}, (), "those of model.state_dict.net"),
+    "wrapped": ({"state_dict": {f"module.{name}": tensor for name, tensor in STATE.items()}}, (), "prefix 'module.'"),
+    "Lightning": (
+        {"state_dict": {f"net.{name}": tensor for name, tensor in STATE.items()}, "callbacks": {}},
+        ("--prefix", "net."),
+        "names are without the prefix 'net.'",
+    ),
+    "a key": ({"ckpt": {"weights": STATE}, "model": {"x": W}}, ("--key", "ckpt.weights"), "those of ckpt.weights"),
+    "a key with dots": ({"a.b": STATE}, ("--key", "a.b"), "those of a.b"),
+    "beside an average": (
+        {"params": STATE, "params_ema": AVERAGE},
+        (),
+        "params is taken; params_ema stands beside it, which --ema takes",
+    ),
+    "with counters": (
+        {"state_dict": STATE | {"version": 3, "name": "x"}},
+        (),
+        "no tensors, and left out: version, name",
+    ),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_the_weights_are_found_and_what_was_chosen_is_said(place: str, tmp_path: Path) -> None:
+    value, options, said = PLACES[place]
+    found, text = folded(value, tmp_path, *options)
+    np.testing.assert_array_equal(found, kernel(W))
+    assert said in text
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"params": STATE, "params_ema": AVERAGE},
+        {"state_dict": STATE, "state_dict_ema": AVERAGE},
+        {"model": {"state_dict": STATE}, "ema": {"module": AVERAGE}},
+        {"ema": AVERAGE},
+    ],
+)
+def test_the_average_is_taken_where_it_is_asked_for(value: Any, tmp_path: Path) -> None:
+    found, text = folded(value, tmp_path, "--ema")
+    np.testing.assert_array_equal(found, kernel(2 * W))
+    assert "ema" in text
+
+
+@pytest.mark.parametrize("prefix", ["ema.", "model_ema.", "ema_model."])
+def test_the_average_below_a_prefix(prefix: str, tmp_path: Path) -> None:
+    state = STATE | {prefix + name: tensor for name, tensor in AVERAGE.items()}
+    save_file({name: tensor.numpy() for name, tensor in state.items()}, tmp_path / "in.safetensors")
+    status, text = run("fold", tmp_path / "in.safetensors", tmp_path / "out.safetensors", "--ema")
+    assert status == 0, text
+    out = load_file(tmp_path / "out.safetensors")
+    assert out.keys() == {"conv.weight"}
+    np.testing.assert_array_equal(out["conv.weight"], kernel(2 * W))
+
+
+def loops() -> dict[str, Any]:
+    loop: dict[str, Any] = {}
+    loop["model"] = loop
+    return loop
+
+
+REFUSED = {
+    "nothing": ({}, "holds no state dict. Received: nothing"),
+    "a list": ([W], "holds no state dict. Received: list"),
+    "a tensor": (W, "holds no state dict. Received: Tensor"),
+    "no tensors": ({"epoch": 3}, "holds no state dict. Received: epoch"),
+    "itself": (loops(), "holds no state dict. Received: model"),
+    "sparse": ({"conv.W": W.to_sparse(), "conv.D": D}, "conv.W must be a dense tensor. Received: torch.sparse_coo"),
+    "meta": ({"conv.W": W.to("meta"), "conv.D": D}, "conv.W must be a dense tensor"),
+    "complex128": (STATE | {"x": torch.zeros(3, dtype=torch.complex128)}, "x has a type that the format lacks"),
+    "repeated": (STATE | {"x": torch.zeros(1).expand(10**9)}, "x is a few values repeated"),
+    "names of integers": ({1: W, 2: D}, "names must be strings. Received: 1"),
+    "names of bytes": ({b"conv.W": W}, "names must be strings. Received: b'conv.W'"),
+    "integers": ({"conv.W": W.int(), "conv.D": D.int()}, "must be bfloat16, float16, float32 or float64"),
+    "two axes": ({"conv.W": W[0], "conv.D": D}, "conv.D has no conv.W of three axes beside it"),
+    "not finite": ({"conv.W": W * float("nan"), "conv.D": D}, "conv.W has a value that is not finite"),
+    "another object": ({"state_dict": STATE, "args": Path("x")}, "holds objects"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*:UserWarning")  # PyTorch's, about types and layouts that are not finished
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_folded_is_one_line(case: str, tmp_path: Path) -> None:
+    value, error = REFUSED[case]
+    torch.save(value, tmp_path / "model.pth")
+    status, text = run("fold", tmp_path / "model.pth", tmp_path / "out.safetensors")
+    assert status == 1
+    assert text.startswith("doconv fold: ")
+    assert text.count("\n") == 1
+    assert error in text
+    assert [entry.name for entry in tmp_path.iterdir()] == ["model.pth"]
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        (("--key", "nothing"), "has no key nothing. Received: model"),
+        (("--key", "model.nothing"), "has no key model.nothing. Received: conv.W, conv.D"),
+        (("--ema",), "has no average of the weights beside them"),
+    ],
+)
+def test_keys_that_are_not_there(options: tuple[str, ...], error: str, tmp_path: Path) -> None:
+    torch.save({"model": STATE}, tmp_path / "model.pth")
+    status, text = run("fold", tmp_path / "model.pth", tmp_path / "out.safetensors", *options)
+    assert (status, text.count("\n")) == (1, 1)
+    assert error in text
+
+
+@pytest.mark.parametrize("content", [b"", b"no pickle", b"PK\x03\x04" + bytes(100)])
+def test_a_broken_file_is_one_line(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "model.pth").write_bytes(content)
+    status, text = run("inspect", tmp_path / "model.pth")
+    assert (status, text.count("\n")) == (1, 1)
+    assert "it is broken, or holds objects that are not loaded" in text
+
+
+@pytest.mark.parametrize(
+    ("dtype", "wanted"),
+    [
+        (torch.bfloat16, ml_dtypes.bfloat16),
+        (torch.float8_e4m3fn, ml_dtypes.float8_e4m3fn),
+        (torch.float8_e5m2, ml_dtypes.float8_e5m2),
+        (torch.float16, np.float16),
+        (torch.uint16, np.uint16),
+        (torch.bool, np.bool_),
+        (torch.int64, np.int64),
+    ],
+)
+def test_types_pass_value_for_value(dtype: torch.dtype, wanted: type, tmp_path: Path) -> None:
+    tensor = torch.tensor([0, 1, 1, 0, 1]).to(dtype)
+    torch.save(STATE | {"x": tensor, "view": tensor[::2], "scalar": tensor[1]}, tmp_path / "model.pth")
+    arrays, _ = load_pickle(tmp_path / "model.pth")
+    assert arrays.array("x").dtype == wanted
+    assert arrays.array("x").astype(np.float32).tolist() == [0, 1, 1, 0, 1]
+    assert arrays.array("view").astype(np.float32).tolist() == [0, 1, 1]
+    assert arrays.array("scalar").shape == ()
+
+
+def test_dicts_without_an_end_are_left(tmp_path: Path) -> None:
+    deep: Any = STATE
+    for _ in range(100):
+        deep = {"model": deep}
+    with pytest.raises(CheckpointError, match="holds no state dict"):
+        find_state(deep, "x", lambda value: isinstance(value, torch.Tensor))
+
+
+def test_a_plain_model_of_pytorch_gives_the_kernel_sizes(tmp_path: Path) -> None:
+    torch.save({"state_dict": {"conv.weight": torch.zeros(4, 2, 1, 9)}}, tmp_path / "plain.pth")
+    torch.save(STATE, tmp_path / "model.pth")
+    status, text = run("fold", tmp_path / "model.pth", tmp_path / "out", "--like", tmp_path / "plain.pth")
+    assert status == 0, text
+    assert load_file(tmp_path / "out")["conv.weight"].shape == (4, 2, 1, 9)

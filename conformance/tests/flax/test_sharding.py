@@ -1,0 +1,152 @@
+"""Over-parameterize, train, save, restore and fold on many devices and in two processes: the numbers of one device."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from flax import linen as nn
+from flax import nnx
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from conformance.tests.flax import sharded
+from conformance.tests.flax.sharded import INPUTS, OUTPUTS, REPLICATED, SPEC, X, equal, start, step
+from doconv_flax import compose, start_from
+from doconv_flax import linen as do_linen
+from doconv_flax import nnx as do_nnx
+
+ROOT = Path(__file__).parents[3]
+WAYS = {
+    "data": ((8, 1), REPLICATED), "parameters, by outputs": ((1, 8), OUTPUTS), "parameters, by inputs": ((1, 8), INPUTS),
+    "both": ((4, 2), OUTPUTS),
+}  # fmt: skip
+
+
+def mesh(shape: tuple[int, ...], kind: AxisType = AxisType.Auto) -> Any:
+    return jax.make_mesh(shape, ("data", "model"), axis_types=(kind,) * 2)
+
+
+@pytest.mark.parametrize("d_mul", [None, 13])
+@pytest.mark.parametrize("way", WAYS)
+def test_eight_devices_give_the_numbers_of_one(way: str, d_mul: int | None, tmp_path: Path) -> None:
+    shape, specs = WAYS[way]
+    devices = mesh(shape)
+    x = jax.device_put(X, NamedSharding(devices, P("data")))
+    params, alone = start(devices, specs, d_mul), start(None, REPLICATED, d_mul)
+    axis = "model" if specs is INPUTS else None
+    for layer in ("one", "two"):
+        assert params[layer]["D"].sharding == NamedSharding(devices, P(None, None, None, axis))
+        columns = (None, None) if d_mul is None else (None,)
+        wanted = P(*columns, *(*specs[layer]["kernel"], None, None, None, None)[2:4])
+        assert params[layer]["kernel"].sharding.is_equivalent_to(NamedSharding(devices, wanted), len(wanted))
+    by_wrapper = do_linen.OverParameterized(sharded.Net(), d_mul=d_mul).apply
+    trained, want = step(params, x), step(alone, X)
+    equal(trained, want)
+    equal(step(params, x, by_wrapper), want)
+    assert all(
+        (leaf != before).any() for leaf, before in zip(jax.tree.leaves(want), jax.tree.leaves(alone), strict=True)
+    )
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(tmp_path / "params", trained)
+        checkpointer.wait_until_finished()
+        restored = checkpointer.restore(tmp_path / "params", start(mesh((2, 4)), INPUTS, d_mul))
+    folded = do_linen.fold(restored, SPEC)
+    equal(folded, do_linen.fold(want, SPEC))
+    assert folded["one"]["kernel"].sharding.is_equivalent_to(NamedSharding(mesh((2, 4)), P(None, None, "model")), 4)
+
+
+def test_two_processes_give_the_numbers_of_one(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = str(free.getsockname()[1])
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-m", "conformance.tests.flax.sharded"]
+    runs = []
+    try:
+        for number in "01":
+            with (tmp_path / f"output-{number}").open(
+                "w"
+            ) as output:  # read while the other one waits, a pipe would fill
+                runs.append(subprocess.Popen([*command, number, port, str(tmp_path)], cwd=ROOT, env=environment,
+                                             stdout=output, stderr=output))  # fmt: skip
+        codes = [run.wait(timeout=300) for run in runs]
+    finally:
+        for run in runs:
+            run.kill()
+            run.wait()
+    outputs = [(tmp_path / f"output-{number}").read_text() for number in "01"]
+    assert codes == [0, 0], "\n".join(output[-3000:] for output in outputs)
+    assert all("the same as on one device" in output for output in outputs)
+
+
+def integers(*shape: int) -> jax.Array:
+    return jnp.asarray(np.random.default_rng(len(shape)).integers(-2, 3, shape), jnp.float32)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("d_mul", [None, 12])
+@pytest.mark.parametrize("spec", [P(None, None, None, "model"), P(None, None, "model")])
+def test_where_types_say_how_arrays_are_split(spec: P, d_mul: int | None, groups: int) -> None:
+    """JAX's explicit sharding mode: composing, its gradients and folding keep the split of the plain kernel."""
+    devices = mesh((1, 4), AxisType.Explicit)
+    plain, ours = integers(3, 3, 8 // groups, 16), integers(3, 3, d_mul or 9, 8)
+    with jax.set_mesh(devices):
+        kernel = jax.device_put(plain, NamedSharding(devices, spec))
+        W, D = jax.jit(lambda kernel: start_at(kernel, d_mul))(kernel)
+        eager = start_at(kernel, d_mul)
+        for traced, made in zip((W, D), eager, strict=True):
+            assert traced.sharding.is_equivalent_to(made.sharding, made.ndim)
+        D = D + jax.device_put(ours, D.sharding)
+        composed, pull = jax.vjp(jax.jit(compose), W, D)
+        assert composed.sharding.is_equivalent_to(NamedSharding(devices, spec), 4)
+        gradients = pull(composed)
+        folded = do_linen.fold({"kernel": W, "D": D})["kernel"]
+        assert folded.sharding.is_equivalent_to(NamedSharding(devices, spec), 4)
+    want, pull = jax.vjp(compose, *start_at(plain, d_mul, ours))
+    equal((composed, folded, gradients), (want, want, pull(want)))
+
+
+def start_at(kernel: jax.Array, d_mul: int | None, D: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
+    W, zeros = start_from(kernel, 8, d_mul=d_mul)
+    assert zeros is not None
+    return W, zeros if D is None else D
+
+
+@pytest.mark.parametrize("d_mul", [None, 12])
+def test_nnx_layers_where_types_say_how_arrays_are_split(d_mul: int | None) -> None:
+    devices = mesh((1, 4), AxisType.Explicit)
+    init = nnx.with_partitioning(nnx.initializers.lecun_normal(), (None, None, None, "model"))
+    with jax.set_mesh(devices):
+        x = jax.device_put(integers(8, 6, 6, 8), NamedSharding(devices, P("data")))
+        for groups in (1, 2):
+            made = nnx.Conv(8, 16, (3, 3), feature_group_count=groups, kernel_init=init, rngs=nnx.Rngs(0))
+            split = P("data", None, None, "model")
+            y = made(x, out_sharding=split)
+            do_nnx.overparameterize(made, d_mul=d_mul)
+            np.testing.assert_array_equal(made(x, out_sharding=split), y)
+            layer = do_nnx.DOConv(
+                8, 16, (3, 3), d_mul=d_mul, feature_group_count=groups, kernel_init=init, rngs=nnx.Rngs(0)
+            )
+            assert layer(x, out_sharding=split).sharding.spec == split
+            assert do_nnx.fold(made).kernel[...].sharding.spec == P(None, None, None, "model")
+
+
+def test_what_is_committed_to_no_device_stays_so() -> None:
+    """Otherwise it could not be used with arrays on another device."""
+    params = nn.Conv(4, (3, 3)).init(jax.random.key(0), X)["params"]
+    spec = do_linen.conv_spec(nn.Conv(4, (3, 3)), X)
+    for d_mul in (None, 12):
+        over = do_linen.overparameterize(params, spec, d_mul=d_mul)
+        assert not any(leaf.committed for leaf in jax.tree.leaves((over, do_linen.fold(over, spec))))
+        there = jax.device_put(params, jax.devices()[3])
+        over = do_linen.overparameterize(there, spec, d_mul=d_mul)
+        for leaf in jax.tree.leaves((over, do_linen.fold(over, spec))):
+            assert leaf.devices() == {jax.devices()[3]}

@@ -1,0 +1,211 @@
+"""A DO-Conv layer by the shapes of its tensors alone.
+
+Shapes tell the channels, the groups and the number of taps; not the sides of the kernel, and not always whether the layer is
+a transposed one. `W (8, 3, 9)` and `D (3, 9, 9)` are a convolution of 3 to 8 channels in one group, `W (6, 2, 4)` and
+`D (4, 4, 4)` one of 4 to 6 in two groups. `W (6, 2, 4)` and `D (6, 4, 4)` are either 6 to 6 in three groups, or transposed,
+6 to 2 times the groups: a bias of 4 channels decides for two groups and the latter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from doconv_core.checkpoint._hints import Shapes
+from doconv_core.checkpoint._layers import LayerInfo, join
+from doconv_core.checkpoint._reading import Reading
+from doconv_core.composition import dialect_rows
+from doconv_core.geometry import ConvGeometry
+
+DIAGONALS = ("D_diag", "d_diag")  # the stored identity, before and after July 2022
+DELTAS = ("D", "D_delta")
+Leaves = Mapping[str, str]  # the last part of a name, and the whole name
+
+
+def torch_layer(reading: Reading, path: str, leaves: Leaves, shape: Shapes) -> LayerInfo:
+    """A layer with `W` `(C_out, C_in/G, S)`, transposed `(C_in, C_out/G, S)`, and `D` `(C_in, K, S)`; or `W` with `S == 1`.
+
+    Args:
+        reading: the file.
+        path: of the layer.
+        leaves: the names of its tensors.
+        shape: their shapes, in canonical form.
+
+    Raises:
+        CheckpointError: one of the two without the other, or shapes that do not belong together.
+    """
+    name = reading.plain.names
+    delta = next((leaf for leaf in DELTAS if len(shape.get(leaf, ())) == 3), None)
+    if len(shape.get("W", ())) != 3:
+        assert delta
+        reading.fail(
+            f"{name[leaves[delta]]} has no {join(path, 'W')} of three axes beside it. {received(shape)}{_excluding(path)}"
+        )
+    if 0 in shape["W"]:
+        reading.fail(f"{name[leaves['W']]} has no values. {received(shape)}{_excluding(path)}")
+    if delta is None:
+        if shape["W"][2] != 1:
+            reading.fail(f"{name[leaves['W']]} has no {join(path, 'D')} beside it. {received(shape)}{_excluding(path)}")
+        return _one_tap(reading, path, leaves, shape)
+    return over_layer(reading, path, leaves, shape, delta)
+
+
+def over_layer(
+    reading: Reading,
+    path: str,
+    leaves: Leaves,
+    shape: Shapes,
+    delta: str = "D",
+    *,
+    form: str = "",
+    kernel_size: list[int] | None = None,
+) -> LayerInfo:
+    """A layer that has both `W` and `D`.
+
+    Args:
+        reading: the file.
+        path: of the layer.
+        leaves: the names of its tensors.
+        shape: their shapes, in canonical form.
+        delta: which of them is `D`.
+        form: as in `LayerInfo`; the authors' forms pair their rows as their TensorFlow file does.
+        kernel_size: where the shapes tell it.
+
+    Raises:
+        CheckpointError: shapes that do not belong together, a kernel size that is not known, or the authors' file where their
+            dialect matters and is not given.
+    """
+    name = reading.plain.names
+    dialect = "original-tf" if form else reading.dialect
+    (first, second, multiplier), (channels, taps, columns) = shape["W"], shape[delta]
+    transposed = _is_over_transposed(reading, path, shape, delta, dialect)
+    fits = first == channels if transposed else _fits_plain(first, second, channels)
+    if columns != multiplier or taps < 2 or not second or not fits:
+        reading.fail(f"{name[leaves['W']]} and {name[leaves[delta]]} do not belong together. {received(shape)}")
+    diagonal = next((leaf for leaf in DIAGONALS if leaf in leaves), None)
+    if diagonal and shape.get(diagonal) != shape[delta]:
+        reading.fail(f"{name[leaves[diagonal]]} must have the shape of D. {received(shape)}")
+    if diagonal and transposed:
+        reading.fail(f"{name[leaves[diagonal]]} is the authors', who have no transposed convolution. {received(shape)}")
+    geometry: dict[str, Any] = {
+        "in_channels": channels,
+        "out_channels": outputs(second, shape) if transposed else first,
+        "kernel_size": kernel_size or reading.kernel_size(path, taps, (first, second)),
+        "groups": outputs(second, shape) // second if transposed else channels // second,
+        "transposed": transposed,
+        "d_mul": multiplier,
+    }
+    try:
+        conv = ConvGeometry.from_json(geometry)
+    except ValueError as error:
+        reading.fail(f"{name[leaves['W']]}: {error}")
+    if diagonal and dialect is None and (dialect_rows("original-torch", conv) != conv.rows).any():
+        reading.fail(
+            f"{name[leaves[diagonal]]} is the authors': how its groups pair with D depends on the file, say which dialect. "
+            f"Received: dialect=None, {conv.describe()}"
+        )
+    if not transposed and first == channels and dialect is None and not diagonal:
+        reading.note("taken for no transposed convolutions, which the shapes do not tell", path)
+    tensors = {"W": leaves["W"], "D_delta": leaves[delta]} | ({"bias": leaves["bias"]} if "bias" in leaves else {})
+    if diagonal:
+        tensors["diagonal"] = leaves[diagonal]
+    guessed = ("groups", "out_channels") if transposed and "bias" not in shape else ()
+    return LayerInfo("conv", tensors, geometry, dialect=dialect or "doconv", guessed=guessed, form=form)
+
+
+def flax_layer(reading: Reading, path: str, leaves: Leaves, shape: Shapes) -> LayerInfo:
+    """A layer of Flax's (and Keras's) names: `D` `(*kernel_size, S, C_in)` beside `kernel`, which has the plain kernel's shape
+    `(*kernel_size, C_in/G, C_out)` where `S == K`, else `(S, C_in/G, C_out)`.
+
+    Raises:
+        CheckpointError: shapes that do not belong together.
+    """
+    name = reading.plain.names
+    kernel, (*size, multiplier, channels) = shape["kernel"], shape["D"]
+    middle, last = kernel[-2:]
+    swapped = channels != middle and not _fits_plain(last, middle, channels)  # `transpose_kernel`: (..., C_out, C_in)
+    geometry: dict[str, Any] = {
+        "in_channels": channels,
+        "out_channels": middle if swapped else last,
+        "kernel_size": size,
+        "groups": 1 if swapped or not middle else channels // middle,
+        "transposed": swapped or is_transposed(reading, path, kernel, {}),
+        "d_mul": multiplier,
+    }
+    try:
+        conv = ConvGeometry.from_json(geometry)
+    except ValueError as error:
+        reading.fail(f"{name[leaves['kernel']]}: {error}")
+    columns = tuple(size) if multiplier == conv.taps else (multiplier,)
+    if kernel != (*columns, middle, last) or (swapped and channels != last):
+        reading.fail(f"{name[leaves['kernel']]} and {name[leaves['D']]} do not belong together. {received(shape)}")
+    if channels == middle and not geometry["transposed"]:
+        reading.note("taken for no transposed convolutions, which the shapes do not tell; both fold alike", path)
+    tensors = {"W": leaves["kernel"], "D_delta": leaves["D"]} | ({"bias": leaves["bias"]} if "bias" in leaves else {})
+    return LayerInfo("conv", tensors, geometry, transpose_kernel=swapped)
+
+
+def is_transposed(reading: Reading, path: str, ends: tuple[int, ...], shape: Shapes) -> bool:
+    """Whether a kernel is said to be transposed, or has a bias that tells.
+
+    Raises:
+        CheckpointError: it is said of a layer of the authors', who have no such layers.
+    """
+    said = (
+        reading.matches(path, reading.hints.transposed) or reading.plain.in_like(path) in reading.hints.like_transposed
+    )
+    if said and reading.dialect:
+        reading.fail(f"the authors' files have no transposed convolution. Received: {path}, {reading.dialect}")
+    return said or (not reading.dialect and "bias" in shape and shape["bias"] != (ends[0],))
+
+
+def plain_sizes(ends: tuple[int, ...], shape: Shapes, transposed: bool) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The channels of a plain kernel as far as its shape tells, and which of them only stand for the right shapes.
+
+    A kernel `(C_out, C_in/G, ...)` does not tell `G`; a transposed one `(C_in, C_out/G, ...)` does with its bias.
+    """
+    if not transposed:
+        return {"in_channels": ends[1], "out_channels": ends[0]}, ("in_channels", "groups")
+    outs = outputs(ends[1], shape)
+    known = {"in_channels": ends[0], "out_channels": outs, "groups": outs // ends[1], "transposed": True}
+    return known, () if "bias" in shape else ("out_channels", "groups")
+
+
+def outputs(second: int, shape: Shapes) -> int:
+    """`C_out` of a transposed convolution with kernels `(C_in, C_out/G, ...)`; without a bias one group stands for any."""
+    bias = shape.get("bias", (second,))
+    return bias[0] if len(bias) == 1 and bias[0] and second and bias[0] % second == 0 else second
+
+
+def received(shape: Shapes) -> str:
+    """The end of an error about a layer."""
+    return "Received: " + ", ".join(f"{leaf} of shape {tuple(size)}" for leaf, size in shape.items())
+
+
+def _one_tap(reading: Reading, path: str, leaves: Leaves, shape: Shapes) -> LayerInfo:
+    """A kernel of one tap has no `D`: the layer is the plain convolution, and its groups are not in the shapes."""
+    ends = shape["W"][:2]
+    size = reading.kernel_size(path, 1, ends)
+    tensors = {"W": leaves["W"]} | ({"bias": leaves["bias"]} if "bias" in leaves else {})
+    geometry, guessed = plain_sizes(ends, shape, is_transposed(reading, path, ends, shape))
+    geometry |= {"kernel_size": size, "d_mul": 1}
+    return LayerInfo("conv", tensors, geometry, dialect=reading.dialect or "doconv", guessed=guessed)
+
+
+def _is_over_transposed(reading: Reading, path: str, shape: Shapes, delta: str, dialect: str | None) -> bool:
+    """As `is_transposed`; also where `D` has a row for each kernel and no number of groups makes a plain convolution of it."""
+    first, second = shape["W"][:2]
+    if dialect and not reading.dialect:
+        return False  # GluonCV's file has no transposed layer
+    if is_transposed(reading, path, shape["W"], shape):
+        return True
+    return dialect is None and first == shape[delta][0] and not _fits_plain(first, second, shape[delta][0])
+
+
+def _fits_plain(first: int, second: int, channels: int) -> bool:
+    """Whether `C_in` channels in groups of `second` divide `first` outputs."""
+    return bool(second) and channels % second == 0 and bool(channels) and first % (channels // second) == 0
+
+
+def _excluding(path: str) -> str:
+    return f"; --exclude '{path}' passes on what is another kind of layer"

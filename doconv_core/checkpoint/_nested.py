@@ -1,0 +1,122 @@
+"""Where training scripts put the weights: dicts around the state dict, and averages (EMA) beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from doconv_core.checkpoint._format import CheckpointError
+from doconv_core.checkpoint._metadata import KEY
+from doconv_core.checkpoint._sources import Source
+
+KEYS = ("state_dict", "model_state_dict", "model", "net", "network", "module", "params", "weights")
+AVERAGES = (*(f"{key}_ema" for key in KEYS), *(f"ema_{key}" for key in KEYS), "ema")
+DEEPEST = 10  # dicts around the weights
+
+
+def find_state(
+    loaded: Any,
+    label: str,
+    is_tensor: Callable[[Any], bool],
+    *,
+    key: str | None = None,
+    ema: bool = False,
+) -> tuple[Mapping[str, Any], list[str]]:
+    """The dict of tensors in what a training script saved.
+
+    Args:
+        loaded: tensors by name, below any number of dicts.
+        label: what errors call it.
+        is_tensor: what counts as a tensor.
+        key: the keys that lead to it, dots between them; None follows those that are usual.
+        ema: whether the average of the weights is meant, where there is one beside them.
+
+    Returns:
+        The dict, and what was chosen, in sentences.
+
+    Raises:
+        CheckpointError: no tensors are found, there is no such key, or no average.
+    """
+    trail: list[str] = []
+    notes: list[str] = []
+    for part in _split(loaded, key) if key else ():
+        if not isinstance(loaded, Mapping) or part not in loaded:
+            raise CheckpointError(f"{label} has no key {'.'.join([*trail, part])}. Received: {_received(loaded)}")
+        loaded = loaded[part]
+        trail.append(part)
+    averaged = False
+    while isinstance(loaded, Mapping) and len(trail) < DEEPEST:
+        average = _first(loaded, AVERAGES)
+        inner = average if ema and average else _first(loaded, KEYS)
+        if inner is None:
+            break
+        if average and inner != average:
+            notes.append(f"{'.'.join([*trail, inner])} is taken; {average} stands beside it, which --ema takes")
+        averaged = averaged or inner == average
+        loaded = loaded[inner]
+        trail.append(inner)
+    if not isinstance(loaded, Mapping) or not any(is_tensor(value) for value in loaded.values()):
+        raise CheckpointError(f"{label} holds no state dict. Received: {_received(loaded)}")
+    if ema and not averaged and not key:
+        raise CheckpointError(f"{label} has no average of the weights beside them. Received: {_received(loaded)}")
+    if trail:
+        notes.append(f"the weights are those of {'.'.join(trail)}")
+    return loaded, notes
+
+
+def find_average(source: Source, label: str) -> Part:
+    """The average of the weights in a file that has its names below one prefix.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    for key in AVERAGES:
+        if any(name.startswith(f"{key}.") for name in source.shapes):
+            return Part(source, f"{key}.")
+    raise CheckpointError(
+        f"{label} has no average of the weights whose names have a prefix ({AVERAGES[0]}, ema and their like). "
+        f"Received: {_received(source.shapes)}"
+    )
+
+
+class Part:
+    """The tensors of a source whose names begin with a prefix, without it."""
+
+    def __init__(self, source: Source, prefix: str) -> None:
+        self.source, self.prefix = source, prefix
+        self.metadata = {key: value for key, value in source.metadata.items() if key != KEY}
+        self.shapes = {
+            name.removeprefix(prefix): shape for name, shape in source.shapes.items() if name.startswith(prefix)
+        }
+
+    def code(self, name: str) -> str:
+        return self.source.code(self.prefix + name)
+
+    def array(self, name: str) -> np.ndarray:
+        return self.source.array(self.prefix + name)
+
+    def chunks(self, name: str) -> Iterator[memoryview]:
+        return self.source.chunks(self.prefix + name)
+
+    def release(self, name: str) -> None:
+        self.source.release(self.prefix + name)
+
+    def close(self) -> None:
+        self.source.close()
+
+
+def _first(loaded: Mapping[Any, Any], keys: tuple[str, ...]) -> str | None:
+    return next((key for key in keys if isinstance(loaded.get(key), Mapping)), None)
+
+
+def _split(loaded: Any, key: str) -> list[str]:
+    return [key] if isinstance(loaded, Mapping) and key in loaded else key.split(".")
+
+
+def _received(loaded: Any) -> str:
+    if not isinstance(loaded, Mapping):
+        return type(loaded).__name__
+    names = [str(name)[:80] for name in loaded]
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "") or "nothing"

@@ -1,0 +1,132 @@
+"""One file while its layers are being recognised: what is known of it, what was asked for, and what was assumed."""
+
+from __future__ import annotations
+
+import fnmatch
+import math
+from collections.abc import Iterable
+from typing import NoReturn
+
+from doconv_core.checkpoint._format import CheckpointError
+from doconv_core.checkpoint._hints import Hints, Shapes
+from doconv_core.checkpoint._prefixes import PlainNames, plain_names, without_inner
+
+
+class Reading:
+    """What the functions that recognise layers share.
+
+    Args:
+        label: what errors call the file.
+        shapes: the shape of every tensor.
+        dialect: "original-torch" or "original-tf" for the authors' files.
+        hints: what the user says.
+
+    Attributes:
+        plain: the plain model's names for the tensors, and its kernels where `hints.like` has them.
+        notes: what was assumed, and of which layers.
+    """
+
+    def __init__(self, label: str, shapes: Shapes, dialect: str | None, hints: Hints) -> None:
+        self.label, self.dialect, self.hints = label, dialect, hints
+        self.plain: PlainNames = plain_names(shapes, like=hints.like, prefix=hints.prefix, label=label)
+        self.notes: dict[str, list[str]] = {}
+        ranks = {len(shapes[name]) - 2 for name, plain in self.plain.names.items() if plain.endswith("weight")}
+        ranks |= {len(size) for size in (*hints.kernel_sizes.values(), *hints.known.values())}
+        ranks &= {1, 2, 3}
+        self._rank = ranks.pop() if len(ranks) == 1 else 2
+        if self.plain.prefix:
+            self.note(f"names are without the prefix {self.plain.prefix!r}")
+        if self.plain.rivals:
+            self.note("the plain model is found below more than one prefix, and none was dropped", *self.plain.rivals)
+
+    def fail(self, text: str) -> NoReturn:
+        """
+        Raises:
+            CheckpointError: always.
+        """
+        raise CheckpointError(f"{self.label}: {text}")
+
+    def note(self, text: str, *paths: str) -> None:
+        """Something that was assumed, of one layer or of the file."""
+        self.notes.setdefault(text, []).extend(paths)
+
+    def matches(self, path: str, patterns: Iterable[str]) -> bool:
+        """Whether a pattern matches a layer by its plain path, or by that with the prefix; wrappers may be in the pattern."""
+        plain = [without_inner(pattern) for pattern in patterns]
+        return any(fnmatch.fnmatchcase(name, pattern) for name in self._called(path) for pattern in plain)
+
+    def kernel_size(self, path: str, taps: int, channels: tuple[int, ...]) -> list[int]:
+        """The sides of a kernel: as the user says, as the plain model has it, or a square."""
+        said = next((size for p, size in self.hints.kernel_sizes.items() if self.matches(path, (p,))), None)
+        said = said or next((self.hints.known[name] for name in self._called(path) if name in self.hints.known), None)
+        if said is not None:
+            if math.prod(said) != taps:
+                self.fail(f"{path} has kernels of {taps} taps. Received: {path}={'x'.join(map(str, said))}")
+            return list(said)
+        if self.hints.like:
+            return self._size_in_like(path, taps, channels)
+        return self._square(path, taps)
+
+    def check_hints(self, layers: Iterable[str], convs: Iterable[str]) -> None:
+        """Every pattern must have matched: one that did not is misspelt.
+
+        Args:
+            layers: the paths of all layers, of tensors that belong to none too.
+            convs: those of the convolutions.
+
+        Raises:
+            CheckpointError: a pattern that matches nothing.
+        """
+        layers, convs, hints = tuple(dict.fromkeys(layers)), tuple(convs), self.hints
+        for option, patterns, paths in (
+            ("kernel size", hints.kernel_sizes, convs),
+            ("transposed", hints.transposed, convs),
+            ("embedding", hints.embeddings, layers),
+            ("exclude", hints.exclude, layers),
+        ):
+            for pattern in patterns:
+                if not any(self.matches(path, (pattern,)) for path in paths):
+                    kind = "convolution" if paths is convs else "layer"
+                    self.fail(
+                        f"the pattern {pattern!r} ({option}) matches no {kind}, whose paths are {_some(paths)}. "
+                        f"Received: {pattern!r}"
+                    )
+
+    def _called(self, path: str) -> tuple[str, ...]:
+        return (path, self.plain.prefix + path) if self.plain.prefix else (path,)
+
+    def _size_in_like(self, path: str, taps: int, channels: tuple[int, ...]) -> list[int]:
+        name = self.plain.in_like(path)
+        if name is None:
+            self.fail(
+                f"{path} is no layer of the plain model: give its kernel size (--kernel-size '{path}=MxN'), or say that it is "
+                f"none of ours (--exclude '{path}'). Received: of the plain model {_some(self.hints.like)}"
+            )
+        shape = tuple(self.hints.like[name])
+        if shape[:2] != tuple(channels) or math.prod(shape[2:]) != taps:
+            self.fail(
+                f"{path} has W for {tuple(channels)} channels and {taps} taps, not that of the plain model. "
+                f"Received: {name} of shape {shape}"
+            )
+        return list(shape[2:])
+
+    def _square(self, path: str, taps: int) -> list[int]:
+        if taps == 1:
+            size = [1] * self._rank
+        else:
+            side = math.isqrt(taps)
+            if side * side != taps:
+                self.fail(
+                    f"the kernel size of {path} is not in the file and {taps} taps are no square: give it "
+                    f"(--kernel-size '{path}=MxN', or --like the plain model). Received: no kernel size for {path}"
+                )
+            size = [side, side]
+        if taps > 1 or not self.dialect or self._rank != 2:
+            sides = "x".join(map(str, size))
+            self.note(f"kernel size {sides} assumed for {taps} {'taps' if taps > 1 else 'tap'}", path)
+        return size
+
+
+def _some(names: Iterable[str], shown: int = 8) -> str:
+    names = list(names)
+    return (", ".join(names[:shown]) or "none") + (f" and {len(names) - shown} more" if len(names) > shown else "")

@@ -1,0 +1,89 @@
+"""Where tensors come from: files of several kinds, or arrays in memory, all read one tensor at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from doconv_core.checkpoint._archives import read_arrays
+from doconv_core.checkpoint._format import CODES, CheckpointError
+from doconv_core.checkpoint._reader import TensorFile
+from doconv_core.checkpoint._shards import INDEX, ShardedFile
+
+ARCHIVES = (".h5", ".hdf5", ".npz")
+PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".tar", ".pkl", ".pickle", ".pdparams", ".params")
+TORCH_HELP = (
+    "which only PyTorch reads: load it with doconv_torch.load_original, fold it by the command `doconv fold` where PyTorch is "
+    "installed, or save its state dict as safetensors"
+)
+PICKLE_HELP = {
+    ".pdparams": "of NumPy arrays, which Paddle reads: safetensors.numpy.save_file(paddle.load(...)) makes a file of it",
+    ".params": "or MXNet's own format: numpy.savez(..., **{n: p.data().asnumpy() for n, p in net.collect_params().items()})",
+}
+
+
+class Source(Protocol):
+    """Where tensors come from: a `TensorFile`, or arrays in memory."""
+
+    @property
+    def metadata(self) -> dict[str, str]: ...
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]: ...
+    def code(self, name: str) -> str: ...
+    def array(self, name: str) -> np.ndarray: ...
+    def chunks(self, name: str) -> Iterator[memoryview]: ...
+    def release(self, name: str) -> None: ...
+    def close(self) -> None: ...
+
+
+class Arrays:
+    """Arrays in memory, or anything that becomes one by `numpy.asarray`, by name, as a `Source`.
+
+    Raises:
+        CheckpointError: a name that is no string, or an array of a type that the format lacks.
+    """
+
+    def __init__(self, label: str, arrays: Mapping[str, Any]) -> None:
+        self._arrays, self.metadata = arrays, dict[str, str]()
+        self._codes: dict[str, str] = {}
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        for name, array in arrays.items():
+            if not isinstance(name, str):
+                raise CheckpointError(f"{label}: names must be strings. Received: {name!r}")
+            kind = np.dtype(array.dtype)
+            if kind.newbyteorder("=") not in CODES:
+                raise CheckpointError(f"{label}: {name} has a type that the format lacks. Received: {array.dtype}")
+            self._codes[name] = CODES[kind.newbyteorder("=")]
+            self.shapes[name] = tuple(array.shape)
+
+    def code(self, name: str) -> str:
+        return self._codes[name]
+
+    def array(self, name: str) -> np.ndarray:
+        array = np.asarray(self._arrays[name])
+        return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+    def chunks(self, name: str) -> Iterator[memoryview]:
+        yield np.ascontiguousarray(self.array(name)).reshape(-1).view(np.uint8).data
+
+    def release(self, name: str) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def open_source(path: Path) -> Source:
+    """The tensors of a file, whatever kind of file it is.
+
+    Raises:
+        CheckpointError: it cannot be read.
+        ImportError: an `.h5` file, and h5py is not installed.
+        OSError: it cannot be opened.
+    """
+    if path.suffix in ARCHIVES:
+        return Arrays(str(path), read_arrays(path))
+    if path.suffix in PICKLES:
+        raise CheckpointError(f"{path} is a pickle, {PICKLE_HELP.get(path.suffix, TORCH_HELP)}. Received: {path.name}")
+    return ShardedFile(path) if path.name.endswith(INDEX) else TensorFile(path)

@@ -1,0 +1,70 @@
+"""A recipe: one entry of `recipes.toml`, checked."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+FILE = Path(__file__).with_name("recipes.toml")
+VARIANTS = ("plain", "do", "do-plain-stem", "plain-equal-time")
+SCHEDULES = ("constant", "cosine")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What `recipes.toml` says of a task; its comments say what the fields mean."""
+
+    name: str
+    about: str
+    data: dict[str, Any]
+    network: dict[str, Any]
+    batch: int
+    epochs: int
+    momentum: float
+    weight_decay: float
+    schedule: str
+    rates: tuple[float, ...]
+    grid: dict[str, int]
+    final: dict[str, int]
+    variants: tuple[str, ...]
+    initialization: str = "he"
+    reported: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, value, allowed in (
+            ("schedule", {self.schedule}, SCHEDULES),
+            ("variants", set(self.variants), VARIANTS),
+        ):
+            if not value <= set(allowed):
+                raise ValueError(f"{self.name}: {name} must be of {', '.join(allowed)}. Received: {sorted(value)}")
+
+
+def names(file: Path = FILE) -> list[str]:
+    """The tasks of a file."""
+    return list(_entries(file))
+
+
+def load(name: str, file: Path = FILE) -> Recipe:
+    """One task.
+
+    Raises:
+        ValueError: there is no such task, or a field is unknown, missing or not one of its values.
+    """
+    entries = _entries(file)
+    if name not in entries:
+        raise ValueError(f"the task must be one of {', '.join(entries)}. Received: {name!r}")
+    entry = entries[name]
+    if "like" in entry:
+        entry = {**entries[entry["like"]], **{key: value for key, value in entry.items() if key != "like"}}
+    known = {each.name for each in fields(Recipe)} - {"name"}
+    missing, unknown = known - {"reported", "initialization"} - entry.keys(), entry.keys() - known
+    if missing or unknown:
+        raise ValueError(f"{name}: missing fields {sorted(missing)}, unknown fields {sorted(unknown)}")
+    return Recipe(name=name, **{k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()})
+
+
+def _entries(file: Path) -> dict[str, Any]:
+    with open(file, "rb") as stream:
+        return tomllib.load(stream)

@@ -1,0 +1,242 @@
+"""What the runs say: `python recipes/report.py recipes/results/*.csv` rewrites docs/evidence.md between its markers.
+
+Differences are paired by seed: both sides of a pair start from the same kernels and see the same batches. The interval is
+Student's, 95%. Differences within their interval stay in the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import recipe as recipes
+from rows import Row, read_rows
+from train import FRESH, best_rate
+
+PAGE = Path(__file__).parents[1] / "docs" / "evidence.md"
+FIGURE = PAGE.with_name("evidence.svg")
+BEGIN, END = "<!-- results: written by python recipes/report.py -->", "<!-- /results -->"
+COLOURS = {"plain": "#6b7280", "do": "#d9480f", "do-plain-stem": "#1971c2", "plain-equal-time": "#2b8a3e"}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The mean of paired differences, and half the width of its 95% interval."""
+
+    mean: float
+    half: float
+    pairs: int
+
+    def __str__(self) -> str:
+        text = (
+            f"{self.mean:+.2f} ± {self.half:.2f}"
+            if abs(self.mean) + self.half >= 0.2
+            else f"{self.mean:+.3f} ± {self.half:.3f}"
+        )
+        return f"**{text}**" if abs(self.mean) > self.half else text
+
+
+def paired(left: dict[int, float], right: dict[int, float]) -> Difference:
+    """`left - right` over the seeds that both have.
+
+    Raises:
+        ValueError: fewer than two pairs.
+    """
+    from scipy.stats import t
+
+    values = [left[seed] - right[seed] for seed in sorted(left.keys() & right.keys())]
+    if len(values) < 2:
+        raise ValueError(f"an interval needs two pairs or more. Received: {len(values)}")
+    error = statistics.stdev(values) / math.sqrt(len(values))
+    return Difference(statistics.mean(values), float(t.ppf(0.975, len(values) - 1)) * error, len(values))
+
+
+def table(rows: Sequence[Row]) -> list[str]:
+    """One line per task, framework and comparison, in Markdown."""
+    lines = ["| task | on | comparison | difference | pairs |", "|---|---|---|---|---|"]
+    for task, framework, device in _groups(rows):
+        mine = [row for row in rows if (row.task, row.framework, row.device) == (task, framework, device)]
+        about = recipes.load(task).about
+        for name, left, right in _comparisons(mine):
+            pair = _finals(mine, *left), _finals(mine, *right)
+            if len(pair[0].keys() & pair[1].keys()) < 2:
+                continue
+            unit = "dB" if recipes.load(task).data["name"] == "photographs" else "points"
+            difference = paired(*pair)
+            lines.append(f"| {about} | {framework}, {device} | {name} | {difference} {unit} | {difference.pairs} |")
+    return lines
+
+
+def rates_table(rows: Sequence[Row]) -> list[str]:
+    """The validation metric by learning rate: means over the grid's seeds, the chosen rate in bold."""
+    lines = list[str]()
+    for task, framework, device in _groups(rows):
+        mine = [row for row in rows if (row.task, row.framework, row.device) == (task, framework, device)]
+        grid = [row for row in mine if row.stage == "grid"]
+        rates = sorted({row.rate for row in grid})
+        if len(rates) < 2:
+            continue
+        lines += ["", f"{recipes.load(task).about} ({framework}, {device}):", ""]
+        lines += [
+            "| validation, by rate | " + " | ".join(f"{rate:g}" for rate in rates) + " |",
+            "|---" * (len(rates) + 1) + "|",
+        ]
+        for variant in _variants(grid):
+            best = best_rate(grid, recipes.load(task), framework, variant)
+            cells = [_mean_cell(grid, variant, rate, rate == best) for rate in rates]
+            lines.append(f"| {variant} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def same_rate_table(rows: Sequence[Row]) -> list[str]:
+    """Both sides at one learning rate, on the validation pictures, paired by seed: what there is before a rate is chosen."""
+    lines = list[str]()
+    for task, framework, device in _groups(rows):
+        grid = [r for r in rows if (r.task, r.framework, r.device, r.stage) == (task, framework, device, "grid")]
+        for rate in sorted({row.rate for row in grid}):
+            sides = {
+                v: {r.seed: r.metric for r in grid if (r.variant, r.rate, r.diverged) == (v, rate, False)}
+                for v in _variants(grid)
+            }
+            cells = [_pair_cell(sides.get("do", {}), sides.get(other, {})) for other in ("plain", "plain-equal-time")]
+            if any(cells):
+                lines.append(_line(recipes.load(task).about, f"{framework}, {device}", f"{rate:g}", *cells))
+    head = ["| task | on | rate | DO - plain | DO - plain, equal time |", "|---|---|---|---|---|"]
+    return ["", "Both sides at the same learning rate, on validation pictures:", "", *head, *lines] if lines else []
+
+
+def draw(rows: Sequence[Row], path: Path) -> None:
+    """For each task: the validation metric against the rate, and the loss against steps and against time."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "doconv"
+    from matplotlib.figure import Figure
+
+    groups = _groups(rows)
+    figure = Figure(figsize=(12, 3.4 * len(groups)), layout="constrained")
+    axes = figure.subplots(len(groups), 3, squeeze=False)
+    for (task, framework, device), (by_rate, by_step, by_time) in zip(groups, axes, strict=True):
+        mine = [row for row in rows if (row.task, row.framework, row.device) == (task, framework, device)]
+        for variant in _variants(mine):
+            style = {"color": COLOURS[variant], "label": variant, "lw": 1.6}
+            grid = [row for row in mine if row.variant == variant and row.stage == "grid" and not row.diverged]
+            rates = sorted({row.rate for row in grid})
+            by_rate.plot(
+                rates,
+                [statistics.mean(row.metric for row in grid if row.rate == rate) for rate in rates],
+                "o-",
+                **style,
+            )
+            finals = [row for row in mine if row.variant == variant and row.stage == "final" and not row.diverged]
+            if not finals:
+                continue
+            curve = np.mean([[float(value) for value in row.curve.split(";")] for row in finals], axis=0)
+            share = np.linspace(0, 1, len(curve) + 1)[1:]
+            by_step.plot(share * finals[0].steps, curve, **style)
+            seconds = statistics.median(
+                row.wall_seconds if math.isnan(row.cpu_seconds) else row.cpu_seconds for row in finals
+            )
+            by_time.plot(share * seconds, curve, **style)
+        unit = "PSNR, dB" if recipes.load(task).data["name"] == "photographs" else "accuracy, %"
+        by_rate.set(
+            title=f"{task}, {framework}, {device}", xlabel="learning rate", ylabel=f"validation {unit}", xscale="log"
+        )
+        by_step.set(xlabel="steps", ylabel="training loss", yscale="log")
+        by_time.set(xlabel="seconds", ylabel="training loss", yscale="log")
+        by_rate.legend(frameon=False, fontsize=8)
+        for axis in (by_rate, by_step, by_time):
+            axis.spines[["top", "right"]].set_visible(False)
+            axis.grid(alpha=0.25)
+    figure.savefig(path, metadata={"Date": None})
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("files", nargs="+", type=Path)
+    parser.add_argument("--page", type=Path, default=PAGE, help="its text between the markers is replaced")
+    options = parser.parse_args(arguments)
+    rows = [row for file in options.files for row in read_rows(file)]
+    if not rows:
+        raise SystemExit(f"no runs in {', '.join(map(str, options.files))}")
+    folded = [abs(row.folded_metric - row.metric) for row in rows if not row.diverged]
+    diverged = sum(row.diverged for row in rows)
+    summary = f"{len(rows)} runs, {diverged} diverged. Folding changed the metric by at most {max(folded):.4f}."
+    result = "\n".join([*table(rows), "", summary, *same_rate_table(rows), *rates_table(rows)])
+    write_between(options.page, result)
+    draw(rows, options.page.with_suffix(".svg"))
+    print(result)
+
+
+def write_between(page: Path, text: str) -> None:
+    """Replace what stands between the markers.
+
+    Raises:
+        ValueError: the page does not have them.
+    """
+    old = page.read_text("utf-8")
+    if BEGIN not in old or END not in old:
+        raise ValueError(f"{page} has no {BEGIN} ... {END}")
+    new = re.sub(f"{re.escape(BEGIN)}.*?{re.escape(END)}", lambda _: f"{BEGIN}\n{text}\n{END}", old, flags=re.DOTALL)
+    temporary = page.with_name(f".{page.name}.new")
+    temporary.write_text(new, "utf-8")
+    temporary.replace(page)
+
+
+def _comparisons(rows: Sequence[Row]) -> list[tuple[str, tuple[str, float], tuple[str, float]]]:
+    """What is compared: each side's best rate, equal time, the stem plain, and both at the plain network's rate."""
+    first = rows[0]
+    recipe = recipes.load(first.task)
+    best = {v: best_rate(rows, recipe, first.framework, v) for v in _variants([r for r in rows if r.stage == "grid"])}
+    named = (
+        ("DO - plain, each at its best rate", "do", "plain"),
+        ("DO - plain, equal time, each at its best rate", "do", "plain-equal-time"),
+        ("DO with a plain stem - plain, each at its best rate", "do-plain-stem", "plain"),
+    )
+    return [(name, (a, best[a]), (b, best[b])) for name, a, b in named if a in best and b in best]
+
+
+def _finals(rows: Iterable[Row], variant: str, rate: float) -> dict[int, float]:
+    chosen = (row for row in rows if row.variant == variant and row.rate == rate and row.stage == "final")
+    return {row.seed: row.metric for row in chosen if row.seed >= FRESH and not row.diverged}
+
+
+def _line(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _pair_cell(left: dict[int, float], right: dict[int, float]) -> str:
+    pairs = len(left.keys() & right.keys())
+    return f"{paired(left, right)} ({pairs} pairs)" if pairs > 1 else ""
+
+
+def _seconds(row: Row) -> float:
+    """Processor time, or wall time where a GPU computed."""
+    return row.wall_seconds if math.isnan(row.cpu_seconds) else row.cpu_seconds
+
+
+def _mean_cell(rows: Iterable[Row], variant: str, rate: float, best: bool) -> str:
+    runs = [row for row in rows if row.variant == variant and row.rate == rate]
+    if any(row.diverged for row in runs):
+        return f"diverged {sum(row.diverged for row in runs)} of {len(runs)}"
+    text = f"{statistics.mean(row.metric for row in runs):.2f}" if runs else ""
+    return f"**{text}**" if best else text
+
+
+def _groups(rows: Iterable[Row]) -> list[tuple[str, str, str]]:
+    return sorted({(row.task, row.framework, row.device) for row in rows})
+
+
+def _variants(rows: Iterable[Row]) -> list[str]:
+    present = {row.variant for row in rows}
+    return [variant for variant in recipes.VARIANTS if variant in present]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""Runs as rows of a CSV file: whole or not at all, and what a run was made with."""
+
+from __future__ import annotations
+
+import csv
+import os
+import platform
+import subprocess
+from dataclasses import asdict, dataclass, fields
+from importlib.metadata import version
+from pathlib import Path
+
+PACKAGES = {"torch": ("torch",), "keras": ("keras",), "flax": ("flax", "jax")}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run. `metric` is accuracy in percent, or PSNR in dB; of validation in stage "grid", of test in stage "final"."""
+
+    task: str
+    framework: str
+    variant: str
+    rate: float
+    seed: int
+    stage: str
+    steps: int
+    metric: float
+    folded_metric: float
+    diverged: bool
+    parameters: int
+    cpu_seconds: float
+    wall_seconds: float
+    device: str
+    commit: str
+    versions: str
+    curve: str  # the loss over the run: means of 20 equal stretches
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        return self.task, self.framework, self.variant, self.rate, self.seed, self.stage
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The whole rows of a CSV file. A last line that was cut off is left out; the next `append_row` removes it."""
+    if not path.exists():
+        return []
+    kinds = {each.name: each.type for each in fields(Row)}
+    convert = {"float": float, "int": int, "str": str, "bool": lambda text: text == "True"}
+    with open(path, newline="", encoding="utf-8") as stream:
+        whole = [line for line in stream if line.endswith("\n")]
+    return [
+        Row(**{name: convert[str(kinds[name])](text) for name, text in row.items()}) for row in csv.DictReader(whole)
+    ]
+
+
+def append_row(path: Path, row: Row) -> None:
+    """Add a row: the file is written whole under another name, then renamed."""
+    rows = [*read_rows(path), row]
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with open(temporary, "w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, [each.name for each in fields(Row)], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(asdict(each) for each in rows)
+    temporary.replace(path)
+
+
+def device_name(device: str) -> str:
+    """The processor, or the framework's name of the device."""
+    if device != "cpu":
+        return device
+    with open("/proc/cpuinfo", encoding="utf-8") as stream:
+        models = (line.split(":")[1].strip() for line in stream if line.startswith("model name"))
+        return next(models, platform.machine())
+
+
+def commit() -> str:
+    """Of this checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):  # an unpacked archive, or no git here
+        return "unknown"
+
+
+def versions(framework: str) -> str:
+    """Of the packages that decide the numbers."""
+    return " ".join(f"{package} {version(package)}" for package in (*PACKAGES[framework], "numpy"))

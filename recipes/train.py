@@ -1,0 +1,246 @@
+"""Train a task of `recipes.toml`: `python recipes/train.py six-layers --framework torch`.
+
+The learning rate of each variant is chosen on validation pictures, then the variants are trained with fresh seeds and tested.
+One row per run goes to a CSV file, whole or not at all: a command that was killed goes on where it was.
+
+`torchrun --standalone --nproc-per-node N recipes/train.py ... --cost R` shares every batch among N processes; Flax uses all
+devices it sees.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import statistics
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import networks
+import numpy as np
+import recipe as recipes
+from data import Data, Part, load
+from frameworks import FRAMEWORKS, Trainer, trainer
+from recipe import Recipe
+from rows import Row, append_row, commit, device_name, read_rows, versions
+
+FRESH = 1000  # seeds of the final runs start here: none of them has chosen a rate
+POINTS = 20  # of a loss curve
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = _options(arguments)
+    recipe = _narrowed(recipes.load(options.task), options)
+    data = load(**recipe.data, folder=options.data)
+    out = options.out or Path(f"{recipe.name}-{options.framework}.csv")
+    done = {row.key: row for row in read_rows(out)}
+    first = _join_processes(options.framework)
+    ratio = cost_ratio(recipe, data, options, out) if "plain-equal-time" in recipe.variants else 1.0
+    began, runs = time.monotonic(), _count(recipe)
+    for number, (variant, rate, seed, stage) in enumerate(planned(recipe, done, options.framework)):
+        key = (recipe.name, options.framework, variant, rate, seed, stage)
+        if key not in done:
+            row = train(recipe, data, options.framework, variant, rate, seed, stage, ratio, options.device)
+            if first:
+                append_row(out, row)
+            done[key] = row
+        left = (time.monotonic() - began) / (number + 1) * (runs - number - 1)
+        if first:
+            print(f"{number + 1}/{runs} {variant}, rate {rate:g}, seed {seed}, {stage}: {done[key].metric:.2f}, "
+                  f"{left / 60:.0f} min left", file=sys.stderr)  # fmt: skip
+
+
+def _join_processes(framework: str) -> bool:
+    """Join the processes that `torchrun` has started; whether this is the first of them, which writes the rows.
+
+    All have read what is done when this returns, so that they agree on what is left.
+    """
+    if framework != "torch" or "WORLD_SIZE" not in os.environ:
+        return True
+    import torch.distributed as dist
+
+    dist.init_process_group()
+    dist.barrier()
+    return dist.get_rank() == 0
+
+
+def planned(
+    recipe: Recipe, done: dict[tuple[object, ...], Row], framework: str
+) -> Iterator[tuple[str, float, int, str]]:
+    """The runs in their order: seed by seed over all variants, so that what is compared runs side by side.
+
+    `done` grows while this is read: the rates of the final runs are chosen from it.
+    """
+    for seed in range(recipe.grid["seeds"]):
+        for rate in recipe.rates:
+            for variant in recipe.variants:
+                yield variant, rate, seed, "grid"
+    best = {variant: best_rate(done.values(), recipe, framework, variant) for variant in recipe.variants}
+    for seed in range(FRESH, FRESH + recipe.final["seeds"]):
+        for variant in recipe.variants:
+            yield variant, best[variant], seed, "final"
+
+
+def best_rate(rows: Iterable[Row], recipe: Recipe, framework: str, variant: str) -> float:
+    """The rate with the best mean on validation pictures; a run that diverged counts as the worst possible."""
+    scores: dict[float, list[float]] = {}
+    for row in rows:
+        if (row.task, row.framework, row.variant, row.stage) == (recipe.name, framework, variant, "grid"):
+            scores.setdefault(row.rate, []).append(-math.inf if row.diverged else row.metric)
+    return max(sorted(scores), key=lambda rate: statistics.mean(scores[rate]))
+
+
+def train(
+    recipe: Recipe,
+    data: Data,
+    framework: str,
+    variant: str,
+    rate: float,
+    seed: int,
+    stage: str,
+    ratio: float,
+    device: str,
+) -> Row:
+    """One run, from the initial kernels to the folded metric.
+
+    Args:
+        recipe: the task.
+        data: its pictures.
+        framework: "torch", "keras" or "flax".
+        variant: one of `recipe.VARIANTS`.
+        rate: the peak learning rate.
+        seed: of the initial kernels, the order and the augmentation.
+        stage: "grid" tests on the validation pictures, "final" on the test pictures.
+        ratio: how many times a DO step costs a plain one, for "plain-equal-time".
+        device: the framework's name of it.
+    """
+    made = new_trainer(recipe, data, framework, variant, seed, device)
+    steps = round(len(data.train) // recipe.batch * recipe.epochs * (ratio if variant == "plain-equal-time" else 1))
+    losses, wall, cpu = [], time.perf_counter(), time.process_time()
+    for number, batch in zip(range(steps), endless(data, seed, recipe.batch), strict=False):
+        losses.append(made.step(batch.x, batch.y, rate_at(recipe, rate, number, steps)))
+        if not math.isfinite(losses[-1]):
+            break
+    seconds = time.process_time() - cpu, time.perf_counter() - wall
+    diverged = not math.isfinite(losses[-1])
+    part = data.test if stage == "final" else data.validation
+    before = after = math.nan
+    if not diverged:
+        before = score(made.predict(part.x), part.y)
+        made.fold()
+        after = score(made.predict(part.x), part.y)
+    curve = ";".join(f"{np.mean(stretch):.5g}" for stretch in np.array_split(losses, min(POINTS, len(losses))))
+    return Row(
+        recipe.name, framework, variant, rate, seed, stage, len(losses), round(before, 4), round(after, 4), diverged,
+        made.parameters, round(seconds[0], 2), round(seconds[1], 2), device_name(device), commit(), versions(framework),
+        curve,
+    )  # fmt: skip
+
+
+def new_trainer(recipe: Recipe, data: Data, framework: str, variant: str, seed: int, device: str) -> Trainer:
+    """The network of a run before its first step."""
+    network = networks.build(**recipe.network, classes=data.classes)
+    channels = data.train.x.shape[1]
+    start = networks.start(network, channels, seed, recipe.initialization)
+    return trainer(framework, network, start, recipe, variant, data.classes, channels, device)
+
+
+def rate_at(recipe: Recipe, peak: float, step: int, steps: int) -> float:
+    """The learning rate of a step: the peak, or half a cosine from it to zero."""
+    return peak if recipe.schedule == "constant" else peak * 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
+def score(output: np.ndarray, target: np.ndarray) -> float:
+    """Accuracy in percent, or the mean PSNR in dB of images in 0 to 1."""
+    if target.ndim == 1:
+        return float((output.argmax(axis=1) == target).mean() * 100)
+    errors = ((output.astype(np.float64) - target) ** 2).mean(axis=(1, 2, 3))
+    return float((-10 * np.log10(errors)).mean())
+
+
+def cost_ratio(recipe: Recipe, data: Data, options: argparse.Namespace, out: Path) -> float:
+    """How many times a DO step costs a plain one here, measured once and kept beside the CSV file.
+
+    Interleaved steps, medians; processor time on a CPU, wall time elsewhere.
+    """
+    kept = out.with_suffix(".cost.json")
+    if options.cost:
+        return float(options.cost)
+    if "WORLD_SIZE" in os.environ:
+        raise SystemExit("several processes would each measure another cost: give it by --cost")
+    if kept.exists():
+        return float(json.loads(kept.read_text("utf-8"))["do / plain"])
+    sides = [new_trainer(recipe, data, options.framework, variant, 0, options.device) for variant in ("plain", "do")]
+    batch, clock = (
+        next(data.batches(0, 0, recipe.batch)),
+        time.process_time if options.device == "cpu" else time.perf_counter,
+    )
+    for _ in range(5):
+        for side in sides:
+            side.step(batch.x, batch.y, 0.0)
+    ratios = []
+    for _ in range(60):
+        spent = []
+        for side in sides:
+            began = clock()
+            side.step(batch.x, batch.y, 0.0)
+            spent.append(clock() - began)
+        ratios.append(spent[1] / spent[0])
+    ratio = max(1.0, statistics.median(ratios))
+    _write(kept, json.dumps({"do / plain": ratio, "device": device_name(options.device)}))
+    return ratio
+
+
+def endless(data: Data, seed: int, size: int) -> Iterator[Part]:
+    """`Data.batches` of one epoch after the other."""
+    epoch = 0
+    while True:
+        yield from data.batches(seed, epoch, size)
+        epoch += 1
+
+
+def _count(recipe: Recipe) -> int:
+    return len(recipe.variants) * (len(recipe.rates) * recipe.grid["seeds"] + recipe.final["seeds"])
+
+
+def _narrowed(recipe: Recipe, options: argparse.Namespace) -> Recipe:
+    """The recipe with what the command line chose of it."""
+    changes: dict[str, object] = {}
+    for name in ("variants", "rates"):
+        if getattr(options, name):
+            changes[name] = tuple(getattr(options, name))
+    for name in ("grid", "final"):
+        if getattr(options, f"{name}_seeds"):
+            changes[name] = {"seeds": getattr(options, f"{name}_seeds")}
+    return replace(recipe, **changes)  # type: ignore[arg-type]
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text, "utf-8")
+    temporary.replace(path)
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("task", choices=recipes.names())
+    parser.add_argument("--framework", choices=FRAMEWORKS, default="torch")
+    parser.add_argument("--device", default="cpu", help="the framework's name of it (cpu)")
+    parser.add_argument("--data", type=Path, help="folder of the data set's files, if not in the usual place")
+    parser.add_argument("--out", type=Path, help="CSV file (TASK-FRAMEWORK.csv)")
+    parser.add_argument("--variants", nargs="+", choices=recipes.VARIANTS)
+    parser.add_argument("--rates", nargs="+", type=float)
+    parser.add_argument("--grid-seeds", type=int)
+    parser.add_argument("--final-seeds", type=int)
+    parser.add_argument(
+        "--cost", type=float, help="how many times a DO step costs a plain one, in place of measuring it"
+    )
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    main()
