@@ -355,6 +355,7 @@ TWINS = (
 # Sizes that the drawn rows of `covering.json` happen not to have.
 SIZES = (
     _row("taps-25", "forward", (7, 6), (2, 3), (5, 5), padding=((1, 2), (0, 3)), batch=5, catches="taps beyond a vector"),
+    _row("unreached-1d", "dims", (9,), (2, 3), (3,), stride=(4,), catches="a gradient where no position reaches the input"),
     _row("taps-49", "forward", (8, 9), (3, 2), (7, 7), padding=((0, 2), (1, 0)), batch=3, catches="taps beyond a vector"),
 )  # fmt: skip
 
