@@ -43,7 +43,7 @@ def tests(session: nox.Session) -> None:
     for framework in FRAMEWORKS:
         pytest(session, framework)
     pytest(session, "checkpoints")
-    pytest(session, "recipes")
+    pytest(session, "recipes", "site")
 
 
 @nox.session(name="tests-framework")
@@ -52,6 +52,33 @@ def tests_framework(session: nox.Session, framework: str) -> None:
     """One backend with only its own extra installed."""
     session.install(*CONSTRAINTS, "-e", f".[{framework},test]")
     pytest(session, framework)
+
+
+@nox.session(name="tests-flax-oldest", python="3.12")
+def tests_flax_oldest(session: nox.Session) -> None:
+    """Flax's tests with the oldest versions that pyproject.toml allows."""
+    tests_flax(session, "flax==0.12.4", "jax==0.8.1", "jaxlib==0.8.1")
+
+
+@nox.session(name="tests-flax-newest", python="3.13")
+def tests_flax_newest(session: nox.Session) -> None:
+    """Flax's tests with the newest versions there are."""
+    tests_flax(session, "--upgrade", "flax", "jax", "jaxlib")
+
+
+def tests_flax(session: nox.Session, *versions: str) -> None:
+    session.install("-e", ".[flax,test]")
+    session.install(*versions)
+    session.run("pip", "list", "--format=freeze")
+    pytest(session, "flax")
+
+
+@nox.session
+def zoo(session: nox.Session) -> None:
+    """Third-party models: over-parameterized, folded. KerasHub without its dependencies, of which the models need these."""
+    session.install(*CONSTRAINTS, "-e", ".[keras,test]", "kagglehub", "regex", "sentencepiece", "tokenizers")
+    session.install("--no-deps", "keras-hub")
+    session.run("pytest", "conformance/tests/keras/zoo.py", *session.posargs, env=ONE_THREAD)
 
 
 @nox.session
@@ -68,6 +95,15 @@ def thorough(session: nox.Session) -> None:
     session.install(*CONSTRAINTS, "-e", ".[dev]")
     for framework in FRAMEWORKS:
         pytest(session, framework)
+
+
+@nox.session
+def ways(session: nox.Session) -> None:
+    """Every way of every backend with every case that it supports, hours, and a fault planted in each."""
+    session.env["DOCONV_FULL"] = "1"
+    session.install(*CONSTRAINTS, "-e", ".[dev]")
+    for framework in FRAMEWORKS:
+        pytest(session, f"{framework}/test_ways.py", f"{framework}/test_planted_ways.py")
 
 
 @nox.session(name="kill-matrix")
@@ -125,7 +161,7 @@ def bench(session: nox.Session) -> None:
     session.install(*CONSTRAINTS, "-e", ".[all]", "optax")
     results = f"benchmarks/results/{session.posargs[0] if session.posargs else 'local'}.json"
     session.run("python", "benchmarks/run.py", "--out", results)
-    session.run("python", "benchmarks/table.py", results)
+    session.run("python", "benchmarks/table.py", *map(str, sorted(Path("benchmarks/results").glob("*.json"))))
 
 
 @nox.session
@@ -144,7 +180,7 @@ def evidence(session: nox.Session) -> None:
 @nox.session
 def docs(session: nox.Session) -> None:
     """The site, in `site/`; a broken link is an error."""
-    session.install(*CONSTRAINTS, "mkdocs-material")
+    session.install(*CONSTRAINTS, "-e", ".[docs]")
     session.run("mkdocs", "build", "--strict", *session.posargs)
 
 
