@@ -3,7 +3,8 @@
 The learning rate of each variant is chosen on validation pictures, then the variants are trained with fresh seeds and tested.
 One row per run goes to a CSV file, whole or not at all: a command that was killed goes on where it was.
 
-`torchrun --nproc-per-node N recipes/train.py ... --cost R` shares every batch among N processes; Flax uses all devices it sees.
+`torchrun --standalone --nproc-per-node N recipes/train.py ... --cost R` shares every batch among N processes; Flax uses all
+devices it sees.
 """
 
 from __future__ import annotations

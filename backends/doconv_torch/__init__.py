@@ -5,8 +5,8 @@ try:
 except ImportError as error:
     raise ImportError("doconv_torch needs PyTorch: pip install 'doconv-core[torch]'") from error
 
+from doconv_torch._checked import compose
 from doconv_torch._checkpoint import load_checkpoint, load_original, save_checkpoint
-from doconv_torch._compose import compose
 from doconv_torch._layers import (
     DOConv1d,
     DOConv2d,

@@ -143,7 +143,7 @@ class DOConvMixin(_ConvNd):
     def reset_parameters(self) -> None:
         """As the plain layer with `S` taps: the same distribution, and at `S == K` the same numbers from the same seed."""
         if "W" not in self._parameters:
-            super().reset_parameters()  # the plain constructor, before `attach`
+            super().reset_parameters()  # the plain constructor, before `adopt`
             return
         nn.init.kaiming_uniform_(self.W, a=math.sqrt(5))
         if self.D is not None:
@@ -238,8 +238,8 @@ def _bound(W: Tensor) -> float:
 
 
 @torch.no_grad()
-def attach(conv: DOConvMixin, d_mul: int) -> None:
-    """Give a convolution whose class is its DO form already the parameters of it; its function does not change.
+def make_parameters(conv: _ConvNd, d_mul: int) -> tuple[nn.Parameter, nn.Parameter | None]:
+    """`W` and `D` with which a convolution computes the same function.
 
     `W` is a new Parameter: an earlier graph may still hold the old one in its old shape.
     """
@@ -247,7 +247,7 @@ def attach(conv: DOConvMixin, d_mul: int) -> None:
     assert weight is not None
     W, D = started(weight, conv.in_channels, d_mul)
     trains = weight.requires_grad
-    adopt(conv, d_mul, nn.Parameter(W, trains), None if D is None else nn.Parameter(D, trains))
+    return nn.Parameter(W, trains), None if D is None else nn.Parameter(D, trains)
 
 
 def adopt(conv: DOConvMixin, d_mul: int, W: nn.Parameter, D: nn.Parameter | None) -> None:
@@ -312,7 +312,7 @@ def _construct(conv: DOConvMixin, d_mul: int | None) -> None:
     weight = conv._parameters["weight"]
     if weight is not None and weight.dtype not in FLOATS:
         raise TypeError(f"dtype must be bfloat16, float16, float32 or float64. Received: {weight.dtype}")
-    attach(conv, geometry.d_mul)
+    adopt(conv, geometry.d_mul, *make_parameters(conv, geometry.d_mul))
     if geometry.d_mul != geometry.taps:
         conv.reset_parameters()
 

@@ -56,7 +56,7 @@ def run(out: Path, framework: str, launcher: tuple[str, ...] = (), **environment
 
 
 def test_two_processes_train_as_one(tmp_path: Path) -> None:
-    launcher = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0")
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
     two = run(tmp_path / "two.csv", "torch", launcher)
     np.testing.assert_allclose(
         two, run(tmp_path / "one.csv", "torch"), rtol=10 * ROUNDING
