@@ -85,7 +85,7 @@ def _cell(result: dict[str, float] | None) -> str:
 
 def _mean(results: list[dict[str, float] | None]) -> str:
     values = [result["value"] for result in results if result]
-    return f"{math.exp(sum(map(math.log, values)) / len(values)):.2f}"
+    return f"{math.exp(sum(map(math.log, values)) / len(values)):.2f}" if values else ""
 
 
 def plot(reports: list[dict[str, Any]], path: Path) -> None:
