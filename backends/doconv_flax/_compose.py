@@ -21,6 +21,10 @@ from doconv_core.geometry import depth_multiplier
 from doconv_flax._names import d_names, plain_names, w_names
 from doconv_flax._placing import explicit_sharding, sharding_beside
 
+# Where loops beat products on a CPU: at most this many pairs of tap and column (3x3 with `S` up to 12), from this size of `W`.
+# Smaller ones gain nothing and take XLA longer to compile.
+LOOP_PAIRS, LOOP_SIZE = 108, 2**18
+
 
 def compose(kernel: jax.Array, D: jax.Array | None, *, transpose_kernel: bool = False) -> jax.Array:
     """The composed kernel.
@@ -55,30 +59,72 @@ def compose(kernel: jax.Array, D: jax.Array | None, *, transpose_kernel: bool = 
 
 
 def _compose(kernel: jax.Array, D: jax.Array, *, transpose_kernel: bool) -> jax.Array:
-    kernel_size, (multiplier, in_channels) = D.shape[:-2], D.shape[-2:]
-    taps = math.prod(kernel_size)
-    first, second = kernel.shape[-2:]
-    local = second if transpose_kernel else first
     dtype = jnp.float32 if jnp.finfo(kernel.dtype).bits < 32 else kernel.dtype  # promotion may be strict
-    groups = in_channels // local
-    W = kernel.reshape(multiplier, first, second).astype(dtype)
-    delta = D.reshape(taps, multiplier, in_channels).astype(dtype)
-    tiles = multiplier // taps
-    plain = W if multiplier == taps else W[: tiles * taps].reshape(tiles, taps, first, second).sum(0)
-    # One matrix product for each input channel, the kernels that share it along the last axis: on a CPU, XLA takes twice as
-    # long for the einsum that says the same. With groups the products are small, and it is the other way round.
-    if transpose_kernel:
-        product = jnp.matmul(delta.transpose(2, 0, 1), W.transpose(2, 0, 1), precision="highest")
-        residual = product.transpose(1, 2, 0)
+    W, delta = kernel.astype(dtype), D.astype(dtype)
+    pairs = math.prod(D.shape[:-2]) * D.shape[-2]
+    if not transpose_kernel and kernel.shape[-2] == D.shape[-1] and pairs <= LOOP_PAIRS and kernel.size >= LOOP_SIZE:
+        composed = _by_loops(W, delta)
     else:
-        grouped = W.reshape(multiplier, local, groups, second // groups).transpose(2, 1, 0, 3)
-        delta = delta.reshape(taps, multiplier, groups, local)
-        if groups == 1:
-            product = jnp.matmul(delta.transpose(2, 3, 0, 1), grouped, precision="highest")
-        else:
-            product = jnp.einsum("ksgc,gcso->gcko", delta, grouped, precision="highest")
-        residual = product.transpose(2, 1, 0, 3).reshape(taps, first, second)
-    return (plain + residual).reshape(*kernel_size, first, second).astype(kernel.dtype)
+        composed = _plain(W, delta) + _residual(W, delta, transpose_kernel)
+    return composed.astype(kernel.dtype)
+
+
+def _plain(W: jax.Array, delta: jax.Array) -> jax.Array:
+    """`W E^T`: the sum of the whole tiles of `W`, `(*kernel_size, C_in/G, C_out)`."""
+    kernel_size, multiplier, ends = delta.shape[:-2], delta.shape[-2], W.shape[-2:]
+    taps = math.prod(kernel_size)
+    if multiplier == taps:
+        return W
+    tiles = multiplier // taps
+    return W[: tiles * taps].reshape(tiles, *kernel_size, *ends).sum(0)
+
+
+def _residual(W: jax.Array, delta: jax.Array, transpose_kernel: bool = False) -> jax.Array:
+    """`D_delta ∘ W`: one matrix product for each input channel, the kernels that share it along the last axis.
+
+    On a CPU, XLA takes twice as long for the einsum that says the same; with groups the products are small, and it is the
+    other way round. The kernel's own axes stay apart but for the product: XLA computes the gradient of a convolution's kernel
+    as `(C_in, *kernel_size, C_out)` and transposes it, and so written, that transposition and this one cancel.
+    """
+    kernel_size, (multiplier, in_channels) = delta.shape[:-2], delta.shape[-2:]
+    taps, (first, second) = math.prod(kernel_size), W.shape[-2:]
+    if transpose_kernel or first == in_channels:
+        axis, others = (-1, first) if transpose_kernel else (-2, second)
+        by_channel = jnp.moveaxis(W, axis, 0).reshape(in_channels, multiplier, others)
+        delta = delta.reshape(taps, multiplier, in_channels).transpose(2, 0, 1)
+        product = jnp.matmul(delta, by_channel, precision="highest").reshape(in_channels, *kernel_size, others)
+        return jnp.moveaxis(product, 0, axis)
+    groups = in_channels // first
+    grouped = W.reshape(multiplier, first, groups, second // groups).transpose(2, 1, 0, 3)
+    delta = delta.reshape(taps, multiplier, groups, first)
+    product = jnp.einsum("ksgc,gcso->gcko", delta, grouped, precision="highest")
+    return product.transpose(2, 1, 0, 3).reshape(*kernel_size, first, second)
+
+
+@jax.custom_jvp
+def _by_loops(W: jax.Array, delta: jax.Array) -> jax.Array:
+    """For one group: each tap a sum of scaled taps, which XLA makes one loop over `(C_in, C_out)`; nothing is transposed.
+
+    The derivatives are those of the products: reverse mode needs `W` by channel in any case.
+    """
+    kernel_size, multiplier, ends = delta.shape[:-2], delta.shape[-2], W.shape[-2:]
+    taps = math.prod(kernel_size)
+    plain = _plain(W, delta).reshape(taps, *ends)
+    columns, factors = W.reshape(multiplier, *ends), delta.reshape(taps, multiplier, ends[0], 1)
+
+    def residual(tap: int) -> jax.Array:
+        first, *rest = (factors[tap, s] * columns[s] for s in range(multiplier))
+        return sum(rest, start=first)
+
+    return jnp.stack([plain[tap] + residual(tap) for tap in range(taps)]).reshape(*kernel_size, *ends)
+
+
+@_by_loops.defjvp
+def _by_loops_jvp(
+    primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+    (W, delta), (dW, ddelta) = primals, tangents
+    return _by_loops(W, delta), _plain(dW, delta) + _residual(dW, delta) + _residual(W, ddelta)
 
 
 def w_shape(plain: tuple[int, ...], kernel_size: tuple[int, ...], d_mul: int | None) -> tuple[int, ...]:

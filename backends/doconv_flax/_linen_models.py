@@ -22,7 +22,7 @@ from doconv_core.geometry import depth_multiplier
 from doconv_flax._compose import start_from
 from doconv_flax._fold import belong_together, compose_kernel, fold_kernel, is_here
 from doconv_flax._linen_spec import ConvEntry, ConvSpec
-from doconv_flax._linen_tree import Flat, Names, boxed, flatten, leaf_names, raw, unflatten, with_d
+from doconv_flax._linen_tree import Flat, Names, boxed, flatten, leaf_names, path_of, raw, unflatten, with_d
 from doconv_flax._names import d_names, plain_names, w_names
 from doconv_flax._select import Where, select
 
@@ -125,13 +125,16 @@ def fold(params: Any, spec: ConvSpec | None = None, *, transpose_kernel: bool = 
     Raises:
         TypeError: `params` is not a tree of dicts.
         ValueError: the shapes of a kernel and its `D` do not belong together; the `spec` does not know a layer; a layer can't
-            be folded (a `DOConv` inside `nn.WeightNorm` or `nn.SpectralNorm`); both `spec` and `transpose_kernel` are given.
+            be folded (a `DOConv` inside `nn.WeightNorm` or `nn.SpectralNorm`), or only with a `spec` (inside the first); both
+            `spec` and `transpose_kernel` are given.
     """
     if spec is not None and transpose_kernel:
         raise ValueError("the spec says which layers have transpose_kernel. Received: a spec and transpose_kernel=True")
     flat = flatten(params)
     pairs = with_d(flat)
-    if spec is not None:
+    if spec is None:
+        _check_norms(pairs, flat)
+    else:
         pairs = _known(pairs, flat, spec)
     transposed = {path: spec[path].transpose_kernel if spec is not None else transpose_kernel for path in pairs}
     _warn_if_all_zero([raw(flat[D]) for _, D in pairs.values()])
@@ -176,6 +179,19 @@ def _known(pairs: dict[str, tuple[Names, Names]], flat: Flat, spec: ConvSpec) ->
                 f"layer and over-parameterize the model instead. Received: {spec[path].layer}"
             )
     return {path: pair for path, pair in pairs.items() if path in spec}
+
+
+def _check_norms(pairs: Mapping[str, tuple[Names, Names]], flat: Flat) -> None:
+    """Raise for a layer in `nn.WeightNorm`, which keeps its scales beside the layer as "path/kernel/scale"."""
+    end = "/kernel/scale"
+    normed = {
+        path_of((*names[:-2], str(names[-1]).removesuffix(end), "")) for names in flat if str(names[-1]).endswith(end)
+    }
+    if unclear := sorted(normed & pairs.keys()):
+        raise ValueError(
+            "nn.WeightNorm normalises the composed kernel, or the W of a DOConv: which of the two only the spec says, "
+            f"fold(params, conv_spec(model, *inputs)). Received: no spec for {', '.join(unclear)}"
+        )
 
 
 def _warn_if_all_zero(Ds: list[Any]) -> None:

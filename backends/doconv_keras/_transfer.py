@@ -103,7 +103,9 @@ def pair_layers(src: keras.layers.Layer, dst: keras.layers.Layer) -> Iterator[tu
 def _variables(layer: Any, twin: Any) -> list[Any]:
     own = [*layer._trainable_variables, *layer._non_trainable_variables]
     if not layer.built or not _converts(layer, twin):
-        return own
+        if type(layer).save_own_variables is keras.layers.Layer.save_own_variables:
+            return own
+        return sorted(own, key=lambda variable: variable.name)  # a quantized layer adds some when it is quantized
     kernels = _kernels(layer, twin)
     return [variable for variable in own if not any(variable is kernel for kernel in kernels)]
 

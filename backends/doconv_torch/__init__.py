@@ -21,6 +21,7 @@ from doconv_torch._models import fold, inspect_model, overparameterize
 from doconv_torch._once import composed_once
 from doconv_torch._recompute import recompute_kernels
 from doconv_torch._state_dict import fold_state_dict
+from doconv_torch._together import compose_together
 
 __all__ = [
     "DOConv1d",
@@ -31,6 +32,7 @@ __all__ = [
     "DOConvTranspose2d",
     "DOConvTranspose3d",
     "compose",
+    "compose_together",
     "composed_once",
     "fold",
     "fold_state_dict",

@@ -21,6 +21,7 @@ from doconv_core.geometry import ConvGeometry
 from doconv_torch._arrays import has_no_values, to_numpy, to_tensor
 from doconv_torch._compose import compose
 from doconv_torch._kept import kept_kernel
+from doconv_torch._made import MADE, made_kernel
 from doconv_torch._optimizers import note_layer
 from doconv_torch._recompute import remember
 from doconv_torch._written import give_out, only_reads
@@ -75,7 +76,8 @@ class DOConvMixin(_ConvNd):
         if not only_reads(reader.f_code):
             return give_out(self, self._compose)
         kernel = self._compose()
-        if type(kernel) is Tensor and kernel.is_meta and not reader.f_locals["input"].is_meta:  # PyTorch computes something, of no values
+        # PyTorch would compute something, of no values.
+        if type(kernel) is Tensor and kernel.is_meta and not reader.f_locals["input"].is_meta:
             raise RuntimeError(
                 "W and D are on the meta device, they were never loaded: a loader that assigns parameters by name leaves out "
                 f"the `weight` of a plain checkpoint; load that before `overparameterize`. Received: {self}"
@@ -83,6 +85,9 @@ class DOConvMixin(_ConvNd):
         return kernel
 
     def _compose(self) -> Tensor:
+        # A compiler asks first, or it would guard against what is in the dictionary.
+        if not torch.compiler.is_compiling() and MADE and (kernel := made_kernel(self)) is not None:
+            return kernel
         return kept_kernel(
             self,
             lambda: _kernel(self.W, self.D, self.groups, self.transposed, self.kernel_size, self.channels_last),

@@ -194,6 +194,9 @@ def test_a_do_layer_in_a_linen_normalisation_can_not_be_folded(norm: type) -> No
     refusal = rf"'conv' can't be folded: {norm.__name__} normalises W before it is composed.* Received: DOConv"
     with pytest.raises(ValueError, match=refusal):
         do_linen.fold(params, spec)
+    if norm is nn.WeightNorm:
+        with pytest.raises(ValueError, match=r"which of the two only the spec says.* Received: no spec for conv$"):
+            do_linen.fold(params)
     plain = Net(nn.Conv)
     variables, spec = plain.init(jax.random.key(0), X), do_linen.conv_spec(plain, X)
     params = do_linen.overparameterize(

@@ -102,13 +102,14 @@ def test_script_refuses_and_takes_the_folded_model(model: nn.Module) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("dynamo", [False, True])
 @pytest.mark.parametrize("folded", [False, True])
-def test_onnx(model: nn.Module, folded: bool, tmp_path: Path) -> None:
+def test_onnx(model: nn.Module, folded: bool, dynamo: bool, tmp_path: Path) -> None:
     reason = "exporting needs onnxscript: pip install '.[dev]'"
     pytest.importorskip("onnxscript", reason=reason)
     onnxruntime = pytest.importorskip("onnxruntime", reason=reason)
     y = (fold(model) if folded else model)(X).detach()
-    torch.onnx.export(model, (X,), tmp_path / "model.onnx", dynamo=True, verbose=False)
+    torch.onnx.export(model, (X,), tmp_path / "model.onnx", dynamo=dynamo, verbose=False)
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
     (got,) = session.run(None, {session.get_inputs()[0].name: X.numpy()})
     assert torch.equal(torch.from_numpy(got), y)
