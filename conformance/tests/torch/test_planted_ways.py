@@ -69,9 +69,9 @@ def composed_once(model):
         if isinstance(layer, DOConvMixin) and layer.W.grad is not None:
             layer.W.grad *= 2
 
-def compose_all(specs, parameters):  # of layers composed together each has the D of the first
-    first = parameters[1].flatten()
-    mixed = [first[torch.arange(p.numel()) % first.numel()].view_as(p) if at % 2 else p for at, p in enumerate(parameters)]
+def compose_all(specs, parameters):  # of layers composed together each has the D of the last
+    last = parameters[-1].flatten()
+    mixed = [last[torch.arange(p.numel()) % last.numel()].view_as(p) if at % 2 else p for at, p in enumerate(parameters)]
     return right_all(specs, mixed)
 
 together.compose_all = compose_all

@@ -222,7 +222,7 @@ class ComposedOnce(Eager):
 
 
 class ComposedTogether(Eager):
-    """With another layer in the model, of another shape, whose kernel comes first."""
+    """With another layer in the model, of another shape."""
 
     def forward(self, module: nn.Module, x: Tensor) -> Tensor:
         other = doconv_torch.DOConv2d(2, 5, (2, 3), d_mul=7, device=x.device, dtype=next(module.parameters()).dtype)
