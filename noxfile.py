@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 import nox
@@ -16,6 +17,12 @@ FRAMEWORKS = ("torch", "keras", "flax")
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
 # A file's tests share what is slow to make, so a file stays with one worker.
 WORKERS = ("-n", "auto", "--maxprocesses", "4", "--dist", "loadfile")
+# Tests that need no framework.
+FRAMEWORKLESS = (
+    *(f"core/test_{name}" for name in ("blocked", "composition", "contract", "dtypes", "geometry", "selection")),
+    *(f"checkpoints/test_{name}" for name in ("commands", "convert", "files", "fold", "models", "original", "outputs")),
+    *(f"checkpoints/test_{name}" for name in ("fuzz", "prefixes", "recognise", "shards", "stats")),
+)
 
 
 @nox.session
@@ -36,7 +43,7 @@ def tests(session: nox.Session) -> None:
     for framework in FRAMEWORKS:
         pytest(session, framework)
     pytest(session, "checkpoints")
-    pytest(session, "recipes")
+    pytest(session, "recipes", "site")
 
 
 @nox.session(name="tests-framework")
@@ -67,6 +74,14 @@ def tests_flax(session: nox.Session, *versions: str) -> None:
 
 
 @nox.session
+def zoo(session: nox.Session) -> None:
+    """Third-party models: over-parameterized, folded. KerasHub without its dependencies, of which the models need these."""
+    session.install(*CONSTRAINTS, "-e", ".[keras,test]", "kagglehub", "regex", "sentencepiece", "tokenizers")
+    session.install("--no-deps", "keras-hub")
+    session.run("pytest", "conformance/tests/keras/zoo.py", *session.posargs, env=ONE_THREAD)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Style and types only."""
     session.install(*CONSTRAINTS, "-e", ".[dev]")
@@ -80,6 +95,15 @@ def thorough(session: nox.Session) -> None:
     session.install(*CONSTRAINTS, "-e", ".[dev]")
     for framework in FRAMEWORKS:
         pytest(session, framework)
+
+
+@nox.session
+def ways(session: nox.Session) -> None:
+    """Every way of every backend with every case that it supports, hours, and a fault planted in each."""
+    session.env["DOCONV_FULL"] = "1"
+    session.install(*CONSTRAINTS, "-e", ".[dev]")
+    for framework in FRAMEWORKS:
+        pytest(session, f"{framework}/test_ways.py", f"{framework}/test_planted_ways.py")
 
 
 @nox.session(name="kill-matrix")
@@ -111,12 +135,33 @@ def no_false_alarm(session: nox.Session) -> None:
 
 
 @nox.session
+def fuzz(session: nox.Session) -> None:
+    """A million files that nobody should have made, against every reader: each is read or refused."""
+    session.install(*CONSTRAINTS, "-e", ".", "h5py")
+    session.run("python", "-m", "doconv_conformance.maintenance.fuzz", *session.posargs, env=ONE_THREAD)
+
+
+@nox.session
+def oldest(session: nox.Session) -> None:
+    """The core, the commands and the suite's reference port with the lowest versions that are declared."""
+    declared = tomllib.loads(Path("pyproject.toml").read_text("utf-8"))["project"]
+    requirements = declared["dependencies"] + declared["optional-dependencies"]["report"]
+    session.install(*(requirement.replace(">=", "==") for requirement in requirements))
+    session.install("--no-deps", "-e", ".")
+    session.install("h5py", "hypothesis", "pytest")
+    files = [f"conformance/tests/{name}.py" for name in FRAMEWORKLESS]
+    # Old versions of some packages use what new versions of others call deprecated.
+    session.run("pytest", "-W", "ignore::DeprecationWarning", *files, *session.posargs, env=ONE_THREAD)
+    session.run("doconv", "check", "--", "python", "-m", "doconv_conformance.adapters.core", env=ONE_THREAD)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Every benchmark, half an hour; the results go to benchmarks/results/, the tables to docs/benchmarks.md."""
     session.install(*CONSTRAINTS, "-e", ".[all]", "optax")
     results = f"benchmarks/results/{session.posargs[0] if session.posargs else 'local'}.json"
     session.run("python", "benchmarks/run.py", "--out", results)
-    session.run("python", "benchmarks/table.py", results)
+    session.run("python", "benchmarks/table.py", *map(str, sorted(Path("benchmarks/results").glob("*.json"))))
 
 
 @nox.session
@@ -135,7 +180,7 @@ def evidence(session: nox.Session) -> None:
 @nox.session
 def docs(session: nox.Session) -> None:
     """The site, in `site/`; a broken link is an error."""
-    session.install(*CONSTRAINTS, "mkdocs-material")
+    session.install(*CONSTRAINTS, "-e", ".[docs]")
     session.run("mkdocs", "build", "--strict", *session.posargs)
 
 

@@ -40,8 +40,8 @@ class Bench:
         self.quick, self.seconds, self.clock = quick, seconds, clock
         self.rows: list[dict[str, Any]] = []
 
-    def compare(self, benchmark: str, case: str, baseline: str, variants: dict[str, Run]) -> None:
-        """Time `variants`, among them the baseline, and add a row.
+    def compare(self, benchmark: str, case: str, baseline: str, variants: dict[str, Run]) -> dict[str, Any]:
+        """Time `variants`, among them the baseline; add a row and give it.
 
         Ratios are of the process's time on all its cores, which other processes disturb least, or of the wall's (`clock`).
         """
@@ -66,6 +66,7 @@ class Bench:
                "rounds": len(cpu[baseline]), "control": control["value"],
                "control_is_off": abs(control["value"] - 1) > CONTROL_LIMIT, "results": results}  # fmt: skip
         self._add(row)
+        return row
 
     def _enough(self, rounds: int, start: float) -> bool:
         return rounds >= 200 or (rounds >= 7 and time.perf_counter() - start > self.seconds)

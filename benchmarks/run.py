@@ -1,7 +1,9 @@
 """Every benchmark, each framework in a process of its own on one core; the results as JSON.
 
     python benchmarks/run.py --out benchmarks/results/NAME.json        about 20 minutes
-    python benchmarks/table.py benchmarks/results/NAME.json            writes the table and the plot of docs/benchmarks.md
+    python benchmarks/table.py benchmarks/results/*.json               writes the tables and the plot of docs/benchmarks.md
+
+A file is one machine's; `benchmarks/gpu.py` makes those of GPUs.
 
 A figure is the median over rounds of a ratio of processor times, with its quartiles; the variants of a row take turns. A row
 whose A/A control, the baseline against itself, is off by more than 5% says so.
@@ -42,8 +44,6 @@ SCRIPTS: dict[str, tuple[list[str], dict[str, str]]] = {
     "flax": (["flax_bench.py"], {}),
     "flax-memory-kept": (["flax_bench.py", "--only", "steps"], MEMORY_KEPT),
     "core": (["core_bench.py"], {}),
-    "gpu-torch": (["gpu_torch_bench.py"], {}),
-    "gpu-flax": (["gpu_flax_bench.py"], {}),
 }
 
 

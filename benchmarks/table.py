@@ -1,6 +1,6 @@
-"""Write the results of `benchmarks/run.py` into docs/benchmarks.md, between its two marks, and the plot beside it.
+"""Write results into docs/benchmarks.md, between its two marks, and the plot beside it; machines side by side.
 
-python benchmarks/table.py benchmarks/results/NAME.json [--page docs/benchmarks.md]
+python benchmarks/table.py benchmarks/results/*.json [--page docs/benchmarks.md]
 """
 
 from __future__ import annotations
@@ -17,30 +17,55 @@ BEGIN, END = "<!-- results: written by benchmarks/table.py -->", "<!-- end of th
 DOCS = Path(__file__).parent.parent / "docs"
 
 
-def tables(report: dict[str, Any]) -> str:
-    """One table for each framework and benchmark, its columns the variants."""
-    machine, versions = report["machine"], report["versions"]
-    lines = [
-        f"Measured on {report['date']}: {machine['cpu']}, {machine['cores']} cores, one thread; Python {machine['python']}, "
-        + ", ".join(f"{name} {version}" for name, version in sorted(versions.items())) + ".",
-    ]  # fmt: skip
-    groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
-    for row in report["rows"]:
-        groups.setdefault((row["framework"], row["benchmark"], row["unit"]), []).append(row)
+def tables(reports: list[dict[str, Any]]) -> str:
+    """One table for each framework and benchmark, its columns the variants; a row for each case and machine."""
+    lines, groups = [], {}
+    for name in dict.fromkeys(name_of(report["machine"]) for report in reports):
+        mine = [report for report in reports if name_of(report["machine"]) == name]
+        versions = {name: version for report in mine for name, version in report["versions"].items()}
+        lines.append(_measured(mine, versions))
+    for report in reports:
+        for row in report["rows"]:
+            rows = groups.setdefault((row["framework"], row["benchmark"], row["unit"]), [])
+            rows.append((name_of(report["machine"], row["framework"]), row))
     for (framework, benchmark, unit), rows in groups.items():
-        names = list(dict.fromkeys(name for row in rows for name in row["results"]))
-        timed = any("control" in row for row in rows)
-        header = ["", *names, *(["A/A control"] if timed else [])]
-        lines += ["", f"### {framework}: {benchmark} ({unit})", "", _line(header), _line(["---"] * len(header))]
-        for row in rows:
+        names = list(dict.fromkeys(name for _, row in rows for name in row["results"]))
+        timed = any("control" in row for _, row in rows)
+        machines = list(dict.fromkeys(machine for machine, _ in rows))
+        several = len(machines) > 1
+        header = [*["machine"] * several, "", *names, *(["A/A control"] if timed else [])]
+        where = "" if several else f"; {machines[0]}"
+        lines += ["", f"### {framework}: {benchmark} ({unit}{where})", "", _line(header), _line(["---"] * len(header))]
+        cases = list(dict.fromkeys(row["case"] for _, row in rows))
+        for machine, row in sorted(rows, key=lambda found: (cases.index(found[1]["case"]), machines.index(found[0]))):
             cells = [_cell(row["results"].get(name)) for name in names]
-            control = [f"{row['control']:.3f}" + (" (off)" if row["control_is_off"] else "")] if timed else []
-            lines.append(_line([row["case"], *cells, *control]))
-        if benchmark.startswith("composition"):
-            means = [_mean([row["results"].get(name, row["results"].get("ours")) for row in rows]) for name in names]
-            where = " (by channel where G=1)" * any("by channel" in name for name in names)
-            lines.append(_line([f"geometric mean{where}", *means, ""]))
+            control = [_control(row)] if timed else []
+            lines.append(_line([*[machine] * several, row["case"], *cells, *control]))
+        if benchmark.startswith("composition") and unit == "of textbook":
+            for machine in machines:
+                mine = [row["results"] for found, row in rows if found == machine]
+                means = [_mean([results.get(name, results.get("ours")) for results in mine]) for name in names]
+                where = " (by channel where G=1)" * any("by channel" in name for name in names)
+                lines.append(_line([*[machine] * several, f"geometric mean{where}", *means, *[""] * timed]))
     return "\n".join(lines)
+
+
+def name_of(machine: dict[str, Any], framework: str = "GPU") -> str:
+    """The GPU, for what was measured on one, or the processor."""
+    return (machine.get("gpu") if "GPU" in framework else None) or machine["cpu"]
+
+
+def _measured(reports: list[dict[str, Any]], versions: dict[str, str]) -> str:
+    """When and with what one machine's results were measured."""
+    machine, dates = reports[0]["machine"], " and ".join(dict.fromkeys(report["date"] for report in reports))
+    processor = f"{machine['cpu']}, {machine['cores']} cores"
+    name = f"{machine['gpu']} ({processor})" if machine.get("gpu") else f"{processor}, one thread"
+    listed = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
+    return f"- Measured on {dates}: {name}; Python {machine['python']}, {listed}."
+
+
+def _control(row: dict[str, Any]) -> str:
+    return f"{row['control']:.3f}" + " (off)" * row["control_is_off"] if "control" in row else ""
 
 
 def _line(cells: list[str]) -> str:
@@ -60,10 +85,10 @@ def _cell(result: dict[str, float] | None) -> str:
 
 def _mean(results: list[dict[str, float] | None]) -> str:
     values = [result["value"] for result in results if result]
-    return f"{math.exp(sum(map(math.log, values)) / len(values)):.2f}"
+    return f"{math.exp(sum(map(math.log, values)) / len(values)):.2f}" if values else ""
 
 
-def plot(report: dict[str, Any], path: Path) -> None:
+def plot(reports: list[dict[str, Any]], path: Path) -> None:
     """Bars of every row that is relative to the plain layer."""
     import matplotlib
 
@@ -71,10 +96,15 @@ def plot(report: dict[str, Any], path: Path) -> None:
     matplotlib.rcParams["svg.hashsalt"] = path.name  # the same results, the same file
     from matplotlib import pyplot
 
-    rows = [row for row in report["rows"] if row["unit"] == "of plain" and "control" in row][::-1]
+    rows = [
+        (name_of(report["machine"], row["framework"]), row)
+        for report in reports
+        for row in report["rows"]
+        if row["unit"] == "of plain" and "control" in row
+    ][::-1]
     figure, axes = pyplot.subplots(figsize=(8, 0.8 + 0.5 * len(rows)))
     colours = {"textbook": "#bbbbbb", "ours": "#1f77b4", "plain + products": "#f2c14e"}
-    for position, row in enumerate(rows):
+    for position, (_, row) in enumerate(rows):
         names = [name for name in row["results"] if name != "plain"]
         for number, name in enumerate(names):
             height = 0.8 / len(names)
@@ -86,7 +116,9 @@ def plot(report: dict[str, Any], path: Path) -> None:
     axes.margins(y=0.01)
     axes.axvline(1, color="black", linewidth=0.8)
     axes.set_yticks(
-        range(len(rows)), [f"{row['framework']}: {row['benchmark']}\n{row['case']}" for row in rows], fontsize=6
+        range(len(rows)),
+        [f"{row['framework']}: {row['benchmark']}, {machine}\n{row['case']}" for machine, row in rows],
+        fontsize=6,
     )
     axes.set_xlabel(
         "time, of the plain layers (grey: textbook; blue: ours; light: its other forms; yellow: the limit)", fontsize=8
@@ -102,20 +134,14 @@ def main() -> None:
     parser.add_argument("--page", type=Path, default=DOCS / "benchmarks.md")
     options = parser.parse_args()
     reports = [json.loads(path.read_text()) for path in options.results]
-    report = reports[0]
-    if any(other["machine"] != report["machine"] for other in reports):
-        parser.error("the results are of different machines")
-    for other in reports[1:]:
-        report["rows"] += other["rows"]
-        report["versions"] |= other["versions"]
     page = options.page.read_text()
     if BEGIN not in page or END not in page:
         parser.error(f"{options.page} lacks the marks {BEGIN!r} and {END!r}")
     before, after = page.split(BEGIN)[0], page.split(END)[1]
     picture = options.page.with_suffix(".svg")
-    plot(report, picture)
+    plot(reports, picture)
     command = " ".join(["python benchmarks/table.py", *(f"benchmarks/results/{path.name}" for path in options.results)])
-    body = f"{BEGIN}\n\nWritten by `{command}`.\n\n![Ratios to the plain layers]({picture.name})\n\n{tables(report)}\n\n{END}"
+    body = f"{BEGIN}\n\nWritten by `{command}`.\n\n![Ratios to the plain layers]({picture.name})\n\n{tables(reports)}\n\n{END}"
     write_text(options.page, before + body + after)
 
 

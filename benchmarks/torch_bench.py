@@ -18,8 +18,17 @@ import torch_models as models
 from measure import Bench, Run, command_line
 from torch import Tensor, nn
 
+import doconv_torch._compose as rule
 import doconv_torch._layers as layers
-from doconv_torch import compose, composed_once, fold, overparameterize, recompute_kernels, store_by_channel
+from doconv_torch import (
+    compose,
+    compose_together,
+    composed_once,
+    fold,
+    overparameterize,
+    recompute_kernels,
+    store_by_channel,
+)
 from doconv_torch._compose import _Compose
 
 
@@ -88,6 +97,36 @@ def composition(bench: Bench) -> None:
             return
 
 
+def choices(bench: Bench) -> None:
+    """Both products by hand, the one that the rule chooses, and how much slower it is than the better one."""
+    for size, C, groups in product((3, 5, 7), (16, 32, 64, 128, 256, 512), ("1", "4", "C")):
+        G = C if groups == "C" else int(groups)
+        if size > 3 and C > 256:
+            continue
+        torch.manual_seed(0)
+        W, g = (torch.randn(C, C // G, size**2) for _ in range(2))
+        D = torch.randn(C, size**2, size**2) * 0.1
+        variants = {name: _by_hand(name, _gradient(compose, W, D, G, g)) for name in ("taps", "kernels", "auto")} | {
+            "textbook": _gradient(textbook, W, D, G, g)
+        }
+        case = f"{size}x{size} C={C} G={groups}"
+        row = bench.compare("composition, which products", case, "textbook", variants)
+        best = min(row["results"][name]["value"] for name in ("taps", "kernels"))
+        chosen = rule.products_for(W, D).__name__.rpartition("._")[2]
+        bench.note("composition, the chosen against the better products", case, "ratio",
+                   {chosen: row["results"][chosen]["value"] / best})  # fmt: skip
+        if bench.quick:
+            return
+
+
+def _by_hand(products: str, run: Run) -> Run:
+    def patched() -> None:
+        with patch.object(rule, "PRODUCTS", products):
+            run()
+
+    return patched
+
+
 def _gradient(function: Callable[..., Tensor], W: Tensor, D: Tensor, G: int, g: Tensor) -> Run:
     W, D = W.detach().requires_grad_(), D.detach().clone().requires_grad_()
 
@@ -135,6 +174,7 @@ def steps(bench: Bench) -> None:
                 "plain": _step(base, x, y),
                 "textbook": by_textbook(_step(copy.deepcopy(ours), x, y)),
                 "ours": _step(copy.deepcopy(ours), x, y),
+                "together": _step(compose_together(copy.deepcopy(ours)), x, y),
                 "ours, W by channel": _step(store_by_channel(copy.deepcopy(ours)), x, y),
                 "plain + products": with_products(_step(copy.deepcopy(base), x, y), ours),
             }
@@ -157,6 +197,24 @@ def _step(model: nn.Module, x: Tensor, y: Tensor) -> Run:
         optimizer.step()
 
     return run
+
+
+def small_network(bench: Bench) -> None:
+    """Six layers of width 16 on 28x28: calls weigh most."""
+    torch.manual_seed(0)
+    made: list[nn.Module] = [nn.Conv2d(1, 16, 3, padding=1), nn.ReLU()]
+    for layer in range(5):
+        made += [nn.Conv2d(16, 16, 3, padding=1, stride=2 if layer in (1, 3) else 1), nn.ReLU()]
+    base = nn.Sequential(*made, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10))
+    x, y = torch.randn(2 if bench.quick else 64, 1, 28, 28), torch.randint(0, 10, (2 if bench.quick else 64,))
+    ours = overparameterize(copy.deepcopy(base))
+    variants = {
+        "plain": _step(base, x, y),
+        "textbook": by_textbook(_step(copy.deepcopy(ours), x, y)),
+        "ours": _step(copy.deepcopy(ours), x, y),
+        "together": _step(compose_together(copy.deepcopy(ours)), x, y),
+    }
+    bench.compare("training step", "6 layers of width 16, 28x28, batch 64", "plain", variants)
 
 
 def inference(bench: Bench) -> None:
@@ -278,7 +336,7 @@ def compiled(bench: Bench) -> None:
     bench.compare("training step, torch.compile", f"{MAIN}, 64x64, batch 8", "plain", variants)
 
 
-BENCHMARKS = (composition, steps, inference, micro_batches, memory, compiled)
+BENCHMARKS = (composition, choices, steps, small_network, inference, micro_batches, memory, compiled)
 
 
 def main() -> None:

@@ -94,6 +94,23 @@ def rates_table(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
+def same_rate_table(rows: Sequence[Row]) -> list[str]:
+    """Both sides at one learning rate, on the validation pictures, paired by seed: what there is before a rate is chosen."""
+    lines = list[str]()
+    for task, framework, device in _groups(rows):
+        grid = [r for r in rows if (r.task, r.framework, r.device, r.stage) == (task, framework, device, "grid")]
+        for rate in sorted({row.rate for row in grid}):
+            sides = {
+                v: {r.seed: r.metric for r in grid if (r.variant, r.rate, r.diverged) == (v, rate, False)}
+                for v in _variants(grid)
+            }
+            cells = [_pair_cell(sides.get("do", {}), sides.get(other, {})) for other in ("plain", "plain-equal-time")]
+            if any(cells):
+                lines.append(_line(recipes.load(task).about, f"{framework}, {device}", f"{rate:g}", *cells))
+    head = ["| task | on | rate | DO - plain | DO - plain, equal time |", "|---|---|---|---|---|"]
+    return ["", "Both sides at the same learning rate, on validation pictures:", "", *head, *lines] if lines else []
+
+
 def draw(rows: Sequence[Row], path: Path) -> None:
     """For each task: the validation metric against the rate, and the loss against steps and against time."""
     import matplotlib
@@ -151,7 +168,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     folded = [abs(row.folded_metric - row.metric) for row in rows if not row.diverged]
     diverged = sum(row.diverged for row in rows)
     summary = f"{len(rows)} runs, {diverged} diverged. Folding changed the metric by at most {max(folded):.4f}."
-    result = "\n".join([*table(rows), "", summary, *rates_table(rows)])
+    result = "\n".join([*table(rows), "", summary, *same_rate_table(rows), *rates_table(rows)])
     write_between(options.page, result)
     draw(rows, options.page.with_suffix(".svg"))
     print(result)
@@ -188,6 +205,15 @@ def _comparisons(rows: Sequence[Row]) -> list[tuple[str, tuple[str, float], tupl
 def _finals(rows: Iterable[Row], variant: str, rate: float) -> dict[int, float]:
     chosen = (row for row in rows if row.variant == variant and row.rate == rate and row.stage == "final")
     return {row.seed: row.metric for row in chosen if row.seed >= FRESH and not row.diverged}
+
+
+def _line(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _pair_cell(left: dict[int, float], right: dict[int, float]) -> str:
+    pairs = len(left.keys() & right.keys())
+    return f"{paired(left, right)} ({pairs} pairs)" if pairs > 1 else ""
 
 
 def _seconds(row: Row) -> float:

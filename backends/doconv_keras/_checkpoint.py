@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
@@ -9,11 +10,22 @@ from typing import Any, TypeVar
 import keras
 import numpy as np
 
-from doconv_core.checkpoint import LayerInfo, ModelLayer, ModelState, ModelTensor, NameMap, load_model, save_model
+from doconv_core.checkpoint import (
+    LayerInfo,
+    ModelLayer,
+    ModelState,
+    ModelTensor,
+    NameMap,
+    load_model,
+    open_checkpoint,
+    save_model,
+)
 from doconv_keras._arrays import to_numpy
 from doconv_keras._layers import DOConvMixin
+from doconv_keras._names import match_by_order
 from doconv_keras._transfer import sublayers
 
+log = logging.getLogger("doconv")
 L = TypeVar("L", bound=keras.layers.Layer)
 DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
 TRANSPOSED = (keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose, keras.layers.Conv3DTranspose)
@@ -63,7 +75,8 @@ def load_checkpoint(
     Args:
         path: the file.
         model: a built model or layer.
-        name_map: as in `save_checkpoint`: what a layer of this model is called in the file.
+        name_map: as in `save_checkpoint`: what a layer of this model is called in the file. Without one, names that Keras
+            gave (`conv2d_1`) and that differ in their numbers only are matched by the order of the layers.
         strict: False loads what fits and logs the rest as warnings of the logger "doconv".
 
     Returns:
@@ -76,7 +89,13 @@ def load_checkpoint(
             layer.
         OSError: the file cannot be opened.
     """
-    load_model(path, _state(model), name_map=name_map, strict=strict)
+    state = _state(model)
+    with open_checkpoint(path) as checkpoint:
+        if name_map is None and state.layers.keys() != checkpoint.layers.keys():
+            name_map = match_by_order(model, state.layers, checkpoint.layers)
+            for layer, name in (name_map or {}).items():
+                log.info("%s: by its order, %s of the file", layer, name)
+        load_model(checkpoint, state, name_map=name_map, strict=strict)
     return model
 
 
@@ -119,6 +138,8 @@ def _walk(layer: keras.layers.Layer, path: str) -> Iterator[tuple[str, keras.lay
 def _layer(layer: keras.layers.Layer) -> tuple[LayerInfo, dict[str, Any]] | None:
     """The kind of a layer, and its variables by role; None for what is of no kind that is covered."""
     epsilon = getattr(layer, "epsilon", None)
+    if getattr(layer, "quantization_mode", None) is not None:  # kernels in units of their own
+        return None
     variables: dict[str, Any]
     if (
         isinstance(layer, CONVOLUTIONS)

@@ -57,9 +57,14 @@ def make_from_config(layer: Any, change: Change | None, path: str, owned: Iterab
             f"{path or layer.name} cannot be made again from its config (in_place=True changes the model itself). "
             f"Received: {type(layer).__name__}; {reason(error, layer)}"
         ) from error
-    if hasattr(layer, "_remat_mode"):  # taken from the RematScope that a layer is made in
-        new._remat_mode = layer._remat_mode
+    keep_remat_mode(layer, new)
     return new
+
+
+def keep_remat_mode(layer: Any, new: Any) -> None:
+    """A layer takes the mode of the RematScope that it is made in."""
+    if hasattr(layer, "_remat_mode"):
+        new._remat_mode = layer._remat_mode
 
 
 def _config(layer: Any, cls: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Convolutions changed within a given model, for models that Keras cannot make again.
+"""Convolutions changed within a given model, for models whose layers Keras cannot make again one by one.
 
 What owns a convolution by an attribute, a list or a dict gets the changed one there (`_swap.py`). A graph cannot be edited: a
 Sequential or functional model within the model is called again, of the same layers but for the changed ones, and itself put in
@@ -7,15 +7,18 @@ place of the old one.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping
 from typing import Any
 
 import keras
 
 from doconv_keras._config import Change, make_from_config
-from doconv_keras._remake import GRAPHS, build_as, call_graph_again, own_variables
+from doconv_keras._remake import GRAPHS, build_as, call_graph_again, check_released, own_variables
 from doconv_keras._swap import attributes, leaves, swap
-from doconv_keras._transfer import copy_trainable, copy_weights, walk
+from doconv_keras._transfer import copy_trainable, copy_weights, pair_layers, walk
+
+Pairs = list[tuple[str, Any, Any]]
 
 
 def change_in_place(model: Any, changes: Mapping[int, Change]) -> None:
@@ -25,56 +28,96 @@ def change_in_place(model: Any, changes: Mapping[int, Change]) -> None:
         ValueError: the model is such a graph itself, something keeps a convolution or its kernel where it cannot be replaced,
             or a layer cannot be made from its config. Nothing has been changed then.
     """
-    layers = {id(layer): (path, layer) for path, layer in walk(model)}
-    graphs = _graphs_to_call_again(model, changes)
-    _check_holders(model, changes, graphs)
-    pairs = [(path, layer, make_from_config(layer, changes[key], path)) for key, (path, layer) in layers.items()
-             if key in changes]  # fmt: skip
-    for path, layer, new in pairs:
-        if layer.built:
-            build_as(new, layer, path)
+    replaced = [(path, layer) for path, layer in walk(model) if id(layer) in changes]
+    _check_editable(model, set(changes))
+    pairs = [(path, layer, _make(layer, changes[id(layer)], path)) for path, layer in replaced]
     copy_weights(pairs)
+    put_in_place(model, {id(layer): new for _, layer, new in pairs})
     copy_trainable(pairs)
-    replacements = {id(layer): new for _, layer, new in pairs}
-    flags = [(layer, layer.trainable, [(v, v.trainable) for v in own_variables(layer)]) for _, layer in layers.values()]
+    _forget_compiled(model)
+
+
+def remake_whole(model: Any, changes: Mapping[int, Change]) -> Any:
+    """The model made again by the constructor of its own class, where those of its layers would not do, and changed then.
+
+    Raises:
+        ValueError: as `change_in_place`, and where the constructor gives other layers than the model has.
+    """
+    new = make_from_config(model, None, model.name, [layer for _, layer in walk(model)])
+    if model.built and not new.built:
+        build_as(new, model, model.name)
+    kept: Pairs = []
+    others: Pairs = []
+    replacements = {}
+    bound = {id(layer) for _, graph in walk(new) if isinstance(graph, GRAPHS) for layer in graph.layers}
+    unbound: list[tuple[str, weakref.ref[Any]]] = []
+    for path, layer, fresh in pair_layers(model, new):
+        if id(layer) not in changes and type(layer) is type(fresh):
+            kept.append((path, layer, fresh))
+        else:
+            replacements[id(fresh)] = _make(layer, changes.get(id(layer)), path)
+            others.append((path, layer, replacements[id(fresh)]))
+            if id(fresh) not in bound:  # a graph that is called again stays, as its layers remember their calls
+                unbound.append((path, weakref.ref(fresh)))
+        del fresh
+    _check_editable(new, set(replacements))  # a graph called again loses its class, and then nothing could make it
+    copy_weights([*kept, *others])
+    put_in_place(new, replacements)
+    _forget_compiled(new)
+    check_released(unbound)
+    copy_trainable([*kept, *others])
+    return new
+
+
+def put_in_place(model: Any, replacements: dict[int, Any]) -> None:
+    """Put other layers in place of those of the model whose ids are given."""
+    layers = [layer for _, layer in walk(model)]
+    graphs = _graphs_to_call_again(model, set(replacements))
+    flags = [(layer, layer.trainable, [(v, v.trainable) for v in own_variables(layer)]) for layer in layers]
+    replacements = dict(replacements)
     for graph in reversed(graphs):  # those within others first
-        new = call_graph_again(graph, lambda layer: replacements.get(id(layer), layer))
-        new.trainable = graph.trainable
-        replacements[id(graph)] = new
-    for layer, trainable, variables in flags:  # setting that of a graph sets those of its layers
+        again = call_graph_again(graph, lambda layer: replacements.get(id(layer), layer), graph.name)
+        again.trainable = graph.trainable
+        replacements[id(graph)] = again
+    for layer, trainable, variables in flags:  # setting the flag of a graph has set those of its layers
         layer.trainable = trainable
         for variable, flag in variables:
             variable.trainable = flag
-    copy_trainable(pairs)
-    swap((layer for _, layer in layers.values() if not isinstance(layer, GRAPHS)), replacements)
-    for _, layer in walk(model):
-        _forget_compiled(layer)
+    swap((layer for layer in layers if not isinstance(layer, GRAPHS)), replacements)
 
 
-def _graphs_to_call_again(model: Any, changes: Mapping[int, Change]) -> list[Any]:
+def _make(layer: Any, change: Change | None, path: str) -> Any:
+    new = make_from_config(layer, change, path)
+    if layer.built:
+        build_as(new, layer, path)
+    return new
+
+
+def _graphs_to_call_again(model: Any, changed: set[int]) -> list[Any]:
     """Graphs that hold a changed layer, or another such graph; one before those within it."""
     graphs: list[Any] = []
-    wanted = set(changes)
+    wanted = set(changed)
     for _, layer in reversed(list(walk(model))):
         if isinstance(layer, GRAPHS) and any(id(inner) in wanted for inner in layer.layers):
-            if layer is model:
-                raise ValueError(
-                    "a Sequential or functional model has a graph, which cannot be changed in place: leave out `in_place`. "
-                    f"Received: {type(model).__name__}"
-                )
             graphs.insert(0, layer)
             wanted.add(id(layer))
     return graphs
 
 
-def _check_holders(model: Any, changes: Mapping[int, Change], graphs: list[Any]) -> None:
-    """Raise where a swap would not reach what uses a convolution."""
-    wanted = set(changes) | {id(graph) for graph in graphs}
+def _check_editable(model: Any, changed: set[int]) -> None:
+    """Raise where the model is a graph of what changes, or a swap would not reach what uses a convolution."""
+    graphs = _graphs_to_call_again(model, changed)
+    if model in graphs:
+        raise ValueError(
+            "a Sequential or functional model has a graph, which cannot be changed in place: leave out `in_place`. "
+            f"Received: {type(model).__name__}"
+        )
+    wanted = changed | {id(graph) for graph in graphs}
     found = {id(layer) for graph in graphs for layer in graph.layers}
     kernels = {
         id(variable): (path, layer)
         for path, layer in walk(model)
-        if id(layer) in changes
+        if id(layer) in changed
         for variable in own_variables(layer)
     }
     for path, owner in walk(model):
@@ -94,8 +137,11 @@ def _check_holders(model: Any, changes: Mapping[int, Change], graphs: list[Any])
         )
 
 
-def _forget_compiled(layer: Any) -> None:
+def _forget_compiled(model: Any) -> None:
     """An optimizer, and the functions of `fit` and `predict`, belong to the variables that they were made for."""
-    if isinstance(layer, keras.Model):
-        layer.compiled = False
-        layer.train_function = layer.test_function = layer.predict_function = None
+    for _, layer in walk(model):
+        if isinstance(layer, keras.Model):
+            layer.compiled = False
+            layer.train_function = layer.test_function = layer.predict_function = None
+            if hasattr(layer, "_compiled_trainable_state"):  # holds every layer that the model had
+                del layer._compiled_trainable_state

@@ -11,7 +11,7 @@ import keras
 from doconv_core.geometry import depth_multiplier
 from doconv_core.selection import Where, select
 from doconv_keras._config import Change
-from doconv_keras._in_place import change_in_place
+from doconv_keras._in_place import change_in_place, remake_whole
 from doconv_keras._layers import EXPLICIT, DOConvMixin, do_class
 from doconv_keras._remake import remake
 from doconv_keras._transfer import walk
@@ -128,7 +128,13 @@ def _changed(model: L, changes: dict[int, Change], in_place: bool) -> L:
     if in_place:
         change_in_place(model, changes)
         return model
-    return remake(model, changes)
+    try:
+        return remake(model, changes)
+    except ValueError as error:
+        try:
+            return remake_whole(model, changes)
+        except ValueError:
+            raise error from error.__cause__
 
 
 def _check_layer(model: Any) -> None:

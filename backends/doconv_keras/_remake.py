@@ -5,7 +5,7 @@ Three kinds of layers:
 - one that owns none is made from its config (`_config.py`);
 - a Sequential or functional model owns a graph, which `keras.models.clone_model` calls again, layer by layer;
 - any other owner, such as a wrapper, a residual block or a subclassed model, makes its layers itself: it is made from its
-  config, and what its constructor made is paired with what the given one has. Where they shall differ, another layer is put in
+  config, and what its constructor made is paired with what the given one has. Where they must differ, another layer is put in
   place (`_swap.py`).
 """
 
@@ -21,7 +21,7 @@ from typing import Any
 
 import keras
 
-from doconv_keras._config import Change, make_from_config, reason
+from doconv_keras._config import Change, keep_remat_mode, make_from_config, reason
 from doconv_keras._swap import swap
 from doconv_keras._transfer import copy_trainable, copy_weights, sublayers, walk
 
@@ -62,10 +62,6 @@ class Remake:
         self.build()
         self.check_reached()
         pairs = [(path, *self.pairs[key]) for key, path in self.paths.items() if key in self.pairs]
-        for path, layer, other in pairs:
-            if type(layer) is not type(other) and id(layer) not in self.changes:
-                names = type(layer).__name__, type(other).__name__
-                log.warning("%s: a %s became a %s, without the methods of its class", path or layer.name, *names)
         self.check_ties(pairs)
         copy_weights(pairs)
         copy_trainable(pairs)
@@ -75,7 +71,7 @@ class Remake:
         """The new form of a layer or an operation; of one that is met twice, the same."""
         if id(layer) not in self.pairs:
             if id(layer) not in self.changes and isinstance(layer, GRAPHS):
-                self.pairs[id(layer)] = layer, call_graph_again(layer, self.again)
+                self.pairs[id(layer)] = layer, call_graph_again(layer, self.again, self.paths.get(id(layer), ""))
             else:
                 self.make(layer)
         return self.pairs[id(layer)][1]
@@ -108,9 +104,8 @@ class Remake:
                 self.pairs[id(inner)] = inner, fresh
                 fresh.name = inner.name
                 if not fresh.built and fresh.dtype_policy != inner.dtype_policy:
-                    fresh.dtype_policy = inner.dtype_policy  # a constructor takes the policy of its day
-                if hasattr(inner, "_remat_mode"):
-                    fresh._remat_mode = inner._remat_mode
+                    fresh.dtype_policy = inner.dtype_policy  # a constructor takes the policy that is set when it runs
+                keep_remat_mode(inner, fresh)
                 self.pair_sublayers(inner, fresh)
             elif (other := self.again(inner)) is not fresh:
                 replacements[id(fresh)] = other
@@ -136,13 +131,7 @@ class Remake:
                 new.built = True
 
     def check_reached(self) -> None:
-        gc.collect()
-        held = [path for path, reference in self.replaced if reference() is not None]
-        if held:
-            raise ValueError(
-                "a layer's constructor gave its convolution to something else than an attribute, a list or a dict, such as a "
-                f"function that it made, and that one would be used on. Received: {', '.join(held)}"
-            )
+        check_released(self.replaced)
         if len({id(new) for _, new in self.pairs.values()}) < len(self.pairs):
             raise ValueError(f"layers became one that were several. Received: {type(self.model).__name__}")
         lost = [
@@ -166,10 +155,15 @@ class Remake:
                     )
 
 
-def call_graph_again(model: Any, again: Any) -> Any:
+def call_graph_again(model: Any, again: Any, path: str) -> Any:
     """A Sequential or functional model of the layers that `again` gives for its own."""
     with uncompiled(model), around(model):
-        return keras.models.clone_model(model, _inputs(model), clone_function=again)
+        new = keras.models.clone_model(model, _inputs(model), clone_function=again)
+    keep_remat_mode(model, new)
+    if type(new) is not type(model):
+        names = type(model).__name__, type(new).__name__
+        log.warning("%s: a %s became a %s, without the methods of its class", path or model.name, *names)
+    return new
 
 
 def _inputs(model: Any) -> Any:
@@ -207,6 +201,17 @@ def around(layer: Any) -> Iterator[None]:
         yield
 
 
+def check_released(replaced: list[tuple[str, weakref.ref[Any]]]) -> None:
+    """Raise where something still holds a layer that a constructor made and that another took the place of."""
+    gc.collect()
+    held = [path for path, reference in replaced if reference() is not None]
+    if held:
+        raise ValueError(
+            "a layer's constructor gave its convolution to something else than an attribute, a list or a dict, such as a "
+            f"function that it made, which would go on using the old one. Received: {', '.join(held)}"
+        )
+
+
 def makes_by_call(layer: Any) -> bool:
     """Whether a layer has no `build` of its own, and is built by calling what it owns."""
     return bool(sublayers(layer)) and getattr(layer.build, "_is_default", False)
@@ -228,6 +233,6 @@ def own_variables(layer: Any) -> list[Any]:
 
 def advice(paths: list[str]) -> str:
     return (
-        f"making the model again does not reach {', '.join(paths)}: build its twin yourself, from the layers it shall have, "
+        f"making the model again does not reach {', '.join(paths)}: build its twin yourself, from the layers that it needs, "
         "and call doconv_keras.transfer_weights(model, twin)."
     )

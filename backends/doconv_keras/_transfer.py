@@ -17,7 +17,7 @@ def transfer_weights(src: keras.layers.Layer, dst: keras.layers.Layer) -> None:
 
     The twin has the same layers in the same order, except that a convolution may be over-parameterized in one and plain in the
     other: a plain kernel is what the DO layer starts from, a DO layer's kernel is composed as `fold` does. For models that
-    `overparameterize` cannot make anew, such as subclassed ones, whose twin is written by hand.
+    `overparameterize` cannot make again or change in place, and whose twin is written by hand.
 
     Raises:
         ValueError: the models are not twins, or one of them is not built; nothing has been copied then.
@@ -103,7 +103,9 @@ def pair_layers(src: keras.layers.Layer, dst: keras.layers.Layer) -> Iterator[tu
 def _variables(layer: Any, twin: Any) -> list[Any]:
     own = [*layer._trainable_variables, *layer._non_trainable_variables]
     if not layer.built or not _converts(layer, twin):
-        return own
+        if type(layer).save_own_variables is keras.layers.Layer.save_own_variables:
+            return own
+        return sorted(own, key=lambda variable: variable.name)  # a quantized layer adds some when it is quantized
     kernels = _kernels(layer, twin)
     return [variable for variable in own if not any(variable is kernel for kernel in kernels)]
 

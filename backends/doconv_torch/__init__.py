@@ -5,8 +5,8 @@ try:
 except ImportError as error:
     raise ImportError("doconv_torch needs PyTorch: pip install 'doconv-core[torch]'") from error
 
+from doconv_torch._checked import compose
 from doconv_torch._checkpoint import load_checkpoint, load_original, save_checkpoint
-from doconv_torch._compose import compose
 from doconv_torch._layers import (
     DOConv1d,
     DOConv2d,
@@ -21,6 +21,7 @@ from doconv_torch._models import fold, inspect_model, overparameterize
 from doconv_torch._once import composed_once
 from doconv_torch._recompute import recompute_kernels
 from doconv_torch._state_dict import fold_state_dict
+from doconv_torch._together import compose_together
 
 __all__ = [
     "DOConv1d",
@@ -31,6 +32,7 @@ __all__ = [
     "DOConvTranspose2d",
     "DOConvTranspose3d",
     "compose",
+    "compose_together",
     "composed_once",
     "fold",
     "fold_state_dict",

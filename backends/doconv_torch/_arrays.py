@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import ml_dtypes
 import numpy as np
 import torch
@@ -17,6 +19,21 @@ NUMPY_TYPES = {torch.bfloat16: np.dtype(ml_dtypes.bfloat16)} | {
 def has_no_values(tensor: torch.Tensor) -> bool:
     """Whether a tensor is a shape and no more: on "meta", or of `FakeTensorMode`."""
     return tensor.is_meta or isinstance(tensor, FakeTensor)
+
+
+class LazyArray:
+    """A tensor that becomes an array when it is read."""
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self.tensor, self.shape, self.dtype = tensor, tuple(tensor.shape), NUMPY_TYPES[tensor.dtype]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return to_numpy(self.tensor)
+
+
+def is_dense(tensor: torch.Tensor) -> bool:
+    """Whether NumPy has a counterpart of a tensor."""
+    return tensor.layout is torch.strided and not tensor.is_nested and tensor.dtype in NUMPY_TYPES
 
 
 def to_numpy(tensor: torch.Tensor) -> np.ndarray:

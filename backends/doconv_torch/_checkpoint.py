@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -24,16 +25,20 @@ from doconv_core.checkpoint import (
     ModelState,
     ModelTensor,
     NameMap,
+    find_state,
     load_model,
     mapped,
-    open_checkpoint,
+    open_source,
     save_model,
 )
-from doconv_torch._arrays import to_numpy, to_tensor
+from doconv_core.checkpoint._nested import Part
+from doconv_core.checkpoint._prefixes import plain_names
+from doconv_core.checkpoint._sources import ARCHIVES, Source
+from doconv_torch._arrays import LazyArray, has_no_values, is_dense, to_numpy, to_tensor
 from doconv_torch._layers import DOConvMixin
 
 M = TypeVar("M", bound=nn.Module)
-NESTED = ("state_dict", "model_state_dict", "model", "net", "params")  # where training scripts put the state dict
+log = logging.getLogger("doconv")
 
 
 def save_checkpoint(
@@ -100,29 +105,37 @@ def load_original(
     kernel_size: Mapping[str, Sequence[int]] | None = None,
     name_map: NameMap | None = None,
     strict: bool = True,
+    key: str | None = None,
+    prefix: str | None = None,
 ) -> M:
     """Load a checkpoint of the authors' own code into a model, in place.
 
     Layers of the model that are over-parameterized get `W` and `D`, plain ones the folded kernel. Where the groups of the
     authors' PyTorch file pair with `D` as no layer of ours does (more than one group, and not as many as output channels), the
-    layer is folded by its own pairing and over-parameterized afresh: the same function, another `W` and `D`.
+    layer is folded by its own pairing and over-parameterized afresh: the same function, another `W` and `D`. A stored identity
+    that was trained counts: `D + D_diag`. What was assumed is logged at level INFO by the logger "doconv".
 
     Args:
         source: a `.pth` file (read by `torch.load(weights_only=True)` alone), a `.safetensors` file of the same names, an `.h5`
-            file of the TensorFlow code, or a state dict. A dict around the state dict, and `module.` before all names, are
-            seen through.
+            file of the TensorFlow code, or a state dict. Dicts around the state dict are seen through.
         model: a module whose layers have the names of the file, or those that `name_map` gives.
         dialect: "original-torch" or "original-tf": whose pairing of kernels with rows of `D`.
         kernel_size: globs of layer paths of the file to kernel sizes; those of the model's own layers are known.
         name_map: as in `load_checkpoint`.
         strict: as in `load_checkpoint`.
+        key: where the state dict is in the dicts around it, dots between the keys ("params_ema"). None follows the usual ones,
+            and refuses to choose between weights and their average.
+        prefix: which part of the file is meant: the tensors whose names begin with it ("student."). None means all of them,
+            finds what stands before the model's names (`module.`, `net.` and any other), and refuses to choose between two
+            models.
 
     Returns:
         `model`.
 
     Raises:
         TypeError: `model` is not a module.
-        ValueError: the file cannot be read or does not fit, as in `load_checkpoint`; an unknown dialect.
+        ValueError: the file cannot be read or does not fit, as in `load_checkpoint`; an unknown dialect; a choice to be made
+            by `key` or `prefix`.
         OSError: the file cannot be opened.
     """
     if dialect not in ("original-torch", "original-tf"):
@@ -133,34 +146,86 @@ def load_original(
         for path, layer in state.layers.items()
         if layer.info.kind == "conv"
     }
-    with _open(source, dialect, Hints(kernel_size or {}, known=known)) as checkpoint:
+    like = [f"{mapped(path, name_map)}.weight".lstrip(".") for path in state.layers]
+    tensors, label, notes = _open(source, key)
+    try:
+        tensors = _part(tensors, label, prefix) if prefix else tensors
+        hints = Hints(kernel_size or {}, known=known, prefix=_prefix(tensors, label, like))
+        checkpoint = Checkpoint(tensors, label, dialect=dialect, hints=hints)
         load_model(checkpoint, state, name_map=name_map, strict=strict, fold=True)
+    finally:
+        tensors.close()
+    for note in (*notes, *checkpoint.notes):
+        log.info("%s: %s", label, note)
     return model
 
 
-def _open(source: str | os.PathLike[str] | Mapping[str, Any], dialect: str, hints: Hints) -> Checkpoint:
-    if not isinstance(source, Mapping):
-        path = Path(source)
-        if path.suffix in (".safetensors", ".h5", ".hdf5", ".npz"):
-            return open_checkpoint(path, dialect=dialect, hints=hints)
-        label = str(path)
+def _open(source: str | os.PathLike[str] | Mapping[str, Any], key: str | None) -> tuple[Source, str, list[str]]:
+    """The tensors, what errors call them, and what was chosen, in sentences."""
+    if isinstance(source, Mapping):
+        label, loaded = "state dict", source
+    else:
+        label, path = str(source), Path(source)
+        if path.suffix in (".safetensors", *ARCHIVES):
+            if key is not None:
+                raise CheckpointError(f"{label} has no dicts around its tensors. Received: key={key!r}")
+            return open_source(path), label, []
         try:
-            source = torch.load(path, map_location="cpu", weights_only=True)
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
         except OSError:
             raise
         except Exception as error:  # whatever an untrusted or broken pickle raises
             raise CheckpointError(f"{label} cannot be read by torch.load(weights_only=True): {error}") from None
-    else:
-        label = "state dict"
-    while isinstance(source, Mapping) and not any(isinstance(value, torch.Tensor) for value in source.values()):
-        inner = next((name for name in NESTED if isinstance(source.get(name), Mapping)), None)
-        if inner is None:
-            raise CheckpointError(f"{label} holds no state dict. Received: {', '.join(map(str, source)) or 'nothing'}")
-        source = source[inner]
-    if not isinstance(source, Mapping):
-        raise CheckpointError(f"{label} holds no state dict. Received: {type(source).__name__}")
-    arrays = {name: to_numpy(value) for name, value in source.items() if isinstance(value, torch.Tensor)}
-    return Checkpoint(Arrays(label, arrays), label, dialect=dialect, hints=hints)
+    state, notes = _choose(loaded, label, key)
+    tensors = {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
+    for name, value in tensors.items():
+        if not is_dense(value) or has_no_values(value):
+            raise CheckpointError(
+                f"{label}: {name} has no values that NumPy knows. Received: {value.dtype}, {value.layout}, {value.device}"
+            )
+    return Arrays(label, {name: LazyArray(value) for name, value in tensors.items()}), label, notes
+
+
+def _choose(loaded: Any, label: str, key: str | None) -> tuple[Mapping[str, Any], list[str]]:
+    """The state dict in what a training script saved; no choice is made between the weights and their average."""
+
+    def is_tensor(value: Any) -> bool:
+        return isinstance(value, torch.Tensor)
+
+    found = find_state(loaded, label, is_tensor, key=key)
+    if key is None:
+        try:
+            _, average = find_state(loaded, label, is_tensor, ema=True)
+        except CheckpointError:
+            return found
+        raise CheckpointError(
+            f"{label} has weights and an average of them: say by `key` which are meant. "
+            f"Received: {found[1][-1]}; {average[-1]}"
+        )
+    return found
+
+
+def _part(tensors: Source, label: str, prefix: str) -> Source:
+    part = Part(tensors, prefix)
+    if not part.shapes:
+        raise CheckpointError(
+            f"{label}: no name begins with the prefix {prefix!r}. Received: {', '.join(tensors.shapes)}"
+        )
+    return part
+
+
+def _prefix(tensors: Source, label: str, like: list[str]) -> str | None:
+    """What stands before the names of the model in a file; None if that says nothing."""
+    try:
+        found = plain_names(tensors.shapes, like=like, label=label)
+    except CheckpointError:
+        return None  # nothing fits: loading lists what is missing
+    if found.rivals:
+        raise CheckpointError(
+            f"{label} has the model below more than one prefix: say by `prefix` which is meant. "
+            f"Received: {', '.join(found.rivals)}"
+        )
+    return None if not found.prefix and any(name != plain for name, plain in found.names.items()) else found.prefix
 
 
 def _state(model: nn.Module) -> ModelState:

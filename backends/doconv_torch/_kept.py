@@ -19,7 +19,7 @@ KEPT: WeakKeyDictionary[nn.Module, Kept] = WeakKeyDictionary()
 
 def kept_kernel(layer: Any, compose: Callable[[], Tensor]) -> Tensor:
     """The kernel of a layer: composed, or inside `composed_once` kept."""
-    kept = KEPT.get(layer) if KEPT and not torch.compiler.is_compiling() else None
+    kept = KEPT.get(layer) if not torch.compiler.is_compiling() and KEPT else None
     return compose() if kept is None else kept.kernel(layer.W, layer.D, compose)
 
 

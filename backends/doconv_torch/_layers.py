@@ -21,6 +21,7 @@ from doconv_core.geometry import ConvGeometry
 from doconv_torch._arrays import has_no_values, to_numpy, to_tensor
 from doconv_torch._compose import compose
 from doconv_torch._kept import kept_kernel
+from doconv_torch._made import MADE, made_kernel
 from doconv_torch._optimizers import note_layer
 from doconv_torch._recompute import remember
 from doconv_torch._written import give_out, only_reads
@@ -75,7 +76,8 @@ class DOConvMixin(_ConvNd):
         if not only_reads(reader.f_code):
             return give_out(self, self._compose)
         kernel = self._compose()
-        if kernel.is_meta and not reader.f_locals["input"].is_meta:  # PyTorch computes something, of no values
+        # PyTorch would compute something, of no values.
+        if type(kernel) is Tensor and kernel.is_meta and not reader.f_locals["input"].is_meta:
             raise RuntimeError(
                 "W and D are on the meta device, they were never loaded: a loader that assigns parameters by name leaves out "
                 f"the `weight` of a plain checkpoint; load that before `overparameterize`. Received: {self}"
@@ -83,6 +85,9 @@ class DOConvMixin(_ConvNd):
         return kernel
 
     def _compose(self) -> Tensor:
+        # A compiler asks first, or it would guard against what is in the dictionary.
+        if not torch.compiler.is_compiling() and MADE and (kernel := made_kernel(self)) is not None:
+            return kernel
         return kept_kernel(
             self,
             lambda: _kernel(self.W, self.D, self.groups, self.transposed, self.kernel_size, self.channels_last),
@@ -114,14 +119,18 @@ class DOConvMixin(_ConvNd):
         Columns of `W` that the identity does not reach (`S` no multiple of `K`) are drawn as `reset_parameters` would.
 
         Args:
-            weight: of the composed kernel's shape, any dtype and device.
+            weight: of the composed kernel's shape, any real dtype, any device.
 
         Raises:
-            TypeError: `weight` is not a tensor.
-            ValueError: it has another shape.
+            TypeError: `weight` is not a dense tensor of real numbers.
+            ValueError: it has another shape, or no values ("meta").
         """
         if not isinstance(weight, Tensor):
             raise TypeError(f"weight must be a tensor. Received: {type(weight).__name__}")
+        if weight.layout is not torch.strided or weight.is_complex():
+            raise TypeError(f"weight must be a dense tensor of real numbers. Received: {weight.layout}, {weight.dtype}")
+        if weight.is_meta and not self.W.is_meta:
+            raise ValueError("weight must have values. Received: a tensor on the meta device")
         if text := self._misfit(weight):
             raise ValueError(text)
         W, D = started(weight, self.in_channels, self.d_mul)
@@ -139,7 +148,7 @@ class DOConvMixin(_ConvNd):
     def reset_parameters(self) -> None:
         """As the plain layer with `S` taps: the same distribution, and at `S == K` the same numbers from the same seed."""
         if "W" not in self._parameters:
-            super().reset_parameters()  # the plain constructor, before `attach`
+            super().reset_parameters()  # the plain constructor, before `adopt`
             return
         nn.init.kaiming_uniform_(self.W, a=math.sqrt(5))
         if self.D is not None:
@@ -234,8 +243,8 @@ def _bound(W: Tensor) -> float:
 
 
 @torch.no_grad()
-def attach(conv: DOConvMixin, d_mul: int) -> None:
-    """Give a convolution whose class is its DO form already the parameters of it; its function does not change.
+def make_parameters(conv: _ConvNd, d_mul: int) -> tuple[nn.Parameter, nn.Parameter | None]:
+    """`W` and `D` with which a convolution computes the same function.
 
     `W` is a new Parameter: an earlier graph may still hold the old one in its old shape.
     """
@@ -243,7 +252,7 @@ def attach(conv: DOConvMixin, d_mul: int) -> None:
     assert weight is not None
     W, D = started(weight, conv.in_channels, d_mul)
     trains = weight.requires_grad
-    adopt(conv, d_mul, nn.Parameter(W, trains), None if D is None else nn.Parameter(D, trains))
+    return nn.Parameter(W, trains), None if D is None else nn.Parameter(D, trains)
 
 
 def adopt(conv: DOConvMixin, d_mul: int, W: nn.Parameter, D: nn.Parameter | None) -> None:
@@ -308,7 +317,7 @@ def _construct(conv: DOConvMixin, d_mul: int | None) -> None:
     weight = conv._parameters["weight"]
     if weight is not None and weight.dtype not in FLOATS:
         raise TypeError(f"dtype must be bfloat16, float16, float32 or float64. Received: {weight.dtype}")
-    attach(conv, geometry.d_mul)
+    adopt(conv, geometry.d_mul, *make_parameters(conv, geometry.d_mul))
     if geometry.d_mul != geometry.taps:
         conv.reset_parameters()
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
+import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import UninitializedParameter
@@ -14,16 +15,25 @@ from torch.nn.utils import parametrize
 
 from doconv_core.geometry import depth_multiplier
 from doconv_core.selection import Where, select
-from doconv_torch._layers import FLOATS, DOConvMixin, adopt, attach, detach, do_class, folded
-from doconv_torch._optimizers import note_replacement
+from doconv_torch._arrays import has_no_values
+from doconv_torch._batch_norm import Pairs, find_pairs, fuse
+from doconv_torch._layers import FLOATS, DOConvMixin, adopt, detach, do_class, folded, make_parameters
+from doconv_torch._optimizers import note_layer, note_replacement
 
 M = TypeVar("M", bound=nn.Module)
 log = logging.getLogger("doconv")
 # Wrappers that keep their own list of the parameters.
-WRAPPERS = ("DistributedDataParallel", "FullyShardedDataParallel")
+FLAT = "FullyShardedDataParallel"
+WRAPPERS = ("DistributedDataParallel", FLAT)
 
 
-def overparameterize(model: M, *, d_mul: int | None = None, where: Where | None = None) -> M:
+GROWN, MANY = 2, 10**6  # a model with this many times its parameters, and this many more of them, is warned of
+
+
+@torch.inference_mode(False)
+def overparameterize(
+    model: M, *, d_mul: int | None = None, where: Where | None = None, max_taps: int | None = None
+) -> M:
     """Turn a model's convolutions into DO-Conv layers, in place; its outputs stay the same, bit for bit.
 
     Each convolution keeps its identity (hooks, references and ties survive), its class becomes the DO form of its own class,
@@ -31,23 +41,30 @@ def overparameterize(model: M, *, d_mul: int | None = None, where: Where | None 
     INFO by the logger "doconv" and shown by `inspect_model`. The kernels become new Parameters: build the optimizer afterwards
     (the step of an older one raises), and wrap the model (DistributedDataParallel, FSDP) afterwards.
 
+    `D` has `C_in * K * S` numbers, the square of the taps: a depthwise 31x31 layer of 128 channels grows from 0.12 to 118
+    million. The numbers of parameters before and after are logged, as a warning where the model more than doubles.
+
     Args:
         model: a module, or a single convolution.
         d_mul: for every layer; `None` means each kernel's number of taps.
         where: which convolutions: a predicate of path and layer, or a glob pattern of paths, or several ("layer1.*" takes
             everything below layer1).
+        max_taps: kernels of more taps stay plain; `None` means that none do.
 
     Returns:
         `model`.
 
     Raises:
-        TypeError: `model` is not a module, `where` is nothing of the above.
+        TypeError: `model` is not a module, `where` or `max_taps` is none of these.
         ValueError: there is no convolution, none that `where` (or one of its patterns) selects, none left to convert; `d_mul`
-            is too small; a selected convolution is lazy, sharded, pruned, has values that are not finite or a weight that a
-            parametrization or a hook computes; tied convolutions could not stay so; the model is wrapped. Nothing has been
-            changed then.
+            is too small, `max_taps` below one; a selected convolution is lazy, sharded, pruned, has values that are not finite
+            or a weight that a parametrization or a hook computes; tied convolutions could not stay so; the model is wrapped.
+        RuntimeError: there is no memory for the parameters.
+
+    Nothing has been changed where it raises.
     """
     found = _found(model)
+    limit = _limit(max_taps)
     if not found:
         raise ValueError(f"the model has no convolution. Received: {type(model).__name__}")
     first = {id(conv): path for path, conv in found.items()}
@@ -56,7 +73,7 @@ def overparameterize(model: M, *, d_mul: int | None = None, where: Where | None 
     chosen = {
         path: depth_multiplier(conv.kernel_size, d_mul, received=f"{path or 'the layer'}: {conv}, d_mul={d_mul!r}")
         for path, conv in selected.items()
-        if not isinstance(conv, DOConvMixin) and math.prod(conv.kernel_size) != 1
+        if not isinstance(conv, DOConvMixin) and 1 != math.prod(conv.kernel_size) <= limit
     }
     if not chosen:
         states = "; ".join(f"{path or 'the layer'}: {_state(conv)}" for path, conv in selected.items())
@@ -72,26 +89,67 @@ def overparameterize(model: M, *, d_mul: int | None = None, where: Where | None 
         "over-parameterized; `where` can leave all of a tie plain", _broken_ties(model, found, aliases, set(chosen))
     )
 
-    done: dict[int, DOConvMixin] = {}
+    before = _parameters(model)
+    made: dict[int, tuple[nn.Parameter, nn.Parameter | None]] = {}
+    for path, multiplier in chosen.items():  # all of them before the first layer changes: memory may not suffice
+        weight = _weight(found[path])
+        if id(weight) not in made:  # a tied weight stays tied: the same W and D
+            made[id(weight)] = make_parameters(found[path], multiplier)
     for path, multiplier in chosen.items():
-        conv = found[path]
-        weight = conv._parameters["weight"]
-        assert weight is not None
+        conv, weight = found[path], _weight(found[path])
         conv.__class__ = do_class(type(conv))
         assert isinstance(conv, DOConvMixin)
-        twin = done.setdefault(id(weight), conv)
-        if twin is conv:
-            attach(conv, multiplier)
-        else:  # a tied weight stays tied: the same W and D
-            adopt(conv, multiplier, twin.W, twin.D)
-        note_replacement(weight, twin.W, f"{path}.weight".lstrip("."), "overparameterize")
+        adopt(conv, multiplier, *made[id(weight)])
+        note_replacement(weight, conv.W, f"{path}.weight".lstrip("."), "overparameterize")
+        note_layer(conv, model)
     log.info("over-parameterized %d of %d convolutions", len(chosen), len(found))
     for path, state in inspect_model(model).items():
-        log.info("%s: %s%s", path or "the layer", state, "" if path in selected else ", not selected")
+        left = "" if path in chosen else ", not selected" if path not in selected else _above(found[path], limit)
+        log.info("%s: %s%s", path or "the layer", state, left)
+    _log_growth(before, _parameters(model), [found[path] for path in chosen])
     return model
 
 
-def fold(model: M) -> M:
+def _limit(max_taps: int | None) -> float:
+    if max_taps is None:
+        return math.inf
+    if isinstance(max_taps, bool) or not hasattr(max_taps, "__index__"):
+        raise TypeError(f"max_taps must be an integer. Received: {max_taps!r}")
+    if max_taps < 1:
+        raise ValueError(f"max_taps must be at least one. Received: {max_taps}")
+    return max_taps
+
+
+def _above(conv: _ConvNd, limit: float) -> str:
+    above = not isinstance(conv, DOConvMixin) and math.prod(conv.kernel_size) > limit
+    return f", more taps than max_taps={limit}" if above else ""
+
+
+def _weight(conv: _ConvNd) -> nn.Parameter:
+    weight = conv._parameters["weight"]
+    assert weight is not None
+    return weight
+
+
+def _parameters(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _log_growth(before: int, after: int, changed: Sequence[_ConvNd]) -> None:
+    large = after > GROWN * before and after - before > MANY
+    text, most = "", max(changed, key=lambda conv: math.prod(conv.kernel_size))
+    if large:
+        text = (
+            f"; D grows with the square of the taps, `max_taps` leaves large kernels plain, the largest here is {most}"
+        )
+    log.log(
+        logging.WARNING if large else logging.INFO,
+        "the model had %s parameters and has %s%s", f"{before:,}", f"{after:,}", text,
+    )  # fmt: skip
+
+
+@torch.inference_mode(False)
+def fold(model: M, *, batch_norm: bool | Pairs = False) -> M:
     """Fold every DO-Conv layer of a model into its plain convolution, in place.
 
     The layers become what they were before, with the composed kernel as `weight`: nothing of doconv is needed to run or load
@@ -100,18 +158,28 @@ def fold(model: M) -> M:
 
     Args:
         model: a module, or a single layer.
+        batch_norm: True folds each batch normalisation, too, that follows a convolution (plain or not) alone and once, as a
+            trace by `torch.fx` shows; pairs of paths, `[("conv1", "bn1"), ...]`, say which. By
+            `torch.nn.utils.fusion.fuse_conv_bn_eval`, for a model in evaluation mode; `nn.Identity` takes their place.
 
     Returns:
         `model`.
 
     Raises:
-        TypeError: `model` is not a module.
+        TypeError: `model` is not a module, `batch_norm` is neither.
         ValueError: the parameters of a layer are sharded (FSDP), pruned, parametrized or not finite; its class is derived from
-            a DO layer, overrides `forward` and names no `plain_class` of its own. Nothing has been changed then.
+            a DO layer, overrides `forward` and names no `plain_class` of its own; normalisations can't be fused: the model is
+            in training mode, can't be traced, or a pair is none. Nothing has been changed then.
     """
     found = _found(model)
     layers = {path: conv for path, conv in found.items() if isinstance(conv, DOConvMixin)}
+    if any(cls.__name__ == FLAT for module in model.modules() for cls in type(module).__mro__):
+        raise ValueError(
+            f"{FLAT} keeps the parameters of its own, which folded ones would not be: gather the full state dict and fold that "
+            f"by `fold_state_dict`. Received: {type(model).__name__}"
+        )
     _refuse("folded", {path: _obstacle(conv) for path, conv in layers.items()})
+    pairs = find_pairs(model, batch_norm)
     done: dict[tuple[object, ...], nn.Parameter] = {}
     for path, conv in layers.items():
         W, D = conv.W, conv.D
@@ -122,6 +190,7 @@ def fold(model: M) -> M:
         for name, parameter in (("W", W), ("D", D)):
             if parameter is not None:
                 note_replacement(parameter, done[key], f"{path}.{name}".lstrip("."), "fold")
+    fuse(model, pairs)
     log.info("folded %d of %d convolutions", len(layers), len(found))
     for path, state in inspect_model(model).items():
         log.info("%s: %s, %s", path or "the layer", state, "folded" if path in layers else "was plain before")
@@ -167,13 +236,13 @@ def _obstacle(conv: _ConvNd) -> str:
     if any(name not in conv._parameters for name in names):
         return f"its {names[0]} is not its Parameter (weight_norm, spectral_norm, prune, FSDP?): remove that before"
     parameters = [parameter for name in names if (parameter := conv._parameters[name]) is not None]
-    if any(type(parameter).__name__ == "DTensor" for parameter in parameters):
+    if any(type(p).__name__ == "DTensor" or hasattr(p, "_fsdp_flattened") for p in parameters):
         return "sharded: convert before sharding, or a model loaded from the full state dict"
     if any(parameter.dtype not in FLOATS for parameter in parameters):
         return f"of {parameters[0].dtype}, and not bfloat16, float16, float32 or float64"
     if not all(parameter.numel() for parameter in parameters):
         return f"its {' or '.join(names)} is empty"
-    if any(not parameter.is_meta and not parameter.isfinite().all() for parameter in parameters):
+    if any(not has_no_values(parameter) and not parameter.isfinite().all() for parameter in parameters):
         return f"its {' or '.join(names)} has values that are not finite, which composition would spread"
     if isinstance(conv, DOConvMixin):
         for cls in type(conv).__mro__:

@@ -62,6 +62,11 @@ def remember(kernel: Tensor, compose: Callable[[Tensor, Tensor], Tensor], W: Ten
     _known.kernels[kernel.data_ptr()] = ref(kernel), again
 
 
+def recomputes() -> bool:
+    """Whether this thread is inside `recompute_kernels`."""
+    return _known.kernels is not None
+
+
 def _pack(saved: Tensor) -> Any:
     if not _known.kernels or saved.layout is not torch.strided:
         return saved

@@ -7,13 +7,12 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from doconv_core.checkpoint import Arrays, Checkpoint, CheckpointError, Hints
-from doconv_torch._arrays import NUMPY_TYPES, has_no_values, to_numpy, to_tensor
+from doconv_core.checkpoint._prefixes import without_inner
+from doconv_torch._arrays import LazyArray, has_no_values, is_dense, to_tensor
 
 LEAVES = ("W", "D", "D_diag", "d_diag")
 LABEL = "state dict"
@@ -96,17 +95,7 @@ def fold_state_dict(
     return result
 
 
-class _Lazy:
-    """A tensor that becomes an array when it is read."""
-
-    def __init__(self, tensor: Tensor) -> None:
-        self.tensor, self.shape, self.dtype = tensor, tuple(tensor.shape), NUMPY_TYPES[tensor.dtype]
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return to_numpy(self.tensor)
-
-
-def _tensors(state_dict: Mapping[str, Any]) -> dict[str, _Lazy]:
+def _tensors(state_dict: Mapping[str, Any]) -> dict[str, LazyArray]:
     """The tensors that can be of a layer.
 
     Raises:
@@ -114,13 +103,15 @@ def _tensors(state_dict: Mapping[str, Any]) -> dict[str, _Lazy]:
     """
     if not isinstance(state_dict, Mapping):
         raise TypeError(f"state_dict must be a dict of tensors. Received: {type(state_dict).__name__}")
-    found, sharded = dict[str, _Lazy](), list[str]()
+    found, sharded = dict[str, LazyArray](), list[str]()
     for name, value in state_dict.items():
+        if isinstance(value, Tensor) and not isinstance(name, str):
+            raise TypeError(f"names of tensors must be strings. Received: {name!r}")
         ours = isinstance(name, str) and name.rpartition(".")[2] in LEAVES
         if isinstance(value, Tensor) and ours and type(value).__name__ == "DTensor":
             sharded.append(name)
-        elif isinstance(name, str) and isinstance(value, Tensor) and _is_dense(value):
-            found[name] = _Lazy(value)
+        elif isinstance(value, Tensor) and is_dense(value):
+            found[name] = LazyArray(value)
         elif ours and name.rpartition(".")[2] in ("W", "D") and _looks_like_an_array(value):
             raise TypeError(f"{name} must be a dense tensor of PyTorch. Received: {_described(value)}")
     if sharded:
@@ -132,10 +123,6 @@ def _tensors(state_dict: Mapping[str, Any]) -> dict[str, _Lazy]:
             f"state_dict holds no tensors{hint}. Received: {', '.join(map(str, state_dict)) or 'nothing'}"
         )
     return found
-
-
-def _is_dense(value: Tensor) -> bool:
-    return value.layout is torch.strided and not value.is_nested and value.dtype in NUMPY_TYPES
 
 
 def _looks_like_an_array(value: Any) -> bool:
@@ -152,13 +139,12 @@ def _shapes_of(like: nn.Module | Mapping[str, Tensor] | None) -> tuple[dict[str,
     """The shapes of the plain model's tensors, and which of them are kernels of transposed convolutions."""
     if like is None:
         return {}, set()
-    if not isinstance(like, nn.Module):
-        if not isinstance(like, Mapping) or not like:
-            raise TypeError(f"like must be a module or its state dict. Received: {type(like).__name__}")
-        return {name: tuple(tensor.shape) for name, tensor in like.items() if isinstance(tensor, Tensor)}, set()
-    shapes = {name: tuple(tensor.shape) for name, tensor in like.state_dict().items() if isinstance(tensor, Tensor)}
-    turned = set()
-    for path, conv in like.named_modules(remove_duplicate=False):
+    state = like.state_dict() if isinstance(like, nn.Module) else like
+    if not isinstance(state, Mapping) or not any(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise TypeError(f"like must be a module with parameters, or its state dict. Received: {type(like).__name__}")
+    shapes = {name: tuple(tensor.shape) for name, tensor in state.items() if isinstance(tensor, Tensor)}
+    turned = set[str]()
+    for path, conv in like.named_modules(remove_duplicate=False) if isinstance(like, nn.Module) else ():
         if isinstance(conv, _ConvNd):
             name = f"{path}.weight".lstrip(".")
             shapes[name] = tuple(conv.weight.shape)  # composed, should it be a DO layer
@@ -173,10 +159,12 @@ def _fold(checkpoint: Checkpoint, path: str, W: Tensor) -> Tensor:
 
 
 def _without(name: Any, prefix: str) -> Any:
-    return name.removeprefix(prefix) if isinstance(name, str) else name
+    return without_inner(name).removeprefix(prefix) if isinstance(name, str) else name
 
 
 def _metadata(metadata: Mapping[str, Any], prefix: str) -> OrderedDict[str, Any]:
     """By path of a module, of which a prefix is the first: "module" is "" without "module."."""
-    renamed = {f"{path}.".removeprefix(prefix).removesuffix("."): value for path, value in metadata.items()}
+    renamed = {
+        without_inner(f"{path}.").removeprefix(prefix).removesuffix("."): value for path, value in metadata.items()
+    }
     return OrderedDict(renamed)

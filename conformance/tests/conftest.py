@@ -1,13 +1,16 @@
 """Two profiles for Hypothesis: the default draws the same examples in every run, `HYPOTHESIS_PROFILE=thorough` new ones.
 
-And a run of the benchmarks, for the tests of each framework; and a browser, for the tests of pages.
+And for the tests of each framework a run of the benchmarks, and one of `doconv compare` with a changed copy of the backend;
+and a browser, for the tests of pages.
 """
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -37,6 +40,34 @@ def run_benchmarks(tmp_path: Path) -> Callable[..., set[str]]:
         return {row["benchmark"] for row in report["rows"]}
 
     return run
+
+
+@pytest.fixture(scope="session")
+def compare_copy(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[int, dict[str, set[str]]]]:
+    """`doconv compare` with a copy of a backend to which code was added: the exit status, and each port's verdicts."""
+
+    def compare(backend: str, code: str, *options: str) -> tuple[int, dict[str, set[str]]]:
+        folder, package = tmp_path_factory.mktemp(backend), f"doconv_{backend}"
+        found = find_spec(package)
+        assert found is not None
+        assert found.origin is not None
+        shutil.copytree(Path(found.origin).parent, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
+        with (folder / package / "__init__.py").open("a") as source:
+            source.write(code)
+        python, report = folder / "python", folder / "report.json"
+        python.write_text(f'#!/bin/sh\nexec env PYTHONPATH="{folder}" "{sys.executable}" "$@"\n')
+        python.chmod(0o755)
+        command = [sys.executable, "-m", "doconv_conformance", "compare", "--backend", backend, "--json", str(report)]
+        command += ["--python", f"{backend}={python}", *options]
+        env = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}  # of this process's devices
+        done = subprocess.run(command, capture_output=True, text=True, timeout=1200, check=False, env=env)
+        assert report.exists(), done.stdout + done.stderr
+        verdicts: dict[str, set[str]] = {}
+        for row in json.loads(report.read_text())["results"]:
+            verdicts.setdefault(row["backend"], set()).add(row["verdict"])
+        return done.returncode, verdicts
+
+    return compare
 
 
 @pytest.fixture

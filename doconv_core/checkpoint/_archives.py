@@ -94,6 +94,8 @@ def _hdf5(path: Path) -> dict[str, Member]:
             raise ValueError("model_weights is no group")
         found: dict[str, Any] = {}
         root.visititems(lambda name, item: found.update({name: item}) if isinstance(item, h5py.Dataset) else None)
+        if other := [name for name in found if not isinstance(name, str)]:
+            raise ValueError(f"{other[0]!r} is no name in UTF-8")
     if old := next((name for name in found if "/vars/" in name), None):
         raise CheckpointError(
             f"{path} was written by Keras 3, not by the authors' tf.keras: load it there and use doconv_keras.save_checkpoint. "

@@ -110,7 +110,8 @@ class Checkpoint:
         conv = info.conv
         if not conv.has_d:
             return {"weight": arrays.pop("W").reshape(conv.kernel_shape)} | arrays
-        arrays["D_delta"] = self._delta(path, info).astype(arrays["D_delta"].dtype, copy=False)
+        with np.errstate(all="ignore"):  # what is not finite stays so
+            arrays["D_delta"] = self._delta(path, info).astype(arrays["D_delta"].dtype, copy=False)
         if info.dialect != "doconv":
             order = row_order(info.dialect, conv)
             if order is not None:
@@ -193,13 +194,15 @@ class Checkpoint:
         delta = self._canonical(info, "D_delta")
         if "diagonal" not in info.tensors:
             return delta
-        trained = self._canonical(info, "diagonal").astype(np.float64) - identity(info.conv)
+        with np.errstate(all="ignore"):
+            trained = self._canonical(info, "diagonal").astype(np.float64) - identity(info.conv)
         if not trained.any():
             return delta
         paths = self._notes.setdefault("D_diag is not the identity, it was trained: read as D + D_diag", [])
         if path not in paths:
             paths.append(path)
-        return delta.astype(np.float64) + trained
+        with np.errstate(all="ignore"):
+            return delta.astype(np.float64) + trained
 
     def _check(self, path: str, info: LayerInfo) -> None:
         """Every tensor that the layer needs is there and has its shape."""

@@ -41,6 +41,8 @@ def torch_layer(reading: Reading, path: str, leaves: Leaves, shape: Shapes) -> L
         reading.fail(
             f"{name[leaves[delta]]} has no {join(path, 'W')} of three axes beside it. {received(shape)}{_excluding(path)}"
         )
+    if 0 in shape["W"]:
+        reading.fail(f"{name[leaves['W']]} has no values. {received(shape)}{_excluding(path)}")
     if delta is None:
         if shape["W"][2] != 1:
             reading.fail(f"{name[leaves['W']]} has no {join(path, 'D')} beside it. {received(shape)}{_excluding(path)}")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import struct
 from collections import Counter
 from collections.abc import Mapping
@@ -38,6 +39,9 @@ BITS = {
 ORDER = {code: place for place, code in enumerate(BITS)}
 LONGEST_HEADER = 100_000_000  # the library's limit
 MOST_AXES = 64  # NumPy's limit
+BYTES_OF_AN_ENTRY = 2000  # at most, without strings: `:{:,:[64 axes],:[0,1]},`
+STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
+LONGEST_REASON = 300  # characters: the library may quote a whole header
 EXPLAINED = 1_000_000  # bytes of a header that is looked at again to say what is wrong with it
 
 Tensors = Mapping[str, tuple[str, tuple[int, ...]]]  # the code of its type and the shape of every tensor
@@ -91,11 +95,14 @@ def read_header(path: Path) -> tuple[dict[str, Stored], dict[str, str]]:
                 f"{path} is not a safetensors file, or is truncated: its header should have {length} bytes. "
                 f"Received: {size} bytes"
             )
-        # The library goes first: it refuses a header of 100 MB of nonsense without building it in memory.
+        text = file.read(length)
+        if length > EXPLAINED:
+            _check_density(path, text)
+        # The library goes first: it refuses most nonsense without building it in memory.
         fault = _fault_by_library(path)
         if fault and length > EXPLAINED:
             raise fault
-        listed, metadata = _parse(path, file.read(length))
+        listed, metadata = _parse(path, text)
     stored = _check_ranges(path, listed, 8 + length, size)
     if fault:
         raise fault
@@ -152,13 +159,24 @@ def _check_text(rule: str, text: object, received: str) -> None:
         raise ValueError(f"{rule} that UTF-8 can write. Received: {received}") from None
 
 
+def _check_density(path: Path, text: bytes) -> None:
+    """Of a large header, refuse what cannot be tensors: lists of 50 million numbers take gigabytes to read as JSON."""
+    outside = sum(len(part) for part in STRING.split(text))
+    tensors = text.count(b'"dtype"')
+    if outside > EXPLAINED + BYTES_OF_AN_ENTRY * tensors:
+        raise CheckpointError(
+            f"{path} has no readable safetensors header: {tensors} tensors do not need {outside} bytes. "
+            f"Received: a header of {len(text)} bytes"
+        )
+
+
 def _fault_by_library(path: Path) -> CheckpointError | None:
     """A second opinion: what passes here can be read by every user of the format."""
     try:
         with safe_open(path, "numpy"):
             return None
     except SafetensorError as error:
-        return CheckpointError(f"{path} is not a valid safetensors file: {error}")
+        return CheckpointError(f"{path} is not a valid safetensors file: {str(error)[:LONGEST_REASON]}")
 
 
 def _parse(path: Path, text: bytes) -> tuple[dict[str, Stored], dict[str, str]]:

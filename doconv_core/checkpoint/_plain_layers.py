@@ -53,7 +53,7 @@ def channels_last_plain(reading: Reading, path: str, leaves: Leaves, shape: Shap
         if "running_mean" in tensors:
             return LayerInfo("batch_norm", tensors)
         if "weight" in tensors and len(shape[names["weight"]]) == 1:
-            return LayerInfo("norm", tensors)
+            return LayerInfo("norm", {role: name for role, name in tensors.items() if role in ("weight", "bias")})
     embedding = next((leaf for leaf in ("embeddings", "embedding") if len(shape.get(leaf, ())) == 2), None)
     return LayerInfo("embedding", {"weight": leaves[embedding]}) if embedding else None
 

@@ -33,7 +33,7 @@ class PlainNames:
 
     Attributes:
         names: for each name of the state, in its order, that of the plain model.
-        prefix: what was dropped from the names that have it; "" for nothing.
+        prefix: what was dropped from the names that have it, without what may stand anywhere (`_orig_mod.`); "" for nothing.
         prefixes: where `like` was given: the prefixes (of the names before `prefix` is dropped) under which its layers were
             found, most layers first. A teacher, or an average of the weights, stands beside the model under a second one.
         rivals: those of `prefixes` among which `like` cannot decide, none of them dropped; empty as a rule.
@@ -73,16 +73,16 @@ def plain_names(
     """
     if prefix and not any(name.startswith(prefix) for name in shapes):
         raise CheckpointError(f"{label}: no name begins with the prefix {prefix!r}. Received: {_some(shapes)}")
-    raw, cleaned = {name: name for name in shapes}, {name: _without_inner(name) for name in shapes}
+    raw, cleaned = {name: name for name in shapes}, {name: without_inner(name) for name in shapes}
     if not like:
         dropped = (
             _wrapper_of_all({cleaned[name]: shape for name, shape in shapes.items()}) if prefix is None else prefix
         )
-        return PlainNames(_drop(raw if prefix == "" else cleaned, dropped, label), dropped)
+        return PlainNames(_drop(raw if prefix == "" else cleaned, dropped, label), without_inner(dropped))
 
     known = {_kernel_name(name): name for name in like}
-    outer = _wrapper_of_all(dict.fromkeys(map(_without_inner, like), (1,)))
-    clean_like = {_kernel_name(_without_inner(name).removeprefix(outer)): name for name in like}
+    outer = _wrapper_of_all(dict.fromkeys(map(without_inner, like), (1,)))
+    clean_like = {_kernel_name(without_inner(name).removeprefix(outer)): name for name in like}
     counts, clean_counts, names = _count(raw, known), _count(cleaned, clean_like), raw
     if max(clean_counts.values(), default=0) > max(counts.values(), default=0):
         counts, names, known = clean_counts, cleaned, clean_like
@@ -95,7 +95,9 @@ def plain_names(
     best = [found for found in prefixes if counts[found] == counts[prefixes[0]]]
     rivals = tuple(best) if len(best) > 1 and "" not in best else ()
     dropped = prefix if prefix is not None else "" if rivals or not best else best[0]
-    return PlainNames(_drop(names, dropped, label), dropped, prefixes, () if prefix is not None else rivals, known)
+    return PlainNames(
+        _drop(names, dropped, label), without_inner(dropped), prefixes, () if prefix is not None else rivals, known
+    )
 
 
 def copies_without_dots(shapes: Shapes, names: Iterable[str]) -> dict[str, str]:
@@ -126,7 +128,8 @@ def _wrapper_of_all(shapes: Shapes) -> str:
     return found
 
 
-def _without_inner(name: str) -> str:
+def without_inner(name: str) -> str:
+    """A name, or a pattern of names, without the wrappers that may stand anywhere in it."""
     for inner in INNER:
         name = name.replace(inner, "") if name.startswith(inner) else name.replace(f".{inner}", ".")
     return name
@@ -154,7 +157,7 @@ def _drop(names: Mapping[str, str], prefix: str, label: str) -> dict[str, str]:
     def drop(name: str, called: str) -> str:
         if called.startswith(prefix) or called == name:
             return called.removeprefix(prefix)
-        return _without_inner(name.removeprefix(prefix))  # a prefix that was given with what is inner
+        return without_inner(name.removeprefix(prefix))  # a prefix that was given with what is inner
 
     plain = {name: drop(name, called) for name, called in names.items()}
     twice = [name for name, count in Counter(plain.values()).items() if count > 1]

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from doconv_core.checkpoint._format import CheckpointError
 from doconv_core.checkpoint._hints import Hints, Shapes
-from doconv_core.checkpoint._prefixes import PlainNames, plain_names
+from doconv_core.checkpoint._prefixes import PlainNames, plain_names, without_inner
 
 
 class Reading:
@@ -51,8 +51,9 @@ class Reading:
         self.notes.setdefault(text, []).extend(paths)
 
     def matches(self, path: str, patterns: Iterable[str]) -> bool:
-        """Whether a pattern matches a layer by its plain path, or by that with the prefix."""
-        return any(fnmatch.fnmatchcase(name, pattern) for name in self._called(path) for pattern in patterns)
+        """Whether a pattern matches a layer by its plain path, or by that with the prefix; wrappers may be in the pattern."""
+        plain = [without_inner(pattern) for pattern in patterns]
+        return any(fnmatch.fnmatchcase(name, pattern) for name in self._called(path) for pattern in plain)
 
     def kernel_size(self, path: str, taps: int, channels: tuple[int, ...]) -> list[int]:
         """The sides of a kernel: as the user says, as the plain model has it, or a square."""

@@ -11,7 +11,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from doconv_core.checkpoint._do_layers import DELTAS, DIAGONALS, Leaves, flax_layer, over_layer, torch_layer
@@ -57,28 +57,32 @@ def recognise(label: str, shapes: Shapes, dialect: str | None, hints: Hints) -> 
             the authors' file where their dialect matters and is not given, hints that match nothing.
     """
     reading = Reading(label, shapes, dialect, hints)
-    grouped = _by_layer(reading.plain.names)
-    excluded = {path for path in grouped if reading.matches(path, hints.exclude)}
-    layers: dict[str, LayerInfo] = {}
-    for path, leaves in grouped.items():
-        if path not in excluded:
-            layer = _over(reading, path, leaves, {leaf: tuple(shapes[name]) for leaf, name in leaves.items()})
-            if layer is not None:
-                layers[path] = layer
-    layout = _layout(reading, layers, grouped)
-    plain = torch_plain if layout == "torch" else channels_last_plain
-    for path, leaves in grouped.items():
-        if path not in layers and path not in excluded:
-            layer = plain(reading, path, leaves, {leaf: tuple(shapes[name]) for leaf, name in leaves.items()})
-            if layer is not None:
-                layers[path] = layer
-    _add_copies(reading, layers, shapes)
-    layers = {
-        path: layers[path] for path in [*(p for p in grouped if p in layers), *(p for p in layers if p not in grouped)]
-    }
-    convs = [path for path, info in layers.items() if info.kind == "conv"]
-    reading.check_hints([*grouped, *layers], convs)
+    grouped = _by_layer(reading)
+    ours = {path: leaves for path, leaves in grouped.items() if not reading.matches(path, hints.exclude)}
+    found = _each(_over, reading, ours, shapes)
+    layout = _layout(reading, found, grouped)
+    rest = {path: leaves for path, leaves in ours.items() if path not in found}
+    found |= _each(torch_plain if layout == "torch" else channels_last_plain, reading, rest, shapes)
+    layers = {path: found[path] for path in grouped if path in found}
+    layers |= _copies(reading, layers, shapes)
+    layers |= _pairs(reading, layers, shapes)
+    reading.check_hints([*grouped, *layers], [path for path, info in layers.items() if info.kind == "conv"])
     return Recognised(layout, layers, reading.plain.names, reading.plain.prefix, reading.notes)
+
+
+def _each(
+    rule: Callable[[Reading, str, Leaves, Shapes], LayerInfo | None],
+    reading: Reading,
+    grouped: Mapping[str, Leaves],
+    shapes: Shapes,
+) -> dict[str, LayerInfo]:
+    """The layers that a rule recognises, by path."""
+    found: dict[str, LayerInfo] = {}
+    for path, leaves in grouped.items():
+        layer = rule(reading, path, leaves, {leaf: tuple(shapes[name]) for leaf, name in leaves.items()})
+        if layer is not None:
+            found[path] = layer
+    return found
 
 
 def _over(reading: Reading, path: str, leaves: Leaves, shape: Shapes) -> LayerInfo | None:
@@ -144,7 +148,7 @@ def _layout(reading: Reading, layers: Mapping[str, LayerInfo], grouped: Mapping[
     return "flax" if "kernel" in leaves and "weight" not in leaves else "torch"
 
 
-def _add_copies(reading: Reading, layers: dict[str, LayerInfo], shapes: Shapes) -> None:
+def _copies(reading: Reading, layers: Mapping[str, LayerInfo], shapes: Shapes) -> dict[str, LayerInfo]:
     """Averages whose names lost their dots: the layers that they are copies of say what their shapes leave open."""
     owners = {
         name: (path, role)
@@ -153,41 +157,54 @@ def _add_copies(reading: Reading, layers: dict[str, LayerInfo], shapes: Shapes) 
         for role, name in info.tensors.items()
         if role != "bias"
     }
-    found: dict[tuple[str, str], dict[str, str]] = {}
+    tensors: dict[tuple[str, str], dict[str, str]] = {}
     for copy, original in copies_without_dots(shapes, owners).items():
         path, role = owners[original]
         leaf = split(original)[1]
-        found.setdefault((reading.plain.names[copy].removesuffix(leaf).rstrip("._"), path), {})[role] = copy
-    for (path, original), tensors in found.items():
-        excluded = reading.matches(path, reading.hints.exclude)
-        if tensors.keys() == layers[original].tensors.keys() - {"bias"} and not excluded:
-            layers[path] = replace(layers[original], tensors=tensors)
+        tensors.setdefault((reading.plain.names[copy].removesuffix(leaf).rstrip("._"), path), {})[role] = copy
+    found: dict[str, LayerInfo] = {}
+    for (path, original), names in tensors.items():
+        whole = names.keys() == layers[original].tensors.keys() - {"bias"}
+        if whole and not reading.matches(path, reading.hints.exclude):
+            found[path] = replace(layers[original], tensors=names)
             reading.note("read as copies of layers, whose names lost their dots", path)
+    return found
+
+
+def _pairs(reading: Reading, layers: Mapping[str, LayerInfo], shapes: Shapes) -> dict[str, LayerInfo]:
+    """Other layers whose names have no dot before `W` and `D`, as those of an average in a file of its own."""
     used = {name for info in layers.values() for name in info.tensors.values()}
+    found: dict[str, LayerInfo] = {}
     for name, plain in reading.plain.names.items():
         path, other = plain[:-1].rstrip("._"), name[:-1] + "D"
         if not plain.endswith("W") or split(plain)[1] == "W" or name in used or other not in shapes:
             continue
-        if reading.matches(path, reading.hints.exclude):
-            continue
         shape = {"W": tuple(shapes[name]), "D": tuple(shapes[other])}
-        if all(len(size) == 3 for size in shape.values()) and shape["W"][2] == shape["D"][2]:
-            layers[path] = torch_layer(reading, path, {"W": name, "D": other}, shape)
+        fits = all(len(size) == 3 for size in shape.values()) and shape["W"][2] == shape["D"][2]
+        if fits and not reading.matches(path, reading.hints.exclude):
+            found[path] = torch_layer(reading, path, {"W": name, "D": other}, shape)
+    return found
 
 
-def _by_layer(names: Mapping[str, str]) -> dict[str, dict[str, str]]:
+def _by_layer(reading: Reading) -> dict[str, dict[str, str]]:
     """The tensors of each layer: the last part of the name in the plain model, and the name in the file.
 
     Flax's names may have slashes, and its collections before them: `params/conv/kernel` is `kernel` of `conv`.
+
+    Raises:
+        CheckpointError: two names that differ in this only.
     """
     layers: dict[str, dict[str, str]] = {}
-    flat = {stored: _dotted(plain) for stored, plain in names.items()}
+    flat = {stored: _dotted(plain) for stored, plain in reading.plain.names.items()}
     kernels = any(split(plain)[1] == "kernel" for plain in flat.values())
     if kernels and all(plain.split(".", 1)[0] in COLLECTIONS and "." in plain for plain in flat.values()):
         flat = {stored: plain.split(".", 1)[1] for stored, plain in flat.items()}
     for stored, plain in flat.items():
         path, leaf = split(plain)
-        layers.setdefault(path, {})[leaf] = stored
+        leaves = layers.setdefault(path, {})
+        if leaf in leaves:
+            reading.fail(f"two tensors have one name. Received: {leaves[leaf]} and {stored}")
+        leaves[leaf] = stored
     return layers
 
 

@@ -1,4 +1,7 @@
-"""doconv_flax as a port: `python -m doconv_conformance.adapters.flax [linen|nnx]`."""
+"""doconv_flax as a port: `python -m doconv_conformance.adapters.flax [linen|nnx] [WAY]`.
+
+On the device that DOCONV_DEVICE names, TF32 off.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,9 @@ from flax import nnx
 
 import doconv_core
 import doconv_flax
-from doconv_conformance.port import EVERYTHING, Port, Tensors, Unsupported, serve
+from doconv_conformance.adapters.ways.flax import WAYS, Holder, stack
+from doconv_conformance.adapters.ways.table import way_of
+from doconv_conformance.port import Port, Tensors, Unsupported, serve
 from doconv_core import Layout
 from doconv_core.geometry import ConvGeometry
 
@@ -26,26 +31,34 @@ PAD_MODES = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
 compose = jax.jit(doconv_flax.compose)
 start_from = jax.jit(doconv_flax.start_from, static_argnums=1, static_argnames="d_mul")
 QUICK_WITH = "0.10.2"
+FOUND_PRECISION = jax.config.jax_default_matmul_precision
 GROUPED = "Flax's ConvTranspose has no feature_group_count"
 
 
 class FlaxPort(Port):
     """Both of Flax's interfaces through one program. What Flax's paddings do not say is `jnp.pad` before the layer."""
 
-    def __init__(self, api: str) -> None:
+    def __init__(self, api: str, way: str = "compiled") -> None:
         self.api = api
-        self.name = f"flax-{api}"
+        declared = way_of("flax", way, api)
+        self.way = WAYS[way]()
+        self.name = f"flax-{api}" if way == "compiled" else f"flax-{api}/{way}"
         self.version = f"doconv {doconv_core.__version__}, flax {flax.__version__}, jax {jax.__version__}"
-        self.device = jax.devices()[0].platform
-        self.supports = EVERYTHING | {
-            "unsupported": [{"when": {"transposed": True, "grouped": True}, "reason": GROUPED}]
-        }
+        device = jax.devices()[0]
+        self.device = device.platform if device.platform == "cpu" else f"{device.platform}: {device.device_kind}"
+        self.supports = declared.supports([{"when": {"transposed": True, "grouped": True}, "reason": GROUPED}])
         self.numerics = {
             "algorithm": "direct",
             "accumulator": {"float64": "float64", "float32": "float32", "float16": "float32", "bfloat16": "float32"},
             "reduction": {"float16": "float16", "bfloat16": "bfloat16"},
-            "switches": {"jax_enable_x64": True, "XLA_FLAGS": os.environ.get("XLA_FLAGS", "")},
-        }
+            "switches": {
+                "jax_enable_x64": True,
+                # What a convolution asks for that says nothing itself: on a GPU the default is TF32.
+                "jax_default_matmul_precision": {"found": FOUND_PRECISION, "set": "highest"},
+                "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
+                "NVIDIA_TF32_OVERRIDE": os.environ.get("NVIDIA_TF32_OVERRIDE", ""),
+            },
+        } | declared.numerics
 
     def compose(self, geometry: ConvGeometry, inputs: Tensors) -> Tensors:
         refuse(geometry)
@@ -73,7 +86,7 @@ class FlaxPort(Port):
 
     def fold(self, geometry: ConvGeometry, inputs: Tensors) -> Tensors:
         refuse(geometry)
-        params, layout = load(geometry, inputs), Layout("flax", geometry)
+        params, layout = self.way.place(load(geometry, inputs)), Layout("flax", geometry)
         if self.api == "linen":
             folded = doconv_flax.linen.fold(params)
         else:
@@ -102,12 +115,27 @@ class FlaxPort(Port):
 
     @cache  # noqa: B019  # one port a process; a function is compiled once for all numbers of a geometry
     def _call(self, geometry: ConvGeometry, dtype: Any, param_dtype: Any, bias: bool, plain: bool) -> Any:
+        return self.way.run(self._function(geometry, dtype, param_dtype, bias, plain))
+
+    def _function(self, geometry: ConvGeometry, dtype: Any, param_dtype: Any, bias: bool, plain: bool) -> Any:
         """The layer as a function of its parameters and the input."""
+        stacked = self.way.stacked
         if self.api == "linen":
-            layer = self._layer(geometry, dtype, param_dtype, bias, plain)
-            return jax.jit(lambda params, x: layer.apply({"params": params}, pad(x, geometry)))
-        graph, state = self._graph(geometry, dtype, param_dtype, bias, plain)
-        return jax.jit(lambda params, x: nnx.merge(graph, fill(state, params))(pad(x, geometry)))
+            holder = Holder(self._layer(geometry, dtype, param_dtype, bias, plain), self.way)
+
+            def call(params: Any, x: jax.Array) -> jax.Array:
+                return holder.apply({"params": {"layer": params}}, x)
+        else:
+            graph, state = self._graph(geometry, dtype, param_dtype, bias, plain)
+
+            def call(params: Any, x: jax.Array) -> jax.Array:
+                return self.way.nnx(nnx.merge(graph, fill(state, params)), x)
+
+        def function(params: Any, x: jax.Array) -> jax.Array:
+            y = call(stack(params) if stacked else params, pad(x, geometry))
+            return y[1] if stacked else y
+
+        return self.way.function(function)
 
     def _graph(self, geometry: ConvGeometry, dtype: Any, param_dtype: Any, bias: bool, plain: bool) -> Any:
         """The layer as structure and shapes: no number is drawn."""
@@ -115,8 +143,8 @@ class FlaxPort(Port):
 
     @cache  # noqa: B019
     def _backward(self, geometry: ConvGeometry, dtype: Any, param_dtype: Any, bias: bool) -> Any:
-        call = self._call(geometry, dtype, param_dtype, bias, False)
-        return jax.jit(lambda params, x, grad_y: jax.vjp(call, params, x)[1](grad_y))
+        function = self._function(geometry, dtype, param_dtype, bias, False)
+        return self.way.run(lambda params, x, grad_y: jax.vjp(function, params, x)[1](grad_y))
 
     def _layer(self, geometry: ConvGeometry, dtype: Any, param_dtype: Any, bias: bool, plain: bool) -> Any:
         plain_source, do_source = (nn, doconv_flax.linen) if self.api == "linen" else (nnx, doconv_flax.nnx)
@@ -194,4 +222,5 @@ if __name__ == "__main__":
     if os.environ.get("DOCONV_QUICK"):
         compile_quickly()
     jax.config.update("jax_enable_x64", True)
-    serve(FlaxPort(sys.argv[1] if len(sys.argv) > 1 else "linen"))
+    jax.config.update("jax_default_matmul_precision", "highest")
+    serve(FlaxPort(*(sys.argv[1:] or ["linen"])))

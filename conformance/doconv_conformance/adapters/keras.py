@@ -1,8 +1,10 @@
-"""doconv_keras as a port, on the Keras backend that the environment variable KERAS_BACKEND names."""
+"""doconv_keras as a port: `python -m doconv_conformance.adapters.keras [WAY]`, on the Keras backend of KERAS_BACKEND."""
 
 from __future__ import annotations
 
 import os
+import sys
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -11,11 +13,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
-from keras import ops
 
 import doconv_core
 import doconv_keras
-from doconv_conformance.port import EVERYTHING, Port, Tensors, Unsupported, serve
+from doconv_conformance.adapters.ways.keras import WAYS
+from doconv_conformance.adapters.ways.table import way_of
+from doconv_conformance.port import Port, Tensors, Unsupported, serve
+from doconv_core import Layout
 from doconv_core.geometry import ConvGeometry
 from doconv_core.padding import pad_vjp
 from doconv_keras._arrays import to_numpy
@@ -43,11 +47,14 @@ REDUCTION = {
 class KerasPort(Port):
     """Padding is NumPy's before a layer without padding, cropping comes after a transposed one."""
 
-    name = f"keras-{BACKEND}"
     version = f"doconv {doconv_core.__version__}, keras {keras.__version__}"
 
-    def __init__(self) -> None:
-        self.supports = EVERYTHING | {"unsupported": [{"when": when, "reason": reason} for when, reason in LIMITS]}
+    def __init__(self, way: str = "") -> None:
+        default = next(iter(WAYS[BACKEND]))
+        declared = way_of("keras", way or default, BACKEND)
+        self.way = WAYS[BACKEND][declared.name]()
+        self.name = f"keras-{BACKEND}" if declared.name == default else f"keras-{BACKEND}/{way}"
+        self.supports = declared.supports([{"when": when, "reason": reason} for when, reason in LIMITS])
         # On the CPU TensorFlow's float16 convolutions add up in float16, measured on a kernel gradient.
         half = "float16" if BACKEND == "tensorflow" else "float32"
         self.numerics = {
@@ -56,7 +63,7 @@ class KerasPort(Port):
             "reduction": REDUCTION.get(BACKEND, {}),
             # PyTorch's float16 transposed convolutions on the CPU round every product of matrices before they add them up.
             "scatter": {"float16": "float16"} if BACKEND == "torch" else {},
-        }
+        } | declared.numerics
 
     def compose(self, geometry: ConvGeometry, inputs: Tensors) -> Tensors:
         x = np.zeros((1, geometry.in_channels, *[1] * geometry.spatial_rank), inputs["W"].dtype)
@@ -64,15 +71,17 @@ class KerasPort(Port):
         return {"weight": layer.layout().kernel_to_canonical(to_numpy(layer.kernel))}
 
     def forward(self, geometry: ConvGeometry, inputs: Tensors) -> Tensors:
-        layer = build(geometry, inputs)
-        return {"y": run(layer, geometry, inputs["x"])}
+        with self.scope(geometry):
+            return {"y": self.run(build(geometry, inputs), geometry, inputs["x"])}
 
     def fold(self, geometry: ConvGeometry, inputs: Tensors) -> Tensors:
-        layer = build(geometry, inputs)
-        plain = doconv_keras.fold(layer)
-        weight = layer.layout().kernel_to_canonical(to_numpy(plain.weights[0]))
-        outputs = {"weight": weight, "y": run(plain, geometry, inputs["x"])}
-        return outputs | ({"bias": to_numpy(plain.bias)} if plain.use_bias else {})
+        with self.scope(geometry):
+            layer = build(geometry, inputs)
+        with self.scope(geometry, plain=True):
+            plain = doconv_keras.fold(layer)
+            weight = layer.layout().kernel_to_canonical(to_numpy(plain.weights[0]))
+            outputs = {"weight": weight, "y": self.run(plain, geometry, inputs["x"])}
+            return outputs | ({"bias": to_numpy(plain.bias)} if plain.use_bias else {})
 
     def initialise(self, geometry: ConvGeometry, inputs: Tensors) -> Tensors:
         x = np.zeros((1, geometry.in_channels, *[1] * geometry.spatial_rank), inputs["weight"].dtype)
@@ -84,10 +93,11 @@ class KerasPort(Port):
         return outputs | ({} if layer.D is None else {"D_delta": layout.d_to_canonical(to_numpy(layer.D))})
 
     def backward(self, geometry: ConvGeometry, inputs: Tensors) -> Tensors:
-        layer = build(geometry, inputs, "backward")
         padded, grad_y = pad(inputs["x"], geometry), np.moveaxis(inputs["grad_y"], 1, -1)
-        gradients = GRADIENTS[BACKEND](layer, geometry, padded, grad_y)
-        grad_x, *others = map(to_numpy, gradients)
+        with self.scope(geometry):
+            layer = build(geometry, inputs, "backward")
+            call = Call(layer, geometry, inputs["x"].shape)
+            grad_x, *others = map(to_numpy, self.way.backward(layer, call, padded, grad_y))
         layout = layer.layout()
         named = dict(zip([variable.name for variable in layer.variables], others, strict=True))
         grad_x = np.moveaxis(grad_x, -1, 1)
@@ -99,6 +109,22 @@ class KerasPort(Port):
         if "bias" in named:
             outputs["grad_bias"] = named["bias"]
         return outputs
+
+    def run(self, layer: Any, geometry: ConvGeometry, x: np.ndarray) -> np.ndarray:
+        """The layer's output, canonical."""
+        y = self.way.forward(layer, Call(layer, geometry, x.shape), pad(x, geometry))
+        return np.moveaxis(to_numpy(y), -1, 1)
+
+    def scope(self, geometry: ConvGeometry, *, plain: bool = False) -> Any:
+        """Where the way makes and runs layers of a geometry."""
+        refuse(geometry, "", "")
+        layout = Layout("keras", geometry, depthwise=is_depthwise(geometry))
+        shapes = {"kernel": layout.w_from_canonical(np.empty(geometry.w_shape)).shape}
+        if plain:
+            shapes = {"kernel": layout.kernel_from_canonical(np.empty(geometry.kernel_shape)).shape}
+        elif geometry.has_d:
+            shapes["D"] = layout.d_from_canonical(np.empty(geometry.d_shape)).shape
+        return self.way.scope(shapes)
 
 
 def refuse(geometry: ConvGeometry, operation: str, dtype: str) -> None:
@@ -138,11 +164,10 @@ def blank(geometry: ConvGeometry, policy: str, bias: bool) -> Any:
               "use_bias": bias, "dtype": keras.DTypePolicy(policy), "padding": "valid"}  # fmt: skip
     rank = geometry.spatial_rank
     multiplier = geometry.out_channels // geometry.in_channels
-    square = len(set(geometry.stride)) == 1
     if geometry.transposed:
         cls = getattr(doconv_keras, f"DOConv{rank}DTranspose")
         layer = cls(geometry.out_channels, geometry.kernel_size, output_padding=geometry.output_padding, **shared)
-    elif geometry.groups == geometry.in_channels > 1 and rank < 3 and square:
+    elif is_depthwise(geometry):
         cls = getattr(doconv_keras, f"DODepthwiseConv{rank}D")
         layer = cls(geometry.kernel_size, depth_multiplier=multiplier, **shared)
     else:
@@ -150,6 +175,12 @@ def blank(geometry: ConvGeometry, policy: str, bias: bool) -> Any:
         layer = cls(geometry.out_channels, geometry.kernel_size, groups=geometry.groups, **shared)
     layer.build((None, *[None] * rank, geometry.in_channels))
     return layer
+
+
+def is_depthwise(geometry: ConvGeometry) -> bool:
+    """Whether a depthwise layer of Keras's has this geometry."""
+    square = len(set(geometry.stride)) == 1
+    return geometry.groups == geometry.in_channels > 1 and geometry.spatial_rank < 3 and square
 
 
 def pad(x: np.ndarray, geometry: ConvGeometry) -> np.ndarray:
@@ -169,67 +200,17 @@ def crop(y: Any, geometry: ConvGeometry, x_shape: tuple[int, ...]) -> Any:
     return y[(slice(None), *ends)]
 
 
-def run(layer: Any, geometry: ConvGeometry, x: np.ndarray) -> np.ndarray:
-    """The layer's output, canonical."""
-    padded = pad(x, geometry)
-    y = jax_call(layer)(values(layer), padded) if BACKEND == "jax" else layer(padded)
-    return np.moveaxis(to_numpy(crop(y, geometry, x.shape)), -1, 1)
+@dataclass(frozen=True)
+class Call:
+    """A layer and the cropping of its case, as one function."""
 
+    layer: Any
+    geometry: ConvGeometry
+    x_shape: tuple[int, ...]
 
-def values(layer: Any) -> list[Any]:
-    return [variable.value for variable in layer.variables]
+    def __call__(self, x: Any) -> Any:
+        return crop(self.layer(x), self.geometry, self.x_shape)
 
-
-@cache
-def jax_call(layer: Any) -> Any:
-    """The layer as a function of its variables' values and the input, compiled as a whole."""
-    import jax
-
-    def call(given: Any, x: Any) -> Any:
-        with keras.StatelessScope(list(zip(layer.variables, given, strict=True))):
-            return layer(x)
-
-    return jax.jit(call)
-
-
-@cache
-def jax_vjp(layer: Any, geometry: ConvGeometry) -> Any:
-    import jax
-
-    def call(given: Any, x: Any) -> Any:
-        return crop(jax_call(layer)(given, x), geometry, canonical_shape(x))
-
-    return jax.jit(lambda given, x, grad_y: jax.vjp(call, given, x)[1](grad_y))
-
-
-def _jax_gradients(layer: Any, geometry: ConvGeometry, x: np.ndarray, grad_y: np.ndarray) -> list[Any]:
-    others, grad_x = jax_vjp(layer, geometry)(values(layer), x, grad_y)
-    return [grad_x, *others]
-
-
-def _tensorflow_gradients(layer: Any, geometry: ConvGeometry, x: np.ndarray, grad_y: np.ndarray) -> list[Any]:
-    import tensorflow as tf
-
-    tensor = tf.convert_to_tensor(x)
-    with tf.GradientTape() as tape:
-        tape.watch(tensor)
-        y = crop(layer(tensor), geometry, canonical_shape(x))
-    return tape.gradient(y, [tensor, *values(layer)], output_gradients=tf.convert_to_tensor(grad_y))
-
-
-def _torch_gradients(layer: Any, geometry: ConvGeometry, x: np.ndarray, grad_y: np.ndarray) -> list[Any]:
-    for value in values(layer):
-        value.grad = None
-    tensor = ops.convert_to_tensor(x).clone().requires_grad_()
-    crop(layer(tensor), geometry, canonical_shape(x)).backward(ops.convert_to_tensor(grad_y))
-    return [tensor.grad, *(value.grad for value in values(layer))]
-
-
-def canonical_shape(x: Any) -> tuple[int, ...]:
-    return (x.shape[0], x.shape[-1], *x.shape[1:-1])
-
-
-GRADIENTS = {"tensorflow": _tensorflow_gradients, "jax": _jax_gradients, "torch": _torch_gradients}
 
 if __name__ == "__main__":
     keras.config.disable_traceback_filtering()
@@ -237,4 +218,4 @@ if __name__ == "__main__":
         import jax
 
         jax.config.update("jax_enable_x64", True)
-    serve(KerasPort())
+    serve(KerasPort(*sys.argv[1:2]))

@@ -1,9 +1,14 @@
-"""doconv_torch as a port: the public layers, one thread, TF32 off."""
+"""doconv_torch as a port: `python -m doconv_conformance.adapters.torch [WAY]`, on the device that DOCONV_DEVICE names.
+
+The public layers, one thread; TF32 and sums in reduced precision are off.
+"""
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-from typing import Any, ClassVar
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,10 +16,13 @@ from torch.nn import functional
 
 import doconv_core
 import doconv_torch
-from doconv_conformance.port import EVERYTHING, Port, Tensors, serve
+from doconv_conformance.adapters.ways.table import way_of
+from doconv_conformance.adapters.ways.torch import WAYS
+from doconv_conformance.port import Port, Tensors, serve
 from doconv_core.geometry import ConvGeometry
 from doconv_torch._arrays import to_numpy, to_tensor
 
+DEVICE = os.environ.get("DOCONV_DEVICE", "cpu")
 LAYERS = {
     False: (doconv_torch.DOConv1d, doconv_torch.DOConv2d, doconv_torch.DOConv3d),
     True: (doconv_torch.DOConvTranspose1d, doconv_torch.DOConvTranspose2d, doconv_torch.DOConvTranspose3d),
@@ -23,49 +31,69 @@ PLAIN = {
     False: (nn.Conv1d, nn.Conv2d, nn.Conv3d),
     True: (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
 }
-
-
-class TorchPort(Port):
-    """Mixed precision runs under autocast; asymmetric padding is `functional.pad` before the layer, cropping after it."""
-
-    name = "torch"
-    version = f"doconv {doconv_core.__version__}, torch {torch.__version__}"
-    supports: ClassVar = EVERYTHING
-    numerics: ClassVar = {
+# What PyTorch may compute in another way than it is asked to, by default or by what somebody set.
+SWITCHES = {
+    "torch.backends.cudnn.allow_tf32": False,
+    "torch.backends.cudnn.benchmark": False,
+    "torch.backends.cudnn.deterministic": True,
+    "torch.backends.cuda.matmul.allow_tf32": False,
+    "torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction": False,
+    "torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction": False,
+}
+ACCUMULATORS = {"float64": "float64", "float32": "float32", "float16": "float32", "bfloat16": "float32"}
+NUMERICS: dict[str, dict[str, Any]] = {
+    "cpu": {
         "algorithm": "direct",
-        "accumulator": {"float64": "float64", "float32": "float32", "float16": "float32", "bfloat16": "float32"},
-        # On the CPU its float16 transposed convolutions, and in 3-D its bfloat16 gradients of inputs, round every product of
+        "accumulator": ACCUMULATORS,
+        # Its float16 transposed convolutions, and in 3-D its bfloat16 gradients of inputs, round every product of
         # matrices before they add them up; its float16 gradients of a bias the sums of the images (measured).
         "scatter": {"float16": "float16", "bfloat16": "bfloat16"},
         "reduction": {"float16": "float16"},
         # Its float16 gradients of 3-D kernels add up the images in float16 (measured).
         "kernel_gradient": {"float16": "float16"},
-        "switches": {
-            "torch.backends.cudnn.allow_tf32": {"found": torch.backends.cudnn.allow_tf32, "set": False},
-            "torch.backends.cuda.matmul.allow_tf32": {"found": torch.backends.cuda.matmul.allow_tf32, "set": False},
-        },
-    }
+    },
+    # cuDNN without TF32, of its deterministic algorithms; tensor cores add up in float32.
+    "cuda": {"algorithm": "direct", "accumulator": ACCUMULATORS},
+}
+
+
+class TorchPort(Port):
+    """Mixed precision runs under autocast; asymmetric padding is `functional.pad` before the layer, cropping after it."""
+
+    version = f"doconv {doconv_core.__version__}, torch {torch.__version__}"
+
+    def __init__(self, way: str = "eager", switches: Mapping[str, Any] | None = None) -> None:
+        declared = way_of("torch", way)
+        self.name = "torch" if way == "eager" else f"torch/{way}"
+        self.device = torch.cuda.get_device_name() if DEVICE == "cuda" else DEVICE
+        self.supports = declared.supports()
+        self.numerics = NUMERICS[DEVICE] | declared.numerics | {"switches": dict(switches or {})}
+        self.way = WAYS[way]()
 
     def compose(self, geometry: ConvGeometry, inputs: Tensors) -> Tensors:
-        return {"weight": to_numpy(layer(geometry, inputs).weight)}
+        return {"weight": to_numpy(self.layer(geometry, inputs).weight)}
 
     def forward(self, geometry: ConvGeometry, inputs: Tensors) -> Tensors:
-        return {"y": to_numpy(run(layer(geometry, inputs), geometry, to_tensor(inputs["x"])))}
+        module = Padded(self.layer(geometry, inputs), geometry)
+        return {"y": to_numpy(self.way.forward(module, to_tensor(inputs["x"], DEVICE)))}
 
     def backward(self, geometry: ConvGeometry, inputs: Tensors) -> Tensors:
-        conv, x = layer(geometry, inputs), to_tensor(inputs["x"]).requires_grad_()
-        run(conv, geometry, x).backward(to_tensor(inputs["grad_y"]))
-        named = {"grad_x": x, "grad_W": conv.W, "grad_D_delta": conv.D, "grad_bias": conv.bias}
-        return {name: to_numpy(tensor.grad) for name, tensor in named.items() if tensor is not None}
+        module = Padded(self.layer(geometry, inputs), geometry)
+        grad_x, named = self.way.backward(module, *(to_tensor(inputs[name], DEVICE) for name in ("x", "grad_y")))
+        names = {"grad_W": "layer.W", "grad_D_delta": "layer.D", "grad_bias": "layer.bias"}
+        gradients = {"grad_x": grad_x} | {name: named[key] for name, key in names.items() if key in named}
+        return {name: to_numpy(gradient) for name, gradient in gradients.items()}
 
     def fold(self, geometry: ConvGeometry, inputs: Tensors) -> Tensors:
-        conv = doconv_torch.fold(layer(geometry, inputs))
-        assert type(conv) is PLAIN[geometry.transposed][geometry.spatial_rank - 1]
-        outputs = {"weight": conv.weight, "y": run(conv, geometry, to_tensor(inputs["x"]))}
-        return {name: to_numpy(tensor) for name, tensor in (outputs | named_bias(conv)).items()}
+        plain = self.way.fold(self.layer(geometry, inputs))
+        assert type(plain) is PLAIN[geometry.transposed][geometry.spatial_rank - 1]
+        weight = to_numpy(plain.weight)
+        bias = {} if plain.bias is None else {"bias": to_numpy(plain.bias)}
+        y = self.way.forward(Padded(plain, geometry), to_tensor(inputs["x"], DEVICE))
+        return {"weight": weight, "y": to_numpy(y)} | bias
 
     def initialise(self, geometry: ConvGeometry, inputs: Tensors) -> Tensors:
-        weight = to_tensor(inputs["weight"])
+        weight = to_tensor(inputs["weight"], DEVICE)
         conv = build(PLAIN[geometry.transposed][geometry.spatial_rank - 1], geometry, weight.dtype, bias=False)
         with torch.no_grad():
             conv.weight.copy_(weight)
@@ -74,18 +102,21 @@ class TorchPort(Port):
         doconv_torch.overparameterize(conv, d_mul=geometry.d_mul)
         return {"W": to_numpy(conv.W), "D_delta": to_numpy(conv.D), "weight": to_numpy(conv.weight)}
 
+    def layer(self, geometry: ConvGeometry, inputs: Tensors) -> Any:
+        return self.way.prepare(layer(geometry, inputs))
+
 
 def build(cls: type[nn.Module], geometry: ConvGeometry, dtype: torch.dtype, *, bias: bool, **options: Any) -> Any:
     """A layer of `cls` without padding: `run` pads and crops."""
     return cls(
         geometry.in_channels, geometry.out_channels, geometry.kernel_size, stride=geometry.stride, dilation=geometry.dilation,
-        groups=geometry.groups, bias=bias, dtype=dtype, **options,
+        groups=geometry.groups, bias=bias, dtype=dtype, device=DEVICE, **options,
     )  # fmt: skip
 
 
 def layer(geometry: ConvGeometry, inputs: Tensors) -> Any:
     """The DO layer with the case's parameters."""
-    W = to_tensor(inputs["W"])
+    W = to_tensor(inputs["W"], DEVICE)
     cls = LAYERS[geometry.transposed][geometry.spatial_rank - 1]
     conv = build(cls, geometry, W.dtype, bias="bias" in inputs, d_mul=geometry.d_mul)
     parameters = {"W": W}
@@ -96,37 +127,54 @@ def layer(geometry: ConvGeometry, inputs: Tensors) -> Any:
     return conv
 
 
+class Padded(nn.Module):
+    """A layer with the padding of a case around it."""
+
+    def __init__(self, layer: nn.Module, geometry: ConvGeometry) -> None:
+        super().__init__()
+        self.layer, self.geometry = layer, geometry
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return run(self.layer, self.geometry, x)
+
+
 def run(conv: Any, geometry: ConvGeometry, x: torch.Tensor) -> torch.Tensor:
-    """The layer on `x`, with the case's padding; under autocast where the parameters are of a wider type."""
-    parameter = next(conv.parameters())
-    context = nullcontext() if parameter.dtype == x.dtype else torch.autocast("cpu", x.dtype)
-    with context:
-        if not geometry.transposed:
-            ends = [end for pair in reversed(geometry.padding) for end in pair]
-            mode = "constant" if geometry.padding_mode == "zeros" else geometry.padding_mode
-            return conv(functional.pad(x, ends, mode=mode) if any(ends) else x)
-        if all(low == high >= 0 for low, high in geometry.padding) and all(
-            extra < max(stride, dilation)
-            for extra, stride, dilation in zip(geometry.output_padding, geometry.stride, geometry.dilation, strict=True)
-        ):
-            conv.padding, conv.output_padding = tuple(low for low, _ in geometry.padding), geometry.output_padding
-            return conv(x)
-        full = conv(x)
-        ends = []
-        for (low, high), extra in zip(reversed(geometry.padding), reversed(geometry.output_padding), strict=True):
-            ends += [-low, extra - high]
-        y = functional.pad(full, ends)
-        if conv.bias is None or max(ends) <= 0:
-            return y
-        appended = 1 - functional.pad(torch.ones_like(full[:1, :1]), ends)  # rows beyond the full output are the bias
-        return y + appended * conv.bias.to(y.dtype).view(-1, *[1] * geometry.spatial_rank)
+    """The layer on `x`, with the case's padding."""
+    if not geometry.transposed:
+        ends = [end for pair in reversed(geometry.padding) for end in pair]
+        mode = "constant" if geometry.padding_mode == "zeros" else geometry.padding_mode
+        return conv(functional.pad(x, ends, mode=mode) if any(ends) else x)
+    if all(low == high >= 0 for low, high in geometry.padding) and all(
+        extra < max(stride, dilation)
+        for extra, stride, dilation in zip(geometry.output_padding, geometry.stride, geometry.dilation, strict=True)
+    ):
+        conv.padding, conv.output_padding = tuple(low for low, _ in geometry.padding), geometry.output_padding
+        return conv(x)
+    full = conv(x)
+    ends = []
+    for (low, high), extra in zip(reversed(geometry.padding), reversed(geometry.output_padding), strict=True):
+        ends += [-low, extra - high]
+    y = functional.pad(full, ends)
+    if conv.bias is None or max(ends) <= 0:
+        return y
+    appended = 1 - functional.pad(torch.ones_like(full[:1, :1]), ends)  # rows beyond the full output are the bias
+    return y + appended * conv.bias.to(y.dtype).view(-1, *[1] * geometry.spatial_rank)
 
 
-def named_bias(conv: nn.Module) -> dict[str, torch.Tensor]:
-    return {} if conv.bias is None else {"bias": conv.bias}
+def set_switches(wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """Set attributes by their dotted names; what was found and what was set, for the report."""
+    report = {}
+    for path, value in wanted.items():
+        owner, name = path.rpartition(".")[::2]
+        target = sys.modules["torch"]
+        for part in owner.split(".")[1:]:
+            target = getattr(target, part)
+        found = getattr(target, name)
+        setattr(target, name, value)
+        report[path] = {"found": found if isinstance(found, bool | str) else str(found), "set": value}
+    return report
 
 
 if __name__ == "__main__":
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     torch.set_num_threads(1)
-    serve(TorchPort())
+    serve(TorchPort(*sys.argv[1:2], switches=set_switches(SWITCHES)))

@@ -1,16 +1,22 @@
 """The table of cases: what is computed, on which numbers, and which porting mistakes each case was made to catch.
 
-A geometry stands once in `GEOMETRIES`; `cases()` crosses it with the kinds of numbers (exact integers, floats) and the types.
-In every geometry whatever could be confused differs: channels, groups, kernel axes, strides, paddings, dilations.
+It has two parts. The *first* part is what `doconv compare` asks for by default: the geometries of `GEOMETRIES`, in which
+whatever could be confused differs (channels, groups, kernel axes, strides, paddings, dilations), crossed with the kinds of
+numbers and the types, and of the rows of `covering.json` those that every pair of options needs. The *extended* part, which
+`doconv check` asks for as well, has the rows that every triple needs, `PRECISION` (each kind of low-precision numbers in
+every form of layer), `TWINS` (layers that differ in one option alone, one after the other) and `LARGE`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
+from importlib.resources import files
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -21,7 +27,7 @@ from doconv_core.composition import identity
 from doconv_core.geometry import ConvGeometry
 
 VERSION = 1
-STAGES = ("compose", "forward", "groups", "dims", "transposed", "backward", "fold", "low-precision")
+STAGES = ("compose", "forward", "groups", "dims", "transposed", "backward", "fold", "low-precision", "large")
 LOW_PRECISION = ("bfloat16", "float16")
 DTYPES = {
     "float64": np.dtype(np.float64),
@@ -49,6 +55,11 @@ class Case:
         param_dtype: of the parameters.
         catches: the mistakes it was made to catch, in words.
         seed: another set of numbers for the same case.
+        delta: the magnitude of `D_delta`, one of `draws.DELTAS`.
+        one_in: of the elements of a tensor one in so many is not zero: sums of many products stay exact.
+        own: the tensors that are drawn for this case; None for all. The others are those of every case that has an `own`.
+        covering: whether it is a row of `covering.json`.
+        extended: whether it belongs to the extended part of the table.
     """
 
     name: str
@@ -62,6 +73,11 @@ class Case:
     param_dtype: str
     catches: tuple[str, ...] = ()
     seed: int = 0
+    delta: str = "unit"
+    one_in: int = 1
+    own: tuple[str, ...] | None = None
+    covering: bool = False
+    extended: bool = False
 
     def __hash__(self) -> int:
         return hash(self.id)
@@ -69,7 +85,7 @@ class Case:
     @property
     def exact(self) -> bool:
         """Whether every value must be equal; else a bound decides."""
-        return self.numbers == "integers"
+        return self.numbers in draws.EXACT
 
     @cached_property
     def id(self) -> str:
@@ -78,18 +94,40 @@ class Case:
             "version": VERSION, "geometry": self.geometry.to_json(), "batch": self.batch, "input_size": self.input_size,
             "bias": self.bias, "numbers": self.numbers, "dtype": self.dtype, "param_dtype": self.param_dtype, "seed": self.seed,
         }  # fmt: skip
+        further = {
+            "delta": (self.delta, "unit"),
+            "one_in": (self.one_in, 1),
+            "own": (self.own, None),
+        }  # not always there
+        content |= {name: value for name, (value, default) in further.items() if value != default}
         digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
         return f"{self.name}-{digest[:8]}"
 
     @property
     def operations(self) -> tuple[str, ...]:
-        """What is asked of it: a layer's start needs no second set of numbers, its fold none that show the arithmetic only."""
+        """What is asked of it: a layer's start needs no second set of numbers, its fold none that show the arithmetic only.
+
+        Large tensors are sent as seldom as may be.
+        """
+        if self.large:
+            return ("forward", "backward")
         if self.numbers == "floats":
-            return OPERATIONS
+            return ("forward", "backward", "fold") if self.covering else OPERATIONS
+        if self.numbers.startswith("gradients"):
+            return ("compose", "backward")
+        if self.numbers in ("integers", "wide"):
+            return OPERATIONS if self.covering else ("compose", "forward", "backward", "fold")
         return ("compose", "forward", "backward", "fold") if self.exact else ("compose", "forward", "backward")
+
+    @property
+    def large(self) -> bool:
+        """Whether `W` has more than a million numbers; such cases come last."""
+        return math.prod(self.geometry.w_shape) > 2**20
 
     def stage(self, operation: str) -> str:
         """The stage that `operation` on this case belongs to."""
+        if self.large:
+            return "large"
         if self.dtype in LOW_PRECISION:
             return "low-precision"
         if operation in ("compose", "backward"):
@@ -115,10 +153,12 @@ class Case:
         return {name: self._draw(name, shape) for name, shape in shapes.items()}
 
     def _draw(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        shared = self.own is not None and name not in self.own
+        label = f"{'twins' if shared else self.id}/{name}/{self.seed}"
         dtype = DTYPES[self.dtype if name in ("x", "grad_y") else self.param_dtype]
         return draws.draw(
-            self.numbers, f"{self.id}/{name}/{self.seed}", name, shape, dtype=self.dtype, param_dtype=self.param_dtype,
-            identity=identity(self.geometry),
+            self.numbers, label, name, shape, dtype=self.dtype, param_dtype=self.param_dtype,
+            identity=identity(self.geometry), delta=self.delta, one_in=self.one_in,
         ).astype(dtype)  # fmt: skip
 
     def inputs(self, operation: str) -> dict[str, np.ndarray]:
@@ -261,32 +301,153 @@ LOW_TYPES = tuple(
     for numbers, param_dtype in (("integers", "float32"), ("floats", "float32"), ("floats", dtype))
 )
 
+# The forms of a layer that every kind of low-precision numbers goes through. Channels come in pairs, for "products", and
+# columns are even in number and fewer than two tiles, for "residual".
+PRECISION = (
+    _row("low-1d", "dims", (7,), (2, 4), (3,), stride=(2,), padding=((2, 1),), d_mul=4),
+    _row("low-1d-groups", "dims", (6,), (4, 8), (2,), groups=2, padding=((1, 3),), padding_mode="circular"),
+    _row("low-1d-transposed", "transposed", (4,), (4, 4), (3,), transposed=True, groups=2, stride=(2,), padding=((1, 0),),
+         d_mul=4),
+    _row("low-2d-reflect", "forward", (5, 5), (4, 2), (2, 3), stride=(2, 1), padding=((1, 0), (1, 2)), padding_mode="reflect"),
+    _row("low-2d-depthwise", "groups", (4, 5), (4, 8), (2, 2), groups=4, dilation=(2, 1), padding=((1, 1), (0, 1))),
+    _row("low-2d-groups", "groups", (3, 5), (4, 4), (1, 3), groups=2, d_mul=4, stride=(1, 2)),
+    _row("low-2d-transposed", "transposed", (3, 2), (4, 2), (2, 3), transposed=True, stride=(2, 2), padding=((1, 0), (0, 2)),
+         output_padding=(1, 0)),
+    _row("low-3d", "dims", (2, 3, 3), (4, 4), (2, 2, 2), padding=((1, 0), (0, 0), (1, 0)), padding_mode="replicate"),
+    _row("low-3d-groups", "dims", (4, 3, 3), (4, 4), (2, 2, 1), groups=2, stride=(2, 1, 1), padding=((0, 1), (1, 0), (0, 0))),
+    _row("low-2d-channels", "forward", (3, 2), (18, 20), (2, 2), padding=((0, 1), (0, 0))),
+    _row("low-1d-positions", "dims", (34,), (2, 2), (3,), padding=((0, 1),), d_mul=4),
+    _row("low-3d-transposed", "transposed", (2, 2, 3), (4, 4), (1, 2, 2), transposed=True, groups=2, stride=(1, 2, 1)),
+)  # fmt: skip
+PRECISION_TYPES = (
+    *((numbers, dtype, "") for dtype in LOW_PRECISION
+      for numbers in ("residual", "cancelling", "products", "rounding", "overflow")),
+    *((numbers, dtype, dtype) for dtype in LOW_PRECISION for numbers in ("gradients", "gradients-of-W")),
+    *(("floats", dtype, "") for dtype in LOW_PRECISION),
+    *(("totals", dtype, "float32") for dtype in LOW_PRECISION),
+    ("subnormal", "float16", ""), ("subnormal-inputs", "float16", ""), ("subnormal-kernel", "float16", ""),
+    ("products", "float32", "float32"), ("overflow", "float32", "float32"),
+)  # fmt: skip
+
+# Layers that differ in one option alone, tensors of the same shapes or of as many elements, one after the other: what a port
+# keeps from the last case is wrong in the next. Before them the first of them with numbers of its own in one tensor alone.
+SAME_TENSORS = (("D_delta",), ("D_delta",), ("W",), ("x",), ("bias",), ())
+TWINS = (
+    _row("twin", "forward", (5, 6), (4, 4), (2, 3), catches="state that leaks from one case into the next"),
+    _row("twin-no-bias", "forward", (5, 6), (4, 4), (2, 3), bias=False, catches="the bias of the case before"),
+    _row("twin-stride", "forward", (5, 6), (4, 4), (2, 3), stride=(1, 2), catches="the stride of the case before"),
+    _row("twin-stride-first", "forward", (5, 6), (4, 4), (2, 3), stride=(2, 1), catches="the stride of the case before"),
+    _row("twin-kernel", "forward", (5, 6), (4, 4), (3, 2), catches="the kernel size of the case before"),
+    _row("twin-dilation", "forward", (5, 6), (4, 4), (3, 2), dilation=(1, 2), catches="the dilation of the case before"),
+    _row("twin-low", "forward", (5, 6), (4, 4), (3, 2), padding=((1, 0), (0, 0)), catches="the padding of the case before"),
+    _row("twin-high", "forward", (5, 6), (4, 4), (3, 2), padding=((0, 1), (0, 0)), catches="the padding of the case before"),
+    _row("twin-reflect", "forward", (5, 6), (4, 4), (3, 2), padding=((0, 1), (0, 0)), padding_mode="reflect",
+         catches="the padding mode of the case before"),
+    _row("twin-circular", "forward", (5, 6), (4, 4), (3, 2), padding=((0, 1), (0, 0)), padding_mode="circular",
+         catches="the padding mode of the case before"),
+    _row("twin-high-again", "forward", (5, 6), (4, 4), (3, 2), padding=((0, 1), (0, 0)),
+         catches="what the last padding mode left beside the input"),
+    _row("twin-transposed", "transposed", (5, 6), (4, 4), (3, 2), transposed=True, catches="W of a plain convolution"),
+    _row("twin-1d", "dims", (30,), (4, 4), (6,), catches="the number of axes of the case before"),
+    _row("twin-3d", "dims", (5, 3, 2), (4, 4), (1, 3, 2), catches="the number of axes of the case before"),
+)  # fmt: skip
+
+# Sizes that the drawn rows of `covering.json` happen not to have.
+SIZES = (
+    _row("taps-25", "forward", (7, 6), (2, 3), (5, 5), padding=((1, 2), (0, 3)), batch=5, catches="taps beyond a vector"),
+    _row("unreached-1d", "dims", (9,), (2, 3), (3,), stride=(4,), catches="a gradient where no position reaches the input"),
+    _row("taps-49", "forward", (8, 9), (3, 2), (7, 7), padding=((0, 2), (1, 0)), batch=3, catches="taps beyond a vector"),
+)  # fmt: skip
+
+# `W` of more than 2**20 and of more than 2**23 numbers, on few positions: beyond what is computed in one piece.
+LARGE = (
+    _row("large", "forward", (3, 4), (384, 352), (3, 3), catches="blocks of W left out or taken twice"),
+    _row("large-groups", "groups", (4, 3), (512, 544), (3, 3), groups=2, catches="blocks of W left out or taken twice"),
+    _row("large-transposed", "transposed", (2, 1), (320, 416), (3, 3), transposed=True, stride=(1, 2),
+         catches="blocks of W left out or taken twice"),
+    _row("larger", "forward", (4, 5), (736, 720), (4, 4), batch=1, catches="blocks of W left out or taken twice"),
+)  # fmt: skip
+
 
 @cache
 def cases(seed: int = 0) -> tuple[Case, ...]:
-    """The whole table: each geometry with its numbers, in float32, float64 and, where marked, low precision."""
-    table = []
-    for row in GEOMETRIES:
-        geometry = ConvGeometry(**row.options)  # type: ignore[arg-type]  # checked by ConvGeometry itself
-        further = [(numbers, dtype, params) for numbers in row.precision for dtype in LOW_PRECISION
-                   for params in ("float32", *([dtype] if numbers != "sums" else []))]  # fmt: skip
-        for numbers, dtype, param_dtype in (*TYPES, *(LOW_TYPES if row.low_precision else ()), *further):
-            kind = {"integers": "exact", "floats": "float"}.get(numbers, numbers)
-            name = f"{row.name}-{kind}-{dtype}" + (f"-{param_dtype}" if param_dtype != dtype else "")
-            bias = row.bias and numbers not in draws.ROUNDED_ONCE  # a bias may be added after the rounding
-            catches = (draws.CATCHES[numbers],) if numbers in draws.CATCHES else row.catches
-            table.append(Case(name, row.family, geometry, row.batch, row.input_size, bias, numbers, dtype, param_dtype,
-                              catches, seed))  # fmt: skip
-    return tuple(table)
+    """The whole table, the first part before the extended one."""
+    rows = [item for row in GEOMETRIES for item in _crossed(row)]
+    covering = [_covering(entry) for entry in json.loads((files(__package__) / "covering.json").read_text("utf-8"))]
+    rows += [*covering, *map(_with_floats, covering)]
+    for number, row in enumerate(PRECISION):
+        for kind, (numbers, dtype, params) in enumerate(PRECISION_TYPES):
+            params = params or (dtype, "float32")[(number + kind // 2) % 2]
+            rows.append(_case(row, numbers, dtype, params, extended=True))
+    twin = _case(TWINS[0], "integers", "float32", "float32", extended=True)
+    rows += [replace(twin, name=f"same-{n}-{''.join(own) or 'tensors'}-exact-float32", own=own)
+             for n, own in enumerate(SAME_TENSORS)]  # fmt: skip
+    rows += [_case(row, "integers", "float32", "float32", extended=True) for row in (*TWINS, *SIZES, *LARGE)]
+    parts = sorted(rows, key=lambda case: case.extended)
+    return tuple(replace(case, seed=seed) for case in parts) if seed else tuple(parts)
 
 
-def select(stage: str | None = None, case: str | None = None, seed: int = 0) -> list[tuple[Case, str]]:
+def _crossed(row: Row) -> list[Case]:
+    """A geometry with its numbers, in float32, float64 and, where marked, low precision."""
+    further = [(numbers, dtype, params) for numbers in row.precision for dtype in LOW_PRECISION
+               for params in ("float32", *([dtype] if numbers != "sums" else []))]  # fmt: skip
+    return [_case(row, *item) for item in (*TYPES, *(LOW_TYPES if row.low_precision else ()), *further)]
+
+
+def _case(row: Row, numbers: str, dtype: str, param_dtype: str, *, extended: bool = False) -> Case:
+    kind = {"integers": "exact", "floats": "float"}.get(numbers, numbers)
+    name = f"{row.name}-{kind}-{dtype}" + (f"-{param_dtype}" if param_dtype != dtype else "")
+    bias = row.bias and numbers in ("integers", "floats")  # elsewhere it may be added after the rounding
+    catches = (draws.CATCHES[numbers],) if numbers in draws.CATCHES else row.catches
+    # Copies in the padding add up, forward or backward, in whatever type the framework has there.
+    copies = numbers not in (*draws.SINGLE, *draws.ROUNDED_ONCE)
+    options = row.options if copies else {**row.options, "padding_mode": "zeros"}
+    geometry = ConvGeometry(**options)  # type: ignore[arg-type]  # checked by ConvGeometry itself
+    return Case(name, row.family, geometry, row.batch, row.input_size, bias, numbers, dtype, param_dtype, catches,
+                extended=extended)  # fmt: skip
+
+
+def _covering(entry: Mapping[str, Any]) -> Case:
+    """A row of `covering.json`."""
+    values = dict(entry) | {
+        "geometry": ConvGeometry.from_json(entry["geometry"]),
+        "input_size": tuple(entry["input_size"]),
+    }
+    return Case(**values, family=family(values["geometry"]), catches=("two or three options that go wrong together",),
+                covering=True)  # fmt: skip
+
+
+def _with_floats(case: Case) -> Case:
+    """The same layer on dense float32 numbers: exact ones of low precision or with a tiny `D_delta` are thin."""
+    name = case.name.replace(f"exact-{case.dtype}", "float-float32").removesuffix(f"-{case.param_dtype}")
+    return replace(case, name=name, numbers="floats", dtype="float32", param_dtype="float32", delta="unit", one_in=1,
+                   extended=True)  # fmt: skip
+
+
+def family(geometry: ConvGeometry) -> str:
+    """The stage that the forward of a case of `covering.json` belongs to."""
+    if geometry.transposed:
+        return "transposed"
+    if geometry.spatial_rank != 2:
+        return "dims"
+    return "groups" if geometry.groups > 1 else "forward"
+
+
+def _in_first_part(case: Case, operation: str) -> bool:
+    """What fails in the composition or the start of a layer fails in its fold, too."""
+    return not case.extended and not (case.covering and operation in ("compose", "initialise"))
+
+
+def select(
+    stage: str | None = None, case: str | None = None, seed: int = 0, *, extended: bool = False
+) -> list[tuple[Case, str]]:
     """`(case, operation)` pairs in the order of the stages.
 
     Args:
         stage: one of `STAGES`, or None for all.
-        case: an id, or the beginning of one.
+        case: an id, or the beginning of one, of either part.
         seed: of the numbers.
+        extended: whether the extended part of the table is asked for, too.
 
     Raises:
         ValueError: an unknown stage, or a case that is not in the table.
@@ -296,6 +457,8 @@ def select(stage: str | None = None, case: str | None = None, seed: int = 0) -> 
     chosen = [item for item in cases(seed) if case is None or item.id.startswith(case)]
     if not chosen:
         raise ValueError(f"no case begins with that. Received: {case!r}")
-    pairs = [(item, operation) for operation in OPERATIONS for item in chosen if operation in item.operations]
+    extended = extended or case is not None or stage == "large"
+    pairs = [(item, operation) for operation in OPERATIONS for item in chosen
+             if operation in item.operations and (extended or _in_first_part(item, operation))]  # fmt: skip
     pairs = [pair for pair in pairs if stage in (None, pair[0].stage(pair[1]))]
     return sorted(pairs, key=lambda pair: STAGES.index(pair[0].stage(pair[1])))

@@ -38,7 +38,7 @@ def check(
 
     folder = keep or (Path("doconv-case") if case else None)
     try:
-        pairs = of_dtypes(select(stage, case), dtype)
+        pairs = of_dtypes(select(stage, case, extended=True), dtype)
         check_writable(json, html, junit)
         if folder and not folder.absolute().parent.is_dir():
             raise ValueError(f"the folder of {folder} does not exist")

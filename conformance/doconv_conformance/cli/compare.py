@@ -7,21 +7,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from doconv_conformance.cli.reports import Dtype, Html, Json, Junit, Stage
+from doconv_conformance.cli.reports import CaseId, Dtype, Html, Json, Junit, Stage
 
 if TYPE_CHECKING:
-    from doconv_conformance.protocol.session import Backend
     from doconv_conformance.running.picture import PictureRun
 
 BACKENDS = ("torch", "keras", "flax")
-# The CPU, also where there is a GPU: the reference's bounds are those of what is declared, and GPUs round in other ways.
-# DOCONV_QUICK lets a port compile for the little that the cases need.
-ENVIRONMENT = {"CUDA_VISIBLE_DEVICES": "-1", "JAX_PLATFORMS": "cpu", "DOCONV_QUICK": "1"}
+ON_GPU = ("torch", "flax")
 
 
 def compare(
     backend: Annotated[str | None, typer.Option(help="Backends, separated by commas; default: all installed.")] = None,
+    way: Annotated[
+        str | None,
+        typer.Option(help="Ways of running them, separated by commas, or all; default: called, or what jit compiled."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    full: Annotated[bool, typer.Option(help="In every way all cases that it supports, not a part of them.")] = False,
     stage: Stage = None,
+    case: CaseId = None,
     dtype: Dtype = None,
     python: Annotated[
         list[str] | None, typer.Option(help="NAME=PATH: the interpreter of another environment for a backend.")
@@ -32,6 +36,9 @@ def compare(
     figure: Annotated[Path, typer.Option(help="Where the figure of --image goes (.png, .svg or .pdf).")] = Path(
         "compare.png"
     ),
+    extended: Annotated[
+        bool, typer.Option("--extended", help="Ask for all that `doconv check` asks for: three times as many cases.")
+    ] = False,
     json: Json = None,
     html: Html = None,
     junit: Junit = None,
@@ -48,58 +55,66 @@ def compare(
     from doconv_conformance.files import check_writable
     from doconv_conformance.running.pairwise import pairwise
     from doconv_conformance.running.picture import STEPS, PictureRun, send_picture
+    from doconv_conformance.running.ways import TIMEOUT, by_way, select_ways
 
     began = time.monotonic()
     try:
-        backends = _backends(backend, python or [])
-        pairs = of_dtypes(select(stage), dtype)
+        names, interpreters = _backends(backend, python or [], device)
+        ways = [name.strip() for name in way.split(",")] if way else None
+        pairs = of_dtypes(select(stage, case, extended=extended), dtype)
+        ports = select_ways(names, pairs, ways, device=device, full=full, interpreters=interpreters)
+        backends = [item.port for item in ports]
         picture = PictureRun(_picture(image, figure), [item.name for item in backends]) if image else None
-        check_writable(json, html, junit, figure if image else None)
+        check_writable(json, html, junit, figure if image else None, inputs=[image])
     except ValueError as error:
         typer.echo(f"doconv compare: {error}", err=True)
         raise typer.Exit(2) from None
 
     then = (lambda session, step: send_picture(session, picture, step)) if picture else None
+    own = {item.port.name: item.pairs for item in ports}
     try:
-        runs = run_all(backends, pairs, then=then, more=STEPS if picture else 0)
+        runs = run_all(backends, pairs, then=then, more=STEPS if picture else 0, own=own, timeout=TIMEOUT)
     except OSError as error:
         typer.echo(f"doconv compare: {error}", err=True)
         raise typer.Exit(2) from None
     compared = time.monotonic()
-    others = pairwise(runs, pairs)
+    others = [row for group in by_way(runs) for row in pairwise(group, pairs)]
     if picture:
         _finish_picture(picture, figure)
         others += picture.results
     done = time.monotonic()
     seconds = {"total": done - began, "ports": compared - began, "with each other": done - compared}
-    status = conclude(runs, others, seconds, to_json=json, to_html=html, to_junit=junit, picture=picture)
+    # Further questions to a way can each be a compilation.
+    status = conclude(
+        runs, others, seconds, ask=ways is None, to_json=json, to_html=html, to_junit=junit, picture=picture
+    )
     if picture and picture.maps:
         typer.echo(f"figure: {figure}")
     raise typer.Exit(status)
 
 
-def _backends(backend: str | None, python: list[str]) -> list[Backend]:
-    """The backends asked for, or those whose framework is installed or has an interpreter of its own."""
+def _backends(backend: str | None, python: list[str], device: str) -> tuple[list[str], dict[str, str]]:
+    """The backends asked for, or those whose framework is installed or has an interpreter of its own; the interpreters."""
     from importlib.util import find_spec
 
-    from doconv_conformance.running.runner import python_backend
+    from doconv_conformance.running.ways import DEVICES
 
+    if device not in DEVICES:
+        raise ValueError(f"--device must be of {', '.join(DEVICES)}. Received: {device}")
+    known = BACKENDS if device == "cpu" else ON_GPU
     interpreters = dict(_interpreter(item) for item in python)
     if backend is None:
-        names = [name for name in BACKENDS if name in interpreters or find_spec(name)]
+        names = [name for name in known if name in interpreters or find_spec(name)]
         if not names:
             raise ValueError("no framework is installed: pip install 'doconv-core[torch]', or keras, or flax")
     else:
         names = [name.strip() for name in backend.split(",")]
-    if unknown := [name for name in (*names, *interpreters) if name not in BACKENDS]:
-        raise ValueError(f"--backend must be of {', '.join(BACKENDS)}. Received: {', '.join(unknown)}")
+    if unknown := [name for name in (*names, *interpreters) if name not in known]:
+        where = "" if device == "cpu" else f" on {device}"
+        raise ValueError(f"--backend must be of {', '.join(known)}{where}. Received: {', '.join(unknown)}")
     if len(set(names)) < len(names):
         raise ValueError(f"--backend names one twice. Received: {backend}")
-    return [
-        python_backend(name, f"doconv_conformance.adapters.{name}", env=ENVIRONMENT, python=interpreters.get(name, ""),
-                       install=f"pip install 'doconv-core[{name}]'")
-        for name in names
-    ]  # fmt: skip
+    return names, interpreters
 
 
 def _interpreter(item: str) -> tuple[str, str]:

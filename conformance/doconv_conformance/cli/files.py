@@ -57,6 +57,7 @@ Key = Annotated[
 ]
 Ema = Annotated[bool, typer.Option("--ema", help="Take the average of the weights that stands beside them.")]
 
+LONGEST_LINE = 2000
 OTHER_FORMATS = (
     ".pth", ".pt", ".bin", ".ckpt", ".tar", ".pkl", ".pdparams", ".params", ".h5", ".hdf5", ".keras", ".npz", ".npy", ".onnx",
     ".pb", ".tflite", ".msgpack", ".gguf", ".json",
@@ -102,8 +103,8 @@ def _ending(text: str, status: int) -> typer.Exit:
 
 
 def say(text: str, *, err: bool = False) -> None:
-    """A line on the terminal; names come from files that we did not write."""
-    typer.echo(printable(text), err=err)
+    """A line on the terminal; names come from files that we did not write, and may have a megabyte."""
+    typer.echo(printable(text if len(text) <= LONGEST_LINE else f"{text[:LONGEST_LINE]}…"), err=err)
 
 
 def open_input(path: Path, choice: Choice, hints: Hints) -> Checkpoint:
@@ -230,8 +231,11 @@ def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
     from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
     console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda done, total: None
+        return
     columns = ("{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task(title, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
 

@@ -30,6 +30,7 @@ from doconv_conformance.cli.files import (
 if TYPE_CHECKING:
     from doconv_core.checkpoint import Checkpoint, LayerStats
 
+LONGEST_CELL = 300
 PICTURES = (".png", ".jpg", ".jpeg", ".svg", ".pdf")
 
 
@@ -225,4 +226,4 @@ def _cell(text: str) -> str:
 
     from doconv_conformance.escaping import printable
 
-    return escape(printable(text))
+    return escape(printable(text[:LONGEST_CELL]))

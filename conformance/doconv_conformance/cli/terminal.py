@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 import time
@@ -48,6 +49,7 @@ def run_all(
     *,
     then: Callable[[PortSession, Callable[[], None]], None] | None = None,
     more: int = 0,
+    own: Mapping[str, Sequence[tuple[Case, str]]] | None = None,
     **options: Any,
 ) -> list[Run]:
     """Each port in its own process, side by side, with progress on stderr: a bar on a terminal, else a line now and then.
@@ -57,6 +59,7 @@ def run_all(
         pairs: the cases.
         then: what to do with a session after its cases; it calls its second argument `more` times.
         more: the steps of `then`.
+        own: by their names, the cases of ports that run others than `pairs`.
         options: of `run_cases`.
 
     Raises:
@@ -69,8 +72,9 @@ def run_all(
         progress.disable = not console.is_terminal
 
         def run(backend: Backend) -> Run:
-            task = progress.add_task(backend.name, total=len(pairs) + more)
-            lines = Lines(backend.name, len(pairs) + more) if progress.disable else None
+            cases = (own or {}).get(backend.name, pairs)
+            task = progress.add_task(backend.name, total=len(cases) + more)
+            lines = Lines(backend.name, len(cases) + more) if progress.disable else None
 
             def step() -> None:
                 progress.advance(task)
@@ -78,9 +82,9 @@ def run_all(
                     lines.step()
 
             after = (lambda session: then(session, step)) if then else None
-            return run_cases(backend, pairs, progress=step, then=after, **options)
+            return run_cases(backend, cases, progress=step, then=after, **options)
 
-        with ThreadPoolExecutor(len(backends)) as pool:
+        with ThreadPoolExecutor(min(len(backends), max(3, os.cpu_count() or 1))) as pool:
             running = [pool.submit(run, backend) for backend in backends]
             try:
                 return [item.result() for item in running]

@@ -20,11 +20,11 @@ def export(
 
     Exit status: 0 written, 2 unusable arguments.
     """
-    from doconv_conformance.cases.table import select
     from doconv_conformance.running.vectors import export as export_vectors
+    from doconv_conformance.running.vectors import select_for_files
 
     try:
-        pairs = select(stage, case)
+        pairs = select_for_files(stage, case)
         export_vectors(folder, pairs)
     except (ValueError, OSError) as error:
         typer.echo(f"doconv vectors export: {error}", err=True)
@@ -45,13 +45,13 @@ def check(
 
     Exit status: 0 it agrees with the reference, 1 it does not, 2 unusable arguments.
     """
-    from doconv_conformance.cases.table import select
     from doconv_conformance.cli.terminal import conclude
     from doconv_conformance.files import check_writable
     from doconv_conformance.running.offline import check_folder
+    from doconv_conformance.running.vectors import select_for_files
 
     try:
-        pairs = select(stage, case)
+        pairs = select_for_files(stage, case)
         check_writable(json, html, junit)
         run = check_folder(folder, pairs)
     except ValueError as error:

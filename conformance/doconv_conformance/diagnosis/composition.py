@@ -13,7 +13,7 @@ from itertools import product
 
 import numpy as np
 
-from doconv_conformance.cases.table import Case
+from doconv_conformance.cases.table import LOW_PRECISION, Case
 from doconv_conformance.diagnosis import moves
 from doconv_conformance.diagnosis.agreement import same
 from doconv_conformance.diagnosis.asking import Ask, Question, random_question
@@ -53,28 +53,60 @@ def rows() -> tuple[Fault, ...]:
     """Rules for the row of `D` beside the catalogue's."""
     return (
         _rows("of-c", "takes row c of D, the channel within the group", lambda o, c, g: c),
-        _rows("of-group", "takes the row of D by the number of the group", lambda o, c, g: o // (_in(g) if g.transposed else _out(g))),
-        _rows("first-of-group", "takes the first row of D of each group",
-              lambda o, c, g: o // (_in(g) if g.transposed else _out(g)) * _in(g)),
-        _rows("strided", "takes row c * G + group of D", lambda o, c, g: (o % _in(g) if g.transposed else c) * g.groups
-              + o // (_in(g) if g.transposed else _out(g))),
-        _rows("output-within-group", "takes the row of D by the output channel within the group",
-              lambda o, c, g: c if g.transposed else o % _out(g)),
-        _rows("group-of-output-modulo", "takes o modulo G for the group of output channel o",
-              lambda o, c, g: o if g.transposed else o % g.groups * _in(g) + c),
-        _rows("group-by-in", "divides the output channel by C_in/G where C_out/G is meant",
-              lambda o, c, g: o if g.transposed else np.minimum(o // _in(g), g.groups - 1) * _in(g) + c),
-        _rows("offset-out", "steps by C_out/G from group to group of D where C_in/G is meant",
-              lambda o, c, g: o // _in(g) * _out(g) + o % _in(g) if g.transposed else o // _out(g) * _out(g) + c),
-        _rows("output", "takes row o of D, the output channel, modulo C_in", lambda o, c, g: o // _in(g) * _out(g) + c if g.transposed else o),
-        _rows("output-of-transposed", "takes row o of D, the output channel, modulo C_in, in transposed convolutions",
-              lambda o, c, g: o // _in(g) * _out(g) + c if g.transposed else g.rows),
+        _rows(
+            "of-group",
+            "takes the row of D by the number of the group",
+            lambda o, c, g: o // (_in(g) if g.transposed else _out(g)),
+        ),
+        _rows(
+            "first-of-group",
+            "takes the first row of D of each group",
+            lambda o, c, g: o // (_in(g) if g.transposed else _out(g)) * _in(g),
+        ),
+        _rows(
+            "strided",
+            "takes row c * G + group of D",
+            lambda o, c, g: (o % _in(g) if g.transposed else c) * g.groups + o // (_in(g) if g.transposed else _out(g)),
+        ),
+        _rows(
+            "output-within-group",
+            "takes the row of D by the output channel within the group",
+            lambda o, c, g: c if g.transposed else o % _out(g),
+        ),
+        _rows(
+            "group-of-output-modulo",
+            "takes o modulo G for the group of output channel o",
+            lambda o, c, g: o if g.transposed else o % g.groups * _in(g) + c,
+        ),
+        _rows(
+            "group-by-in",
+            "divides the output channel by C_in/G where C_out/G is meant",
+            lambda o, c, g: o if g.transposed else np.minimum(o // _in(g), g.groups - 1) * _in(g) + c,
+        ),
+        _rows(
+            "offset-out",
+            "steps by C_out/G from group to group of D where C_in/G is meant",
+            lambda o, c, g: o // _in(g) * _out(g) + o % _in(g) if g.transposed else o // _out(g) * _out(g) + c,
+        ),
+        _rows(
+            "output",
+            "takes row o of D, the output channel, modulo C_in",
+            lambda o, c, g: o // _in(g) * _out(g) + c if g.transposed else o,
+        ),
+        _rows(
+            "output-of-transposed",
+            "takes row o of D, the output channel, modulo C_in, in transposed convolutions",
+            lambda o, c, g: o // _in(g) * _out(g) + c if g.transposed else g.rows,
+        ),
         _rows("next", "takes the next row of D", lambda o, c, g: g.rows + 1),
         _rows("previous", "takes the row of D before the right one", lambda o, c, g: g.rows - 1),
         _rows("next-group", "takes the rows of D of the next group", lambda o, c, g: g.rows + _in(g)),
-        _rows("within-reversed", "takes the rows of D within a group in reverse order",
-              lambda o, c, g: g.rows // _in(g) * _in(g) + _in(g) - 1 - g.rows % _in(g)),
-    )  # fmt: skip
+        _rows(
+            "within-reversed",
+            "takes the rows of D within a group in reverse order",
+            lambda o, c, g: g.rows // _in(g) * _in(g) + _in(g) - 1 - g.rows % _in(g),
+        ),
+    )
 
 
 def _identity(name: str, words: str, of: Callable[[ConvGeometry], np.ndarray]) -> Fault:
@@ -90,13 +122,29 @@ def identities() -> tuple[Fault, ...]:
         _identity("halved", "halves the identity", lambda g: identity(g) / 2),
         _identity("ones", "has ones everywhere for the identity", lambda g: np.ones((g.taps, g.d_mul))),
         _identity("over-K", "divides the identity by K", lambda g: identity(g) / g.taps),
-        _identity("times-tiles", "multiplies the identity by the number of its tiles", lambda g: identity(g) * (g.d_mul // g.taps)),
+        _identity(
+            "times-tiles",
+            "multiplies the identity by the number of its tiles",
+            lambda g: identity(g) * (g.d_mul // g.taps),
+        ),
         _identity("shifted", "has the identity one column late", lambda g: np.roll(identity(g), 1, 1)),
         _identity("shifted-back", "has the identity one column early", lambda g: np.roll(identity(g), -1, 1)),
-        _identity("first-only", "has a single one at the first tap for the identity", lambda g: identity(g) * (np.arange(g.taps) == 0)[:, None]),
-        _identity("last-missing", "leaves out the last tap of the identity", lambda g: identity(g) * (np.arange(g.taps) < g.taps - 1)[:, None]),
-        _identity("centre", "has a one at the middle tap only, for every column", lambda g: np.repeat((np.arange(g.taps) == g.taps // 2)[:, None] * 1.0, g.d_mul, 1)),
-    )  # fmt: skip
+        _identity(
+            "first-only",
+            "has a single one at the first tap for the identity",
+            lambda g: identity(g) * (np.arange(g.taps) == 0)[:, None],
+        ),
+        _identity(
+            "last-missing",
+            "leaves out the last tap of the identity",
+            lambda g: identity(g) * (np.arange(g.taps) < g.taps - 1)[:, None],
+        ),
+        _identity(
+            "centre",
+            "has a one at the middle tap only, for every column",
+            lambda g: np.repeat((np.arange(g.taps) == g.taps // 2)[:, None] * 1.0, g.d_mul, 1),
+        ),
+    )
 
 
 @cache
@@ -133,7 +181,7 @@ def fits(ask: Ask, case: Case, known: Sequence[Fault], operation: str = "compose
         return []
     search = _Search(known, operation)
     lefts: Fits = [()] if search.gives((), without, got_without) else search.singles(_left(), without, got_without)
-    if not lefts:
+    if not lefts and operation == "compose":
         lefts = search.pairs(_left(), without, got_without)
     if not case.geometry.has_d:
         return lefts
@@ -147,7 +195,7 @@ def fits(ask: Ask, case: Case, known: Sequence[Fault], operation: str = "compose
         found += scaled_parts(search, case, whole, got)
     for left in lefts[:MOST]:
         found += [(*left, *right) for right in search.singles(_right(), whole, got, left)]
-    if not found:  # a fault of `W` or of the kernel may show in the product with D_delta only
+    if not found and operation == "compose":
         for left in lefts[: MOST // 8]:
             found += [(*left, *right) for right in search.pairs(_right(), whole, got, left)]
     return found
@@ -166,16 +214,22 @@ def scaled_parts(search: _Search, case: Case, question: Question, got: Tensors) 
             return []
         parts.append(outputs["weight"].astype(np.float64).ravel())
     solved, *_ = np.linalg.lstsq(np.stack(parts, -1), got["weight"].astype(np.float64).ravel(), rcond=None)
-    e, d = (Fraction(float(number)).limit_denominator(64) if np.isfinite(number) else Fraction(0) for number in solved)
-    if (e, d) == (1, 1):
+    if not np.isfinite(solved).all():
         return []
-    fault = factors(e, d)
+    one, other = (Fraction(float(number)).limit_denominator(64) for number in solved)
+    if (one, other) == (1, 1):
+        return []
+    fault = factors(one, other)
     return [(fault,)] if search.gives((fault,), question, got) else []
 
 
 def factors(e: Fraction | int, d: Fraction | int) -> Fault:
     """A composition with factors on its two parts."""
-    words = f"composes {e} * W E^T + {d} * (D_delta o W)"
+    words = f"counts the identity's part {e} times and D_delta {d} times"
+    if e == 1:
+        words = f"counts D_delta {d} times"
+    elif d == 1:
+        words = f"counts the identity's part {e} times"
     hooks = {"identity": lambda g: float(e) * identity(g), "delta": lambda g: float(d)}
     return Fault(f"factors-{e}-{d}", words, "the residual form W E^T + D_delta o W", hooks)
 
@@ -186,8 +240,12 @@ def twice() -> Fault:
     def change(D: np.ndarray, g: ConvGeometry) -> np.ndarray:
         return D + D @ D if g.taps == g.d_mul else D
 
-    return Fault("delta-applied-twice", "applies D_delta a second time to its own product, where S is K",
-                 "the number of times that D_delta is multiplied", {"D_delta": change})  # fmt: skip
+    return Fault(
+        "delta-applied-twice",
+        "applies D_delta a second time to its own product, where S is K",
+        "the number of times that D_delta is multiplied",
+        {"D_delta": change},
+    )
 
 
 class _Search:
@@ -230,12 +288,13 @@ def facts(ask: Ask, case: Case, known: Sequence[Fault]) -> list[str]:
     tensors: dict[str, np.ndarray] = {"W": names["zero"]}
     if g.has_d:
         tensors["D_delta"] = np.ones(g.d_shape)
-    nothing = ask("compose", Question(g, tensors))
+    types = case.dtype, case.param_dtype
+    nothing = ask("compose", Question(g, tensors, *types))
     if nothing and "weight" in nothing and nothing["weight"].any():
         lines.append("with W = 0 the composed kernel is not 0")
     tensors = {"W": W} | ({"D_delta": np.zeros(g.d_shape)} if g.has_d else {})
-    answer = ask("compose", Question(g, tensors))
-    right = run(known, g, "compose", Question(g, tensors).inputs("compose"))
+    answer = ask("compose", Question(g, tensors, *types))
+    right = run(known, g, "compose", Question(g, tensors, *types).inputs("compose"))
     if answer and right and "weight" in answer:
         lines += _first_difference("with D_delta = 0 and W counted up from 1", answer["weight"], right["weight"])
     if g.has_d and not lines:
@@ -259,7 +318,10 @@ def _table(ask: Ask, case: Case) -> list[str]:
     """The first entries of `D_delta` that meet other entries of `W`, or land in another tap, than they should."""
     g, lines = case.geometry, list[str]()
     W = np.random.default_rng(0).permutation(np.prod(g.w_shape)).reshape(g.w_shape) + 1000.0
-    base = ask("compose", Question(g, {"W": W, "D_delta": np.zeros(g.d_shape)}))
+    types = case.dtype, case.param_dtype
+    if case.param_dtype in LOW_PRECISION:
+        return lines  # too few different numbers
+    base = ask("compose", Question(g, {"W": W, "D_delta": np.zeros(g.d_shape)}, *types))
     if base is None:
         return lines
     right: dict[tuple[int, ...], dict[tuple[int, ...], tuple[int, ...]]] = {}
@@ -268,7 +330,7 @@ def _table(ask: Ask, case: Case) -> list[str]:
     for index in np.ndindex(*g.d_shape):
         D = np.zeros(g.d_shape)
         D[index] = 1
-        answer = ask("compose", Question(g, {"W": W, "D_delta": D}))
+        answer = ask("compose", Question(g, {"W": W, "D_delta": D}, *types))
         if answer is None or "weight" not in answer or answer["weight"].shape != g.kernel_shape:
             continue
         added = answer["weight"].astype(np.float64) - base["weight"]

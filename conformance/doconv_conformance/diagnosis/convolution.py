@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
+from typing import Any
 
 import numpy as np
 
+from doconv_conformance.cases.table import LOW_PRECISION, Case
 from doconv_conformance.diagnosis import moves
 from doconv_conformance.diagnosis.asking import Ask, Question
 from doconv_conformance.diagnosis.options import Rule, combinations_of
@@ -47,10 +49,14 @@ class Meetings:
     unread: int
 
 
-def measure(
-    ask: Ask, geometry: ConvGeometry, x_size: tuple[int, ...], known: Sequence[Fault], backward: bool = False
-) -> Meetings | None:
-    """The map of `forward`, or that of the gradient of `x` seen from the same side; None where it cannot be measured."""
+def measure(ask: Ask, case: Case, known: Sequence[Fault], backward: bool = False) -> Meetings | None:
+    """The map of `forward`, or that of the gradient of `x` seen from the same side; None where it cannot be measured.
+
+    In low precision it cannot: the types hold too few different numbers.
+    """
+    geometry, x_size = case.geometry, case.input_size
+    if case.dtype in LOW_PRECISION:
+        return None
     found = coded_kernel(geometry, known)
     if found is None:
         return None
@@ -66,7 +72,7 @@ def measure(
         name, operation = "grad_x", "backward"
     else:
         tensors, name, operation = {**tensors, "x": impulses}, "y", "forward"
-    answer = ask(operation, Question(geometry, tensors))
+    answer = ask(operation, Question(geometry, tensors, case.dtype, case.param_dtype))
     if answer is None or name not in answer or answer[name].shape[:1] != (count,) or answer[name].ndim != impulses.ndim:
         return None
     return _read(answer[name].astype(np.float64), kernel, geometry, sizes, backward)
@@ -185,7 +191,7 @@ def _views(meetings: Meetings, kernel_hook: str, forward: bool) -> Iterator[tupl
 
 
 def _undone(fault: Fault, shape: tuple[int, ...], g: ConvGeometry, side: str) -> np.ndarray | None:
-    """For each element the place that it has without the move; None where the move loses or repeats elements, or does nothing."""
+    """For each element its place without the move; None where the move loses or repeats elements, or does nothing."""
     if not fault.where(g):
         return None
     numbers = np.arange(1.0, np.prod(shape) + 1)
@@ -306,7 +312,7 @@ def _right(meetings: Meetings) -> set[tuple[tuple[int, ...], tuple[int, ...], tu
     g = meetings.geometry
     tables = relations(Options.of(g), g, meetings.x_size)
     in_group, out_group = g.in_channels // g.groups, g.out_channels // g.groups
-    spatial = [()]
+    spatial: list[tuple[Any, ...]] = [()]
     for table in tables:
         spatial = [(*before, at) for before in spatial for at in map(tuple, np.argwhere(table).tolist())]
     found = set()
@@ -341,6 +347,7 @@ def _axis_facts(meetings: Meetings) -> list[str]:
             )
         if meetings.y_size[axis] != g.output_size(meetings.x_size)[axis]:
             lines.append(
-                f"along axis {axis} the output has {meetings.y_size[axis]} positions; asked for {g.output_size(meetings.x_size)[axis]}"
+                f"along axis {axis} the output has {meetings.y_size[axis]} positions; asked for "
+                f"{g.output_size(meetings.x_size)[axis]}"
             )
     return lines

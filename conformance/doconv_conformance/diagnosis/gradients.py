@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from functools import cache
 
@@ -17,9 +18,12 @@ from doconv_conformance.diagnosis.planted import run
 from doconv_conformance.faults.faulty_port import Fault
 from doconv_conformance.faults.gradients import GRADIENTS
 from doconv_conformance.port import Tensors
+from doconv_core.composition import identity
 from doconv_core.geometry import ConvGeometry
 
 Fits = list[tuple[Fault, ...]]
+# Ends the names of faults that change nothing alone.
+OF_RIGHT = "-of-the-right-layer"
 OUTPUTS = ("grad_x", "grad_W", "grad_D_delta", "grad_bias")
 
 
@@ -31,7 +35,8 @@ def fits(ask: Ask, case: Case, known: Sequence[Fault]) -> Fits:
     if got is None or right is None:
         return []
     wrong = [name for name in OUTPUTS if name in right and not same(_only(got, name), _only(right, name))]
-    shared = [fault for fault in _of_all() if _explains(fault, known, question, got, wrong)]
+    everything = [name for name in OUTPUTS if name in right]
+    shared = [fault for fault in _of_all() if _explains(fault, known, question, got, everything)]
     if shared:
         return [(fault,) for fault in shared]
     chosen: list[Fits] = []
@@ -67,7 +72,7 @@ def _only(tensors: Tensors, name: str) -> Tensors:
 
 
 def _explains(fault: Fault, known: Sequence[Fault], question: Question, got: Tensors, wrong: Sequence[str]) -> bool:
-    """Whether the fault gives all gradients in `wrong` and, alone of all, leaves the others as they are."""
+    """Whether the fault gives all gradients in `wrong`."""
     planted = _planted((*known, fault), question)
     return bool(wrong) and planted is not None and all(same(_only(got, name), _only(planted, name)) for name in wrong)
 
@@ -81,7 +86,7 @@ def _of_all() -> tuple[Fault, ...]:
         ("mean-over-y", lambda g, inputs: 1 / inputs["grad_y"].size, "divides every gradient by the number of outputs"),
         ("negated", lambda g, inputs: -1.0, "negates every gradient"),
         ("doubled", lambda g, inputs: 2.0, "counts every gradient twice"),
-    ):  # fmt: skip
+    ):
         found.append(_factor(f"gradients-{name}", words, factor, OUTPUTS))
         found.append(
             _factor(
@@ -93,6 +98,10 @@ def _of_all() -> tuple[Fault, ...]:
         )
     found.append(_of_ones())
     found += moves.of_kernel("grad_kernel")
+    found += [_grad_y_moved(fault, OUTPUTS, "every gradient") for fault in moves.of_activations("y")]
+    found += [
+        _grad_y_moved(fault, OUTPUTS[1:3], "the gradients of W and D_delta") for fault in moves.of_activations("y")
+    ]
     found += [
         Fault(
             f"grad-{fault.name}", f"in the gradients {fault.words}", fault.look_at, {"grad_rows": fault.hooks["rows"]}
@@ -110,6 +119,26 @@ def _factor(name: str, words: str, factor: Callable[[ConvGeometry, Tensors], flo
     return Fault(name, words, "a factor of the gradients: a mean in place of a sum", {"gradients": change})
 
 
+def _grad_y_moved(fault: Fault, outputs: Sequence[str], words: str) -> Fault:
+    """`grad_y` read otherwise in some of the gradients."""
+
+    def change(gradients: Tensors, inputs: Tensors, g: ConvGeometry) -> Tensors:
+        moved = np.ascontiguousarray(fault.hooks["y"](inputs["grad_y"], g)).astype(inputs["grad_y"].dtype)
+        found = run([], g, "backward", {**inputs, "grad_y": moved})
+        if found is None:
+            return gradients
+        return {key: found[key] if key in outputs else value for key, value in gradients.items()}
+
+    of_grad_y = re.sub(r"\by\b", "grad_y", fault.words)
+    return Fault(
+        f"{'-'.join(outputs)}-{fault.name}",
+        f"in {words} {of_grad_y}",
+        fault.look_at,
+        {"gradients": change},
+        fault.where,
+    )
+
+
 def _of_ones() -> Fault:
     """`grad_y` not used: the gradients of the plain sum of `y`."""
 
@@ -118,13 +147,18 @@ def _of_ones() -> Fault:
         found = run([], g, "backward", ones)
         return gradients if found is None else found
 
-    return Fault("grad-y-ignored", "gives the gradients of the sum of y, whatever grad_y is", "whether grad_y reaches the gradients",
-                 {"gradients": change})  # fmt: skip
+    return Fault(
+        "grad-y-ignored",
+        "gives the gradients of the sum of y, whatever grad_y is",
+        "whether grad_y reaches the gradients",
+        {"gradients": change},
+    )
 
 
 def _of(name: str, g: ConvGeometry) -> list[Fault]:
     """What can happen to one gradient alone."""
-    found = [
+    found = [_as_if_right(name)]
+    found += [
         fault
         for fault in GRADIENTS
         if name in fault.hooks or "gradients" in fault.hooks or fault.hooks.keys() & {"compose_vjp", "sum_group"}
@@ -134,15 +168,21 @@ def _of(name: str, g: ConvGeometry) -> list[Fault]:
         found += moves.of_kernel("grad_x_kernel")
         found += [rule.fault("options_grad_x", "in the gradient of x") for family in families(g) for rule in family]
         found.append(_kernel_without_delta())
+        found.append(_summed_into_first_group())
     elif name == "grad_bias":
         found += moves.of_bias("grad_bias")
+        found += [
+            _grad_y_moved(fault, ("grad_bias",), "the gradient of the bias") for fault in moves.of_activations("y")
+        ]
         found += _bias_sums()
     elif name == "grad_W":
-        found += [_parts("grad-W-without-identity", "drops the part g E of the identity from the gradient of W", 0, 1),
-                  _parts("grad-W-without-delta", "drops the part with D_delta from the gradient of W", 1, 0),
-                  _parts("grad-W-identity-doubled", "counts the identity's part of the gradient of W twice", 2, 1),
-                  _parts("grad-W-delta-doubled", "counts the part with D_delta in the gradient of W twice", 1, 2),
-                  _parts("grad-W-delta-negated", "subtracts the part with D_delta in the gradient of W", 1, -1)]  # fmt: skip
+        found += [
+            _parts("grad-W-without-identity", "drops the part g E of the identity from the gradient of W", 0, 1),
+            _parts("grad-W-without-delta", "drops the part with D_delta from the gradient of W", 1, 0),
+            _parts("grad-W-identity-doubled", "counts the identity's part of the gradient of W twice", 2, 1),
+            _parts("grad-W-delta-doubled", "counts the part with D_delta in the gradient of W twice", 1, 2),
+            _parts("grad-W-delta-negated", "subtracts the part with D_delta in the gradient of W", 1, -1),
+        ]
         found += [*moves.of_w("grad_W"), *moves.of_d("grad_delta_D"), *_batches("grad_W")]
         found += [_only_in("grad_W", fault) for fault in _row_faults()]
     else:
@@ -151,9 +191,21 @@ def _of(name: str, g: ConvGeometry) -> list[Fault]:
             *moves.of_w("grad_delta_W"),
             *_batches("grad_D_delta"),
             *_kernels_summed(),
+            _added_identity(),
         ]
         found += [_only_in("grad_D_delta", fault) for fault in _row_faults()]
     return found
+
+
+def _as_if_right(name: str) -> Fault:
+    """The gradient of the layer as it should be, where the forward direction is another."""
+
+    def change(gradients: Tensors, inputs: Tensors, g: ConvGeometry) -> Tensors:
+        right = run([], g, "backward", inputs)
+        return gradients if right is None or name not in right else gradients | {name: right[name]}
+
+    words = f"gives the right {name}, which is not that of its own output"
+    return Fault(f"{name}{OF_RIGHT}", words, "the gradients do not follow the forward direction", {"gradients": change})
 
 
 @cache
@@ -180,14 +232,42 @@ def _parts(name: str, words: str, one: float, other: float) -> Fault:
     return Fault(name, words, "the gradient of W: g E + D_delta^T g", {"grad_parts": (one, other)})
 
 
+def _summed_into_first_group() -> Fault:
+    def change(grad: np.ndarray, g: ConvGeometry) -> np.ndarray:
+        of_first = g.in_channels // g.groups
+        total = np.zeros_like(grad)
+        total[:, :of_first] = grad.reshape(len(grad), g.groups, of_first, *grad.shape[2:]).sum(axis=1)
+        return total
+
+    return Fault(
+        "grad-x-first-group",
+        "adds the gradient of x of every group to the channels of the first",
+        "the offset of the group in grad_x",
+        {"grad_x": change},
+    )
+
+
+def _added_identity() -> Fault:
+    return Fault(
+        "grad-D-plus-identity",
+        "adds the identity to the gradient of D_delta",
+        "the gradient of D_delta, which is that of D",
+        {"grad_D_delta": lambda grad, g: grad + identity(g)},
+    )
+
+
 def _kernel_without_delta() -> Fault:
     def change(gradients: Tensors, inputs: Tensors, g: ConvGeometry) -> Tensors:
         bare = {key: np.zeros_like(value) if key == "D_delta" else value for key, value in inputs.items()}
         found = run([], g, "backward", bare)
         return gradients if found is None else gradients | {"grad_x": found["grad_x"]}
 
-    return Fault("grad-x-without-delta", "makes the gradient of x of the kernel without D_delta", "the kernel in the gradient of x",
-                 {"gradients": change})  # fmt: skip
+    return Fault(
+        "grad-x-without-delta",
+        "makes the gradient of x of the kernel without D_delta",
+        "the kernel in the gradient of x",
+        {"gradients": change},
+    )
 
 
 def _bias_sums() -> list[Fault]:
@@ -204,18 +284,62 @@ def _bias_sums() -> list[Fault]:
         return tuple(range(2, grad.ndim))
 
     return [
-        summed("last-image", "sums the gradient of the bias over the last image only", lambda grad: grad[-1:].sum((0, *space(grad)))),
-        summed("first-image", "sums the gradient of the bias over the first image only", lambda grad: grad[:1].sum((0, *space(grad)))),
-        summed("mean-batch", "takes the mean over the batch for the gradient of the bias", lambda grad: grad.mean(0).sum(tuple(range(1, grad.ndim - 1)))),
-        summed("mean-space", "takes the mean over the positions for the gradient of the bias", lambda grad: grad.mean(space(grad)).sum(0)),
-        summed("mean", "takes the mean over batch and positions for the gradient of the bias", lambda grad: grad.mean((0, *space(grad)))),
-        summed("batch-only", "sums the gradient of the bias over the batch at the first position only", lambda grad: grad.sum(0).reshape(grad.shape[1], -1)[:, 0]),
-        summed("first-row", "sums the gradient of the bias over the first row only", lambda grad: grad[:, :, :1].sum((0, *space(grad)))),
-        summed("without-last-row", "leaves the last row out of the gradient of the bias", lambda grad: grad[:, :, :-1].sum((0, *space(grad)))),
-        summed("without-last-column", "leaves the last column out of the gradient of the bias", lambda grad: grad[..., :-1].sum((0, *space(grad)))),
-        summed("first-column", "sums the gradient of the bias over the first column only", lambda grad: grad[..., :1].sum((0, *space(grad)))),
-        summed("count", "counts the positions for the gradient of the bias, whatever grad_y is", lambda grad: np.ones_like(grad).sum((0, *space(grad)))),
-    ]  # fmt: skip
+        summed(
+            "last-image",
+            "sums the gradient of the bias over the last image only",
+            lambda grad: grad[-1:].sum((0, *space(grad))),
+        ),
+        summed(
+            "first-image",
+            "sums the gradient of the bias over the first image only",
+            lambda grad: grad[:1].sum((0, *space(grad))),
+        ),
+        summed(
+            "mean-batch",
+            "takes the mean over the batch for the gradient of the bias",
+            lambda grad: grad.mean(0).sum(tuple(range(1, grad.ndim - 1))),
+        ),
+        summed(
+            "mean-space",
+            "takes the mean over the positions for the gradient of the bias",
+            lambda grad: grad.mean(space(grad)).sum(0),
+        ),
+        summed(
+            "mean",
+            "takes the mean over batch and positions for the gradient of the bias",
+            lambda grad: grad.mean((0, *space(grad))),
+        ),
+        summed(
+            "batch-only",
+            "sums the gradient of the bias over the batch at the first position only",
+            lambda grad: grad.sum(0).reshape(grad.shape[1], -1)[:, 0],
+        ),
+        summed(
+            "first-row",
+            "sums the gradient of the bias over the first row only",
+            lambda grad: grad[:, :, :1].sum((0, *space(grad))),
+        ),
+        summed(
+            "without-last-row",
+            "leaves the last row out of the gradient of the bias",
+            lambda grad: grad[:, :, :-1].sum((0, *space(grad))),
+        ),
+        summed(
+            "without-last-column",
+            "leaves the last column out of the gradient of the bias",
+            lambda grad: grad[..., :-1].sum((0, *space(grad))),
+        ),
+        summed(
+            "first-column",
+            "sums the gradient of the bias over the first column only",
+            lambda grad: grad[..., :1].sum((0, *space(grad))),
+        ),
+        summed(
+            "count",
+            "counts the positions for the gradient of the bias, whatever grad_y is",
+            lambda grad: np.ones_like(grad).sum((0, *space(grad))),
+        ),
+    ]
 
 
 def _batches(name: str) -> list[Fault]:
@@ -288,7 +412,7 @@ def _kernels_summed() -> list[Fault]:
 
 
 def _map_of_grad_x(ask: Ask, case: Case, known: Sequence[Fault]) -> Fits:
-    measured = convolution.measure(ask, case.geometry, case.input_size, known, backward=True)
+    measured = convolution.measure(ask, case, known, backward=True)
     return convolution.fits(measured, "options_grad_x", "in the gradient of x") if measured else []
 
 
@@ -335,11 +459,11 @@ def _x_moved(fault: Fault) -> Fault:
 
 
 def facts(ask: Ask, case: Case, known: Sequence[Fault]) -> list[str]:
-    """In words: which gradients are wrong, whether they are those of the port's own output, and their ratio to the right ones."""
+    """In words: which gradients are wrong, their ratio to the right ones, and whether they are of the port's own output."""
     question = random_question(case, 1)
     got, right = ask("backward", question), _planted(known, question)
     if got is None or right is None:
-        return ["backward cannot be asked further"]
+        return ["backward answers nothing there"] if got is None else []
     lines = []
     wrong = [name for name in OUTPUTS if name in right and not same(_only(got, name), _only(right, name))]
     for name in wrong:
@@ -355,7 +479,8 @@ def facts(ask: Ask, case: Case, known: Sequence[Fault]) -> list[str]:
             at = tuple(int(i) for i in np.argwhere(got[name] != right[name])[0])
             part = (got[name] != right[name]).mean()
             lines.append(
-                f"{name}{list(at)} is {float(got[name][at]):.9g}; must be {float(right[name][at]):.9g} ({100 * part:.0f} % are wrong)"
+                f"{name}{list(at)} is {float(got[name][at]):.9g}; must be {float(right[name][at]):.9g} "
+                f"({100 * part:.0f} % are wrong)"
             )
     lines.append(_inner_products(ask, question, got, wrong))
     fine = [name for name in right if name not in wrong]
@@ -380,4 +505,7 @@ def _inner_products(ask: Ask, question: Question, got: Tensors, wrong: Sequence[
     left = float((got["grad_x"].astype(np.float64) * question.tensors["x"]).sum())
     right = float((forward["y"].astype(np.float64) * question.tensors["grad_y"]).sum())
     kept = left == right
-    return f"grad_x is {'' if kept else 'not '}the gradient of the output that the port itself computes (sum of x * grad_x {left:.9g}, of y * grad_y {right:.9g})"
+    return (
+        f"grad_x is {'' if kept else 'not '}the gradient of the output that the port itself computes "
+        f"(sum of x * grad_x {left:.9g}, of y * grad_y {right:.9g})"
+    )

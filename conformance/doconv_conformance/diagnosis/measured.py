@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 
-from doconv_conformance.cases.table import STAGES
-from doconv_conformance.diagnosis import composition, convolution, gradients, structure
+from doconv_conformance.cases.table import STAGES, Case
+from doconv_conformance.diagnosis import composition, convolution, gradients, shrinking, structure, values
 from doconv_conformance.diagnosis.agreement import reproduces, same
 from doconv_conformance.diagnosis.asking import Asker, Spent, random_question
 from doconv_conformance.diagnosis.planted import run
@@ -21,12 +23,15 @@ from doconv_conformance.diagnosis.replay import Row
 from doconv_conformance.diagnosis.scope import EVERYWHERE, Scope, best
 from doconv_conformance.faults import CATALOGUE, Fault
 from doconv_conformance.port import OPERATIONS
+from doconv_core.geometry import ConvGeometry
 
 # Hooks that show in `compose`: where that is right, the same mistake inside `forward` has a hook of its own.
 COMPOSED = {"W", "D_delta", "kernel", "rows", "identity", "delta", "compose"}
 ROUNDS = 4
 TRIED = 3
 FITS = 24
+# Rows of more products than this are looked at once a claim is made, not for each that is tried.
+LARGE = 2**17
 
 
 @dataclass(frozen=True)
@@ -77,8 +82,9 @@ class Measured:
 
 
 def measure(
-    rows: Sequence[Row], asker: Asker, say: Callable[[str], None], catalogue: Sequence[Fault] = CATALOGUE
-) -> Measured:
+    rows: Sequence[Row], asker: Asker, say: Callable[[str], None], catalogue: Sequence[Fault] = CATALOGUE,
+    found: Sequence[Finding] = (),
+) -> Measured:  # fmt: skip
     """Explain the failing rows among `rows`, all of exact values; other rows are the business of the arithmetic.
 
     Args:
@@ -86,8 +92,10 @@ def measure(
         asker: for further questions.
         say: called with what is being tried.
         catalogue: the listed faults that may be used.
+        found: what is known already.
     """
     state = _State(rows, asker, say, catalogue)
+    state.findings = list(found)
     for operation in OPERATIONS:
         try:
             state.stage(operation)
@@ -150,7 +158,12 @@ class _State:
             if not untrue:
                 break
             worst = max(untrue, key=lambda item: sum(not reproduces(self.faults(row), row) for row in active[id(item)]))
-            self.findings.remove(worst)
+            untrue_in = {row.operation for row in active[id(worst)] if not reproduces(self.faults(row), row)}
+            at = self.findings.index(worst)
+            if kept := worst.operations - untrue_in:
+                self.findings[at] = replace(worst, operations=kept)
+                continue
+            del self.findings[at]
             facts = self.measured.facts.setdefault(worst.stage, [])
             rows = sum(reproduces([*self.faults(row), *worst.faults], row) for row in active[id(worst)])
             facts.insert(0, f"{rows} of {len(active[id(worst)])} rows look as if it {worst.words}; the others do not")
@@ -167,7 +180,8 @@ class _State:
         """The operations that it is made in, where it could show in others that are right."""
         others = {
             row.operation for row in self.rows
-            if row.operation not in item.operations and item.scope.holds(row.case) and self._changes(item, row)
+            if row.operation not in item.operations and not row.failed and item.scope.holds(row.case)
+            and self._changes(item, row)
         }  # fmt: skip
         return tuple(name for name in OPERATIONS if name in item.operations) if others else ()
 
@@ -208,9 +222,11 @@ class _State:
     def _explain(self, operation: str, row: Row, rows: Sequence[Row]) -> bool:
         """Find what explains one row, and how far it reaches; whether something did."""
         candidates = self._fits(operation, row)
-        chosen: tuple[tuple[int, bool, bool, int, int], Finding] | None = None
+        everything, rows = rows, [item for item in rows if item is row or _cost(item) <= max(LARGE, _cost(row))]
+        found_: list[tuple[tuple[int, bool, bool, int, int], Finding]] = []
         base = np.array([reproduces(self.faults(item), item) for item in rows])
         for order, fit in enumerate(candidates[:FITS]):
+            self.asker.check()
             finding = Finding(fit, EVERYWHERE, frozenset({operation}), operation)
             trial = [*self.findings, finding]
             with_ = np.array([reproduces(self.faults(item, trial), item) for item in rows])
@@ -225,12 +241,41 @@ class _State:
                 continue
             left = mask & ~base & ~with_
             rank = (len(won), not left.any(), scope is EVERYWHERE, -len(fit), -order)
-            if chosen is None or rank > chosen[0]:
-                chosen = rank, Finding(fit, scope, frozenset({operation}), operation)
+            found_.append((rank, Finding(fit, scope, frozenset({operation}), operation)))
+        if not found_:
+            return False
+        found_.sort(key=lambda item: item[0], reverse=True)
+        alike = [finding for rank, finding in found_ if rank[:4] == found_[0][0][:4]]
+        chosen = self._told_apart(operation, row, alike)
         if chosen is None:
             return False
-        self.findings.append(chosen[1])
+        self.findings.append(chosen)
+        if len(everything) > len(rows) and not self._holds_in(everything, chosen):  # the large ones, once
+            self.findings.pop()
+            return False
         return True
+
+    def _holds_in(self, rows: Sequence[Row], chosen: Finding) -> bool:
+        """Whether no right row contradicts a finding."""
+        return all(reproduces(self.faults(row), row) for row in rows if not row.failed and chosen.scope.holds(row.case))
+
+    def _told_apart(self, operation: str, row: Row, alike: Sequence[Finding]) -> Finding | None:
+        """The first of several that the cases do not tell apart which holds on larger ones, too; None where none does."""
+        left = list(alike)
+        for case in larger(row.case):
+            question = random_question(case, 4)
+            answer = self.asker(operation, question)
+            if answer is None:
+                continue
+            known = [fault for fault in self.faults(row) if fault.where(case.geometry)]
+            agreeing = [
+                item for item in left
+                if same(answer, run([*known, *item.faults], case.geometry, operation, question.inputs(operation)))
+            ]  # fmt: skip
+            if not agreeing and case.geometry == row.case.geometry and all(item.scope is EVERYWHERE for item in left):
+                return None
+            left = agreeing or left
+        return left[0]
 
     def _holds_on_other_numbers(self, operation: str, row: Row, fit: tuple[Fault, ...]) -> bool:
         for seed in (2, 3):
@@ -243,24 +288,48 @@ class _State:
 
     def _fits(self, operation: str, row: Row) -> list[tuple[Fault, ...]]:
         """Sets of faults that explain one row on top of what is known."""
-        known = self.faults(row)
+        known, case = self.faults(row), row.case
+        if _cost(row) > LARGE:
+            case = shrinking.shrunk(case, partial(self._fails, operation, known))[0]
         listed = [
             (fault,) for fault in self.catalogue
             if (operation == "compose" or not fault.hooks.keys() <= COMPOSED) and self._reproduces_with(row, (fault,))
         ]  # fmt: skip
         found: list[tuple[Fault, ...]] = []
         if operation == "compose":
-            found = composition.fits(self.asker, row.case, known)
+            found = composition.fits(self.asker, case, known)
             right = run(known, row.case.geometry, operation, row.case.inputs(operation))
             found += [(fault,) for fault in structure.limited(dict(row.got), right)]
         elif operation in ("forward", "fold"):
-            found = structure.output_fits(self.asker, row.case, known, operation)
+            found = structure.fold_fits(self.asker, case, known) if operation == "fold" else []
+            found = found or structure.output_fits(self.asker, case, known, operation)
         elif operation == "backward":
-            found = gradients.fits(self.asker, row.case, known)
+            found = gradients.fits(self.asker, case, known)
         elif operation == "initialise":
             found = structure.start_fits(row)
-        allowed = [fit for fit in found if self._is_allowed(fit)]
+        if not found and not listed and operation in ("compose", "forward"):
+            found = [(fault,) for fault in values.limits(self.asker, case, operation)]
+        allowed = [fit for fit in found if self._is_allowed(fit) and self._has_effect(operation, row, fit)]
         return [*listed, *(fit for fit in allowed if self._reproduces_with(row, fit))]
+
+    def _fails(self, operation: str, known: Sequence[Fault], case: Case) -> bool:
+        """Whether a case is answered otherwise than by what is known."""
+        question = random_question(case, 9)
+        usable = [fault for fault in known if fault.where(case.geometry)]
+        planted = run(usable, case.geometry, operation, question.inputs(operation))
+        answer = self.asker(operation, question)
+        return answer is not None and planted is not None and not same(answer, planted)
+
+    def _has_effect(self, operation: str, row: Row, fit: Sequence[Fault]) -> bool:
+        """Whether each fault changes the right answer; one that does nothing would explain what has another cause."""
+        question = random_question(row.case, 1)
+        inputs = question.inputs(operation)
+        right = run([], row.case.geometry, operation, inputs)
+        return all(
+            fault.name.endswith(gradients.OF_RIGHT)
+            or not same(run([fault], row.case.geometry, operation, inputs), right)
+            for fault in fit
+        )
 
     def _is_allowed(self, fit: Sequence[Fault]) -> bool:
         left_out = set(CATALOGUE) - set(self.catalogue)
@@ -288,14 +357,38 @@ class _State:
     def _facts(self, operation: str, row: Row) -> list[str]:
         known = self.faults(row)
         lines = structure.properties(self.asker, row.case, operation)
+        if operation != "initialise":
+            lines += shrinking.shrunk(row.case, partial(self._fails, operation, known))[1]
         if operation == "compose":
             lines += composition.facts(self.asker, row.case, known)
         elif operation in ("forward", "fold"):
-            measured = convolution.measure(self.asker, row.case.geometry, row.case.input_size, known)
+            measured = convolution.measure(self.asker, row.case, known)
             lines += convolution.facts(measured) if measured else []
         elif operation == "backward":
             lines += gradients.facts(self.asker, row.case, known)
         return lines
+
+
+def larger(case: Case) -> list[Case]:
+    """The case with a larger batch, more channels in each group, more groups, a larger input."""
+    g = case.geometry
+
+    def changed(**fields: Any) -> Case:
+        return replace(case, name=f"{case.name}-larger", **fields)
+
+    found = [changed(batch=case.batch + 3), changed(input_size=tuple(n + 3 for n in case.input_size))]
+    for factors in ({"in_channels": 3, "out_channels": 2}, {"in_channels": 3, "out_channels": 3, "groups": 3}):
+        if g.groups == 1 and "groups" in factors:
+            continue
+        sizes = {name: getattr(g, name) * factor for name, factor in factors.items()}
+        found.append(changed(geometry=ConvGeometry.from_json(g.to_json() | sizes)))
+    return found
+
+
+def _cost(row: Row) -> int:
+    """Products of the convolution, about."""
+    case = row.case
+    return case.tensors["grad_y"].size * case.geometry.taps * case.geometry.in_channels // case.geometry.groups
 
 
 def _size(row: Row) -> tuple[int, int, int]:

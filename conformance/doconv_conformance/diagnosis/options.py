@@ -6,13 +6,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import product
+from typing import Any
 
 from doconv_conformance.diagnosis.moves import AXES
 from doconv_conformance.diagnosis.planted import Options
 from doconv_conformance.faults.faulty_port import Fault
 from doconv_core.geometry import ConvGeometry
 
-Change = Callable[[Options, ConvGeometry], Options]
+# `(options, geometry) -> options`. A lambda that remembers a variable by a default has no type that mypy could infer.
+Change = Any
 Numbers = tuple[int, ...]
 
 
@@ -31,9 +33,10 @@ class Rule:
         return Fault(f"{hook}-{self.name}", words, f"the {self.field} {where}".strip(), {hook: self.change})
 
 
-def _of(field: str, name: str, words: str, rule: Callable[[Numbers, Options, ConvGeometry], Numbers]) -> Rule:
+def _of(field: str, name: str, words: str, rule: Any) -> Rule:
     def change(o: Options, g: ConvGeometry) -> Options:
-        return replace(o, **{field: tuple(rule(getattr(o, field), o, g))})
+        changed: Any = {field: tuple(rule(getattr(o, field), o, g))}
+        return replace(o, **changed)
 
     return Rule(field, f"{field}-{name}", words, change)
 
@@ -67,15 +70,26 @@ def _numbers(field: str, plural: str, none: int) -> Iterator[Rule]:
         lambda v, o, g: (min(v),) * len(v),
     )
     for step, words in ((1, "next"), (-1, "previous")):
-        yield _of(field, f"rotated-{words}", f"uses the {words} axis's {field.replace('_', ' ')} on each axis in 3-D",
-                  lambda v, o, g, step=step: v[step:] + v[:step] if len(v) == 3 else v)  # fmt: skip
+        yield _of(
+            field,
+            f"rotated-{words}",
+            f"uses the {words} axis's {field.replace('_', ' ')} on each axis in 3-D",
+            lambda v, o, g, step=step: v[step:] + v[:step] if len(v) == 3 else v,
+        )
     for first, second in ((0, 1), (1, 2)):
-        yield _of(field, f"exchanged-{first}-{second}",
-                  f"exchanges the {plural} of the {AXES[first]} and the {AXES[second]} axis in 3-D",
-                  lambda v, o, g, at=(first, second): _swap(v, *at) if len(v) == 3 else v)  # fmt: skip
+        yield _of(
+            field,
+            f"exchanged-{first}-{second}",
+            f"exchanges the {plural} of the {AXES[first]} and the {AXES[second]} axis in 3-D",
+            lambda v, o, g, at=(first, second): _swap(v, *at) if len(v) == 3 else v,
+        )
     for axis in range(3):
-        yield _of(field, f"ignored-{axis}", f"ignores the {field.replace('_', ' ')} of the {AXES[axis]} axis",
-                  lambda v, o, g, axis=axis: tuple(none if a == axis else x for a, x in enumerate(v)))  # fmt: skip
+        yield _of(
+            field,
+            f"ignored-{axis}",
+            f"ignores the {field.replace('_', ' ')} of the {AXES[axis]} axis",
+            lambda v, o, g, axis=axis: tuple(none if a == axis else x for a, x in enumerate(v)),
+        )
     yield _of(
         field,
         "ignored-last",
@@ -83,10 +97,18 @@ def _numbers(field: str, plural: str, none: int) -> Iterator[Rule]:
         lambda v, o, g: (*v[:-1], none),
     )
     for more in (1, -1):
-        yield _of(field, f"plus-{more}", f"uses the {field.replace('_', ' ')} {'plus' if more > 0 else 'minus'} 1",
-                  lambda v, o, g, more=more: tuple(max(none, x + more) for x in v))  # fmt: skip
-    yield _of(field, "plus-1-above", f"uses the {field.replace('_', ' ')} plus 1 where it is above {none}",
-              lambda v, o, g: tuple(x + 1 if x > none else x for x in v))  # fmt: skip
+        yield _of(
+            field,
+            f"plus-{more}",
+            f"uses the {field.replace('_', ' ')} {'plus' if more > 0 else 'minus'} 1",
+            lambda v, o, g, more=more: tuple(max(none, x + more) for x in v),
+        )
+    yield _of(
+        field,
+        "plus-1-above",
+        f"uses the {field.replace('_', ' ')} plus 1 where it is above {none}",
+        lambda v, o, g: tuple(x + 1 if x > none else x for x in v),
+    )
 
 
 def _swap(values: Numbers, first: int, second: int) -> Numbers:
@@ -132,9 +154,7 @@ def output_paddings() -> tuple[Rule, ...]:
 def paddings() -> tuple[Rule, ...]:
     """Of the padding, both ends together: a rule from `(low, high)` of an axis, or of all axes, to other pairs."""
 
-    def pairs(
-        name: str, words: str, rule: Callable[[list[tuple[int, int]], ConvGeometry], list[tuple[int, int]]]
-    ) -> Rule:
+    def pairs(name: str, words: str, rule: Any) -> Rule:
         def change(o: Options, g: ConvGeometry) -> Options:
             low, high = zip(*rule(list(zip(o.low, o.high, strict=True)), g), strict=True)
             return replace(o, low=tuple(low), high=tuple(high))
@@ -160,8 +180,11 @@ def paddings() -> tuple[Rule, ...]:
     found = [
         each("sides-exchanged", "exchanges the low and the high end of the padding", lambda low, high: (high, low)),
         pairs("axes-exchanged", "exchanges the padding of the axes", lambda p, g: p[::-1]),
-        pairs("both-exchanged", "has the list of paddings in reverse order: last axis first, high end first",
-              lambda p, g: [(high, low) for low, high in p[::-1]]),
+        pairs(
+            "both-exchanged",
+            "has the list of paddings in reverse order: last axis first, high end first",
+            lambda p, g: [(high, low) for low, high in p[::-1]],
+        ),
         pairs("ignored", "ignores the padding", lambda p, g: [(0, 0)] * len(p)),
         each("low-ignored", "ignores the padding at the low end", lambda low, high: (0, high)),
         each("high-ignored", "ignores the padding at the high end", lambda low, high: (low, 0)),
@@ -169,41 +192,105 @@ def paddings() -> tuple[Rule, ...]:
         each("high-twice", "uses the high padding at both ends", lambda low, high: (high, high)),
         each("low-only", "puts the whole padding at the low end", lambda low, high: (low + high, 0)),
         each("high-only", "puts the whole padding at the high end", lambda low, high: (0, low + high)),
-        each("symmetric", "halves the padding, the larger half at the high end", lambda low, high: ((low + high) // 2, (low + high + 1) // 2)),
-        each("symmetric-low", "halves the padding, the larger half at the low end", lambda low, high: ((low + high + 1) // 2, (low + high) // 2)),
-        each("largest", "uses the larger of low and high padding at both ends", lambda low, high: (max(low, high),) * 2),
-        each("smallest", "uses the smaller of low and high padding at both ends", lambda low, high: (min(low, high),) * 2),
-        each("early", "starts one element too early (low padding one too large, high one too small)", lambda low, high: (low + 1, high - 1)),
-        each("late", "starts one element too late (low padding one too small, high one too large)", lambda low, high: (low - 1, high + 1)),
-        each("late-padded", "starts one element too late where there is low padding", lambda low, high: (low - 1, high + 1) if low else (low, high)),
-        each("early-padded", "starts one element too early where there is high padding", lambda low, high: (low + 1, high - 1) if high else (low, high)),
+        each(
+            "symmetric",
+            "halves the padding, the larger half at the high end",
+            lambda low, high: ((low + high) // 2, (low + high + 1) // 2),
+        ),
+        each(
+            "symmetric-low",
+            "halves the padding, the larger half at the low end",
+            lambda low, high: ((low + high + 1) // 2, (low + high) // 2),
+        ),
+        each(
+            "largest", "uses the larger of low and high padding at both ends", lambda low, high: (max(low, high),) * 2
+        ),
+        each(
+            "smallest", "uses the smaller of low and high padding at both ends", lambda low, high: (min(low, high),) * 2
+        ),
+        each(
+            "early",
+            "starts one element too early (low padding one too large, high one too small)",
+            lambda low, high: (low + 1, high - 1),
+        ),
+        each(
+            "late",
+            "starts one element too late (low padding one too small, high one too large)",
+            lambda low, high: (low - 1, high + 1),
+        ),
+        each(
+            "late-padded",
+            "starts one element too late where there is low padding",
+            lambda low, high: (low - 1, high + 1) if low else (low, high),
+        ),
+        each(
+            "early-padded",
+            "starts one element too early where there is high padding",
+            lambda low, high: (low + 1, high - 1) if high else (low, high),
+        ),
         each("low-plus", "pads one more at the low end", lambda low, high: (low + 1, high)),
         each("high-plus", "pads one more at the high end", lambda low, high: (low, high + 1)),
         each("low-minus", "pads one less at the low end", lambda low, high: (low - 1, high) if low else (low, high)),
         each("high-minus", "pads one less at the high end", lambda low, high: (low, high - 1) if high else (low, high)),
         each("plus", "pads one more at both ends", lambda low, high: (low + 1, high + 1)),
-        each("minus", "pads one less at both ends where there is padding", lambda low, high: (max(low - 1, 0), max(high - 1, 0))),
+        each(
+            "minus",
+            "pads one less at both ends where there is padding",
+            lambda low, high: (max(low - 1, 0), max(high - 1, 0)),
+        ),
         each("doubled", "pads twice as much", lambda low, high: (2 * low, 2 * high)),
         pairs("of-first", "uses the first axis's padding on every axis", lambda p, g: [p[0]] * len(p)),
         pairs("of-last", "uses the last axis's padding on every axis", lambda p, g: [p[-1]] * len(p)),
         pairs("low-of-first", "uses the first axis's low padding everywhere", lambda p, g: [(p[0][0],) * 2] * len(p)),
-        pairs("rotated", "uses the next axis's padding on each axis in 3-D", lambda p, g: p[1:] + p[:1] if len(p) == 3 else p),
-        pairs("rotated-back", "uses the previous axis's padding on each axis in 3-D", lambda p, g: p[-1:] + p[:-1] if len(p) == 3 else p),
-        pairs("exchanged-0-1", "exchanges the padding of the first and the second axis in 3-D", lambda p, g: [p[1], p[0], *p[2:]] if len(p) == 3 else p),
-        pairs("exchanged-1-2", "exchanges the padding of the second and the third axis in 3-D", lambda p, g: [p[0], p[2], p[1]] if len(p) == 3 else p),
+        pairs(
+            "rotated",
+            "uses the next axis's padding on each axis in 3-D",
+            lambda p, g: p[1:] + p[:1] if len(p) == 3 else p,
+        ),
+        pairs(
+            "rotated-back",
+            "uses the previous axis's padding on each axis in 3-D",
+            lambda p, g: p[-1:] + p[:-1] if len(p) == 3 else p,
+        ),
+        pairs(
+            "exchanged-0-1",
+            "exchanges the padding of the first and the second axis in 3-D",
+            lambda p, g: [p[1], p[0], *p[2:]] if len(p) == 3 else p,
+        ),
+        pairs(
+            "exchanged-1-2",
+            "exchanges the padding of the second and the third axis in 3-D",
+            lambda p, g: [p[0], p[2], p[1]] if len(p) == 3 else p,
+        ),
         pairs("undilated", "divides the padding by the dilation", scaled(lambda g: g.dilation, -1)),
         pairs("dilated", "multiplies the padding by the dilation", scaled(lambda g: g.dilation, 1)),
         pairs("unstrided", "divides the padding by the stride", scaled(lambda g: g.stride, -1)),
         pairs("strided", "multiplies the padding by the stride", scaled(lambda g: g.stride, 1)),
         pairs("same", "pads to keep the size (SAME) whatever was asked", same),
-        pairs("as-correlation", "crops by dilation * (kernel - 1) - padding",
-              lambda p, g: [(d * (k - 1) - low, d * (k - 1) - high) for (low, high), d, k in zip(p, g.dilation, g.kernel_size, strict=True)]),
-    ]  # fmt: skip
+        pairs(
+            "as-correlation",
+            "crops by dilation * (kernel - 1) - padding",
+            lambda p, g: [
+                (d * (k - 1) - low, d * (k - 1) - high)
+                for (low, high), d, k in zip(p, g.dilation, g.kernel_size, strict=True)
+            ],
+        ),
+    ]
     for axis in range(3):
-        found.append(pairs(f"sides-exchanged-{axis}", f"exchanges the low and the high end of the padding of the {AXES[axis]} axis",
-                           lambda p, g, axis=axis: [(high, low) if a == axis else (low, high) for a, (low, high) in enumerate(p)]))  # fmt: skip
-        found.append(pairs(f"ignored-{axis}", f"ignores the padding of the {AXES[axis]} axis",
-                           lambda p, g, axis=axis: [(0, 0) if a == axis else pair for a, pair in enumerate(p)]))  # fmt: skip
+        found.append(
+            pairs(
+                f"sides-exchanged-{axis}",
+                f"exchanges the low and the high end of the padding of the {AXES[axis]} axis",
+                lambda p, g, axis=axis: [(high, low) if a == axis else (low, high) for a, (low, high) in enumerate(p)],
+            )
+        )
+        found.append(
+            pairs(
+                f"ignored-{axis}",
+                f"ignores the padding of the {AXES[axis]} axis",
+                lambda p, g, axis=axis: [(0, 0) if a == axis else pair for a, pair in enumerate(p)],
+            )
+        )
     found.append(pairs("ignored-last", "ignores the padding of the last axis", lambda p, g: [*p[:-1], (0, 0)]))
     # The output keeps its size: what is padded too little at one end is made up for at the other, or cut.
     found.append(each("shifted-to-low", "moves all low padding to the high end", lambda low, high: (0, high + low)))
@@ -213,8 +300,13 @@ def paddings() -> tuple[Rule, ...]:
 @cache
 def modes() -> tuple[Rule, ...]:
     """Of the padding mode."""
-    names = {"zeros": "zeros", "replicate": "the edge repeated", "reflect": "the reflection", "circular": "the wrap around",
-             "symmetric": "the reflection with the edge repeated"}  # fmt: skip
+    names = {
+        "zeros": "zeros",
+        "replicate": "the edge repeated",
+        "reflect": "the reflection",
+        "circular": "the wrap around",
+        "symmetric": "the reflection with the edge repeated",
+    }
     found = [
         Rule(
             "padding mode",
@@ -226,16 +318,39 @@ def modes() -> tuple[Rule, ...]:
     ]
     for asked, name in product(("reflect", "replicate", "circular"), names):
         if name != asked:
-            found.append(Rule(
-                "padding mode", f"mode-{asked}-as-{name}", f"pads with {names[name]} where the mode is {asked}",
-                lambda o, g, asked=asked, name=name: replace(o, mode=name if o.mode == asked else o.mode),
-            ))  # fmt: skip
+            found.append(
+                Rule(
+                    "padding mode",
+                    f"mode-{asked}-as-{name}",
+                    f"pads with {names[name]} where the mode is {asked}",
+                    lambda o, g, asked=asked, name=name: replace(o, mode=name if o.mode == asked else o.mode),
+                )
+            )
     return tuple(found)
+
+
+@cache
+def sizes() -> tuple[Rule, ...]:
+    """Of the size of the output."""
+    return (
+        Rule(
+            "size of the output",
+            "size-ceil",
+            "rounds the size of the output up, beyond the padding",
+            lambda o, g: replace(o, size="ceil"),
+        ),
+        Rule(
+            "size of the output",
+            "size-undilated",
+            "computes the size of the output without the dilation",
+            lambda o, g: replace(o, size="undilated"),
+        ),
+    )
 
 
 def families(g: ConvGeometry) -> list[tuple[Rule, ...]]:
     """The options that a geometry has, each with its rules."""
-    found = [strides(), dilations(), paddings()]
+    found = [strides(), dilations(), paddings(), sizes()]
     if g.transposed:
         found.append(output_paddings())
     if g.padding_mode != "zeros":

@@ -28,6 +28,7 @@ class Options:
     high: tuple[int, ...]
     output_padding: tuple[int, ...]
     mode: str
+    size: str = "floor"
 
     @classmethod
     def of(cls, g: ConvGeometry) -> Options:
@@ -40,19 +41,39 @@ def relations(options: Options, g: ConvGeometry, sizes: Sequence[int]) -> list[n
     """For each axis `(output size, input size, taps)`: how often an output position meets an input position at a tap."""
     return [
         _relation(
-            g.transposed, size, g.kernel_size[axis], options.stride[axis], options.dilation[axis],
-            options.low[axis], options.high[axis], options.output_padding[axis], options.mode,
+            g.transposed,
+            size,
+            g.kernel_size[axis],
+            options.stride[axis],
+            options.dilation[axis],
+            options.low[axis],
+            options.high[axis],
+            options.output_padding[axis],
+            options.mode,
+            options.size,
         )
         for axis, size in enumerate(sizes)
-    ]  # fmt: skip
+    ]
 
 
 @lru_cache(maxsize=2**14)
 def _relation(
-    transposed: bool, size: int, taps: int, stride: int, dilation: int, low: int, high: int, extra: int, mode: str
+    transposed: bool,
+    size: int,
+    taps: int,
+    stride: int,
+    dilation: int,
+    low: int,
+    high: int,
+    extra: int,
+    mode: str,
+    rule: str,
 ) -> np.ndarray:
-    span = dilation * (taps - 1) + 1
-    count = (size - 1) * stride + span - low - high + extra if transposed else (size + low + high - span) // stride + 1
+    span = taps if rule == "undilated" else dilation * (taps - 1) + 1
+    room = size + low + high - span
+    count = -(-room // stride) + 1 if rule == "ceil" else room // stride + 1
+    if transposed:
+        count = (size - 1) * stride + span - low - high + extra
     if count < 1:
         raise ValueError("no output is left")
     table = np.zeros((count, size, taps))
@@ -64,8 +85,9 @@ def _relation(
         return table
     for p in range(count):
         for k in range(taps):
-            if (q := inside(stride * p + dilation * k - low, size, mode)) is not None:
-                table[p, q, k] += 1
+            at = inside(stride * p + dilation * k - low, size, mode)
+            if at is not None:
+                table[p, at, k] += 1
     return table
 
 
@@ -92,8 +114,10 @@ class MeasuredPort(FaultyPort):
     - `delta_W(W, g)`, `identity_W(W, g)`: `W` as one part of the composition reads it;
     - `bare(y, g)`: the output before the bias is added;
     - `conv_kernel(kernel, g)`: the composed kernel as the convolution reads it, which `compose` and `fold` do not show;
+    - `out_weight(weight, inputs, g)`, `out_bias`, `out_y`: one output of `fold` alone;
     - `grad_x_kernel(kernel, g)`: the kernel that the gradient of `x` is made of;
-    - `grad_parts(identity, delta)`: factors of the two parts of the gradient of `W`; `grad_rows(g)`: rows of `D` in the gradients;
+    - `grad_parts(identity, delta)`: factors of the two parts of the gradient of `W`;
+    - `grad_rows(g)`: rows of `D` in the gradients;
     - `grad_delta_D(D, g)`, `grad_delta_W(W, g)`: `D` in the gradient of `W`, `W` in the gradient of `D`.
     """
 
@@ -157,6 +181,14 @@ class MeasuredPort(FaultyPort):
         if want != inputs["grad_y"].shape[2:]:
             raise ValueError(f"the gradient must have the spatial shape {want}")
         return super().backward(geometry, inputs)
+
+    def fold(self, geometry: ConvGeometry, inputs: Tensors) -> Tensors:
+        outputs = super().fold(geometry, inputs)
+        for hook, name in (("out_weight", "weight"), ("out_bias", "bias"), ("out_y", "y")):
+            if hook in self.hooks and name in outputs:
+                changed = np.asarray(self.hooks[hook](outputs[name], inputs, geometry))
+                outputs[name] = np.ascontiguousarray(changed).astype(outputs[name].dtype)
+        return outputs
 
     def _options(self, name: str, g: ConvGeometry) -> Options:
         options = Options.of(g)

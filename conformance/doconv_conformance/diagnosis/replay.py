@@ -21,6 +21,8 @@ from doconv_conformance.verdicts.judge import judge, judged_exactly
 
 # A fault is named on no fewer different cases than this.
 LEAST_CASES = 2
+# A difference of so many bounds is no rounding.
+STRUCTURAL = 64
 # So many failing rows are tried before a fault that explains none of them is given up.
 PROBES = 32
 
@@ -89,6 +91,9 @@ class Row:
             # Where the right value is the sum of nothing its bound is 0, and says nothing of another value.
             largest = want.bound.max(initial=0.0, where=np.isfinite(want.bound))
             bound = np.where(want.bound > 0, want.bound, largest) if want.bound.shape == value.shape else largest
+            with np.errstate(invalid="ignore"):
+                if want.bound.shape == value.shape and (np.abs(value - want.value) > STRUCTURAL * largest).any():
+                    bound = largest  # values have other places: so have their bounds
             with np.errstate(invalid="ignore"):  # of two infinities
                 near = np.abs(value.astype(np.float64) - got.astype(np.float64)) <= bound
             if not (near | (value == got)).all():

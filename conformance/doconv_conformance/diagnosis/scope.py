@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, pairwise
+from typing import Any
 
 import numpy as np
 
 from doconv_conformance.cases.table import Case
 from doconv_conformance.diagnosis.replay import Row
 
-Condition = Callable[[Case], bool]
+# `case -> bool`. A lambda that remembers a variable by a default has no type that mypy could infer.
+Condition = Any
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ def scopes(rows: Sequence[Row]) -> list[Scope]:
     found = list(PLAIN)
     for name, size in SIZES.items():
         values = sorted({size(case) for case in cases})
-        for low, high in zip(values, values[1:], strict=False):
+        for low, high in pairwise(values):
             found.append(
                 Scope(
                     f"where {name} is {high} or more only ({low} is right)",
@@ -119,7 +121,7 @@ def scopes(rows: Sequence[Row]) -> list[Scope]:
 
 
 def best(rows: Sequence[Row], gains: np.ndarray, losses: np.ndarray) -> tuple[Scope, np.ndarray] | None:
-    """The condition that holds in most of the rows that are won and in none that are lost, and where it holds.
+    """The plainest condition that holds in all rows that are won and in none that are lost, and where it holds.
 
     Args:
         rows: all rows that count.
@@ -130,22 +132,16 @@ def best(rows: Sequence[Row], gains: np.ndarray, losses: np.ndarray) -> tuple[Sc
         return EVERYWHERE, np.ones(len(rows), bool)
     candidates = scopes(rows)
     masks = np.array([[scope.holds(row.case) for row in rows] for scope in candidates])
-    allowed = ~(masks & losses).any(axis=1)
-    won = (masks & gains).sum(axis=1)
-    found: tuple[int, Scope, np.ndarray] | None = None
-    for scope, mask, fine, count in zip(candidates, masks, allowed, won, strict=True):
-        if fine and count and (found is None or count > found[0]):
-            found = count, scope, mask
-    if found is not None and found[0] == gains.sum():
-        return found[1:]
+    fits = ~(masks & losses).any(axis=1) & ~(~masks & gains).any(axis=1)
+    if fits.any():
+        at = int(np.flatnonzero(fits)[0])
+        return candidates[at], masks[at]
     plain = masks[1 : len(PLAIN)]
     for first, second in combinations(range(len(plain)), 2):
         mask = plain[first] & plain[second]
-        if (mask & losses).any():
+        if (mask & losses).any() or (~mask & gains).any():
             continue
-        count = int((mask & gains).sum())
-        if count and (found is None or count > found[0]):
-            one, other = PLAIN[1 + first], PLAIN[1 + second]
-            words = f"{one.words.removesuffix(' only')} and {other.words}"
-            found = count, Scope(words, lambda case, one=one, other=other: one.holds(case) and other.holds(case)), mask
-    return None if found is None else found[1:]
+        one, other = PLAIN[1 + first], PLAIN[1 + second]
+        words = f"{one.words.removesuffix(' only')} and {other.words}"
+        return Scope(words, lambda case, one=one, other=other: one.holds(case) and other.holds(case)), mask
+    return None

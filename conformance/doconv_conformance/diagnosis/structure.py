@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +19,8 @@ from doconv_conformance.faults.convolution import BIASES
 from doconv_conformance.faults.faulty_port import Fault
 from doconv_conformance.faults.gradients import FOLDING, STARTS
 from doconv_conformance.port import Tensors
+from doconv_core.composition import compose, identity, sum_tiles
+from doconv_core.geometry import ConvGeometry
 
 Fits = list[tuple[Fault, ...]]
 
@@ -54,23 +58,26 @@ def output_fits(ask: Ask, case: Case, known: Sequence[Fault], operation: str) ->
 def _of_the_map(ask: Ask, case: Case, known: Sequence[Fault], operation: str, bare: Question, answer: Tensors) -> Fits:
     found: Fits = []
     if operation == "forward":
-        measured = convolution.measure(ask, case.geometry, case.input_size, known)
+        measured = convolution.measure(ask, case, known)
         if measured is not None:
             found = convolution.fits(measured)
     if operation == "fold":
         found = [(fault,) for fault in folds() if same(answer, _planted((*known, fault), bare, operation))]
     if not found:
         single = (
-            *moves.of_activations("x"), *moves.of_activations("bare"), *moves.of_activations("y"),
-            *moves.of_kernel("conv_kernel"), *elementwise(answer, _planted(known, bare, operation)),
-        )  # fmt: skip
+            *moves.of_activations("x"),
+            *moves.of_activations("bare"),
+            *moves.of_activations("y"),
+            *moves.of_kernel("conv_kernel"),
+            *elementwise(answer, _planted(known, bare, operation)),
+        )
         found = [
             (fault,)
             for fault in single
             if fault.where(case.geometry) and same(answer, _planted((*known, fault), bare, operation))
         ]
     if not found and operation == "forward":
-        found = composition.fits(ask, Case(**{**_fields(case), "bias": False}), known, operation)
+        found = composition.fits(ask, replace(case, bias=False), known, operation)
     return found
 
 
@@ -82,19 +89,34 @@ def elementwise(got: Tensors, right: Tensors | None) -> list[Fault]:
     low, high, offset = float(values.min()), float(values.max()), float((values - right["y"]).ravel()[0])
 
     def of(name: str, words: str, change: Callable[[np.ndarray], np.ndarray]) -> Fault:
-        return Fault(f"output-{name}", words, "what is done to the output after the convolution",
-                     {"result": lambda y, kernel, inputs, g: change(y)})  # fmt: skip
+        return Fault(
+            f"output-{name}",
+            words,
+            "what is done to the output after the convolution",
+            {"result": lambda y, kernel, inputs, g: change(y)},
+        )
 
-    return [
-        of("relu", "takes 0 for negative outputs", lambda y: np.maximum(y, 0)),
-        of("absolute", "gives the absolute values of the outputs", np.abs),
-        of("offset", f"adds {offset:.6g} to every output", lambda y: y + offset),
-        of("clip", f"limits the outputs to [{low:.6g}, {high:.6g}]", lambda y: np.clip(y, low, high)),
-        of("clip-high", f"limits the outputs to at most {high:.6g}", lambda y: np.minimum(y, high)),
-        of("clip-low", f"limits the outputs to at least {low:.6g}", lambda y: np.maximum(y, low)),
-        of("square", "squares the outputs", np.square),
-        of("minus-relu", "takes 0 for positive outputs", lambda y: np.minimum(y, 0)),
+    changes: list[tuple[str, str, Callable[[np.ndarray], np.ndarray]]] = [
+        ("relu", "takes 0 for negative outputs", lambda y: np.maximum(y, 0)),
+        ("absolute", "gives the absolute values of the outputs", np.abs),
+        ("offset", f"adds {offset:.6g} to every output", lambda y: y + offset),
+        ("clip", f"limits the outputs to [{low:.6g}, {high:.6g}]", lambda y: np.clip(y, low, high)),
+        ("clip-high", f"limits the outputs to at most {high:.6g}", lambda y: np.minimum(y, high)),
+        ("clip-low", f"limits the outputs to at least {low:.6g}", lambda y: np.maximum(y, low)),
+        ("square", "squares the outputs", np.square),
+        ("minus-relu", "takes 0 for positive outputs", lambda y: np.minimum(y, 0)),
     ]
+    found = [of(name, words, change) for name, words, change in changes]
+    for name, words, change in changes:
+        found.append(
+            Fault(
+                f"bare-{name}",
+                f"{words}, before it adds the bias",
+                "what is done to the result of the convolution",
+                {"bare": lambda y, g, change=change: change(y)},
+            )
+        )
+    return found
 
 
 def limited(got: Tensors, right: Tensors | None) -> list[Fault]:
@@ -126,10 +148,6 @@ def limited(got: Tensors, right: Tensors | None) -> list[Fault]:
     ]
 
 
-def _fields(case: Case) -> dict[str, object]:
-    return {name: getattr(case, name) for name in case.__dataclass_fields__}
-
-
 def _planted(faults: Sequence[Fault], question: Question, operation: str) -> Tensors | None:
     active = [fault for fault in faults if fault.where(question.geometry)]
     return run(active, question.geometry, operation, question.inputs(operation))
@@ -158,26 +176,74 @@ def _added() -> list[Fault]:
     def column(b: np.ndarray, y: np.ndarray) -> np.ndarray:
         return b.reshape(-1, *[1] * (y.ndim - 2))
 
-    def only(y: np.ndarray, at: tuple[object, ...], b: np.ndarray) -> np.ndarray:
+    def only(y: np.ndarray, at: Any, b: np.ndarray) -> np.ndarray:
         out = np.zeros(y.shape)
         out[at] = np.broadcast_to(column(b, y), y.shape)[at]
         return out
 
     return [
         added("first-image", "adds the bias to the first image only", lambda b, y: only(y, (slice(0, 1),), b)),
-        added("first-row", "adds the bias to the first row only", lambda b, y: only(y, (slice(None), slice(None), slice(0, 1)), b)),
-        added("first-position", "adds the bias at the first position only",
-              lambda b, y: only(y, (slice(None), slice(None), *[slice(0, 1)] * (y.ndim - 2)), b)),
-        added("without-last-row", "does not add the bias to the last row", lambda b, y: only(y, (slice(None), slice(None), slice(0, -1)), b)),
-        added("first-channel", "adds the first entry of the bias to every channel", lambda b, y: np.broadcast_to(b[0], y.shape)),
+        added(
+            "first-row",
+            "adds the bias to the first row only",
+            lambda b, y: only(y, (slice(None), slice(None), slice(0, 1)), b),
+        ),
+        added(
+            "first-position",
+            "adds the bias at the first position only",
+            lambda b, y: only(y, (slice(None), slice(None), *[slice(0, 1)] * (y.ndim - 2)), b),
+        ),
+        added(
+            "without-last-row",
+            "does not add the bias to the last row",
+            lambda b, y: only(y, (slice(None), slice(None), slice(0, -1)), b),
+        ),
+        added(
+            "without-first-row",
+            "does not add the bias to the first row",
+            lambda b, y: only(y, (slice(None), slice(None), slice(1, None)), b),
+        ),
+        added(
+            "without-last-column",
+            "does not add the bias to the last column",
+            lambda b, y: only(y, (Ellipsis, slice(0, -1)), b),
+        ),
+        added(
+            "without-first-column",
+            "does not add the bias to the first column",
+            lambda b, y: only(y, (Ellipsis, slice(1, None)), b),
+        ),
+        added("last-image", "adds the bias to the last image only", lambda b, y: only(y, (slice(-1, None),), b)),
+        added(
+            "first-channel",
+            "adds the first entry of the bias to every channel",
+            lambda b, y: np.broadcast_to(b[0], y.shape),
+        ),
         added("sum", "adds the sum of the bias to every channel", lambda b, y: np.broadcast_to(b.sum(), y.shape)),
-        added("last-axis", "adds the bias along the last axis of y where the lengths allow it",
-              lambda b, y: np.broadcast_to(b, y.shape) if y.shape[-1] in (len(b), 1) or len(b) == 1 else np.broadcast_to(column(b, y), y.shape)),
-        added("first-space-axis", "adds the bias along the first spatial axis where the lengths allow it",
-              lambda b, y: np.broadcast_to(b.reshape(-1, *[1] * (y.ndim - 3)), y.shape)
-              if y.shape[2] == len(b) else np.broadcast_to(column(b, y), y.shape)),
-        added("times-taps", "adds the bias once for every tap of the kernel", lambda b, y: np.broadcast_to(column(b, y), y.shape)),
-    ][:-1]  # fmt: skip
+        added(
+            "last-axis",
+            "adds the bias along the last axis of y where the lengths allow it",
+            lambda b, y: (
+                np.broadcast_to(b, y.shape)
+                if y.shape[-1] in (len(b), 1) or len(b) == 1
+                else np.broadcast_to(column(b, y), y.shape)
+            ),
+        ),
+        added(
+            "first-space-axis",
+            "adds the bias along the first spatial axis where the lengths allow it",
+            lambda b, y: (
+                np.broadcast_to(b.reshape(-1, *[1] * (y.ndim - 3)), y.shape)
+                if y.shape[2] == len(b)
+                else np.broadcast_to(column(b, y), y.shape)
+            ),
+        ),
+        added(
+            "times-taps",
+            "adds the bias once for every tap of the kernel",
+            lambda b, y: np.broadcast_to(column(b, y), y.shape),
+        ),
+    ][:-1]
 
 
 @cache
@@ -187,26 +253,155 @@ def folds() -> tuple[Fault, ...]:
 
 
 def _folded() -> list[Fault]:
-    """The folded weight alone is moved; the output may follow it."""
+    """The folded weight or bias is moved, with the output that follows from it, or alone."""
     found = []
+
+    def add(name: str, fault: Fault, hook: str, words: str, change: Callable[..., np.ndarray]) -> None:
+        found.append(
+            Fault(f"fold-{name}-{fault.name}", f"{words}: it {fault.words}", fault.look_at, {hook: change}, fault.where)
+        )
+
     for fault in moves.of_kernel("kernel"):
         hook = fault.hooks["kernel"]
-        found.append(Fault(f"fold-{fault.name}", f"folds a weight that is not the composed kernel: it {fault.words}", fault.look_at,
-                           {"folded": lambda kernel, inputs, g, hook=hook: np.ascontiguousarray(hook(kernel, g)).astype(kernel.dtype)}))  # fmt: skip
+        add(
+            "weight-alone",
+            fault,
+            "out_weight",
+            "folds a weight that is not the kernel of its own output",
+            lambda weight, inputs, g, hook=hook: hook(weight, g),
+        )
+        add(
+            "weight",
+            fault,
+            "folded",
+            "folds and uses a weight that is not the composed kernel",
+            lambda kernel, inputs, g, hook=hook: np.ascontiguousarray(hook(kernel, g)).astype(kernel.dtype),
+        )
     for fault in moves.of_bias("bias"):
         hook = fault.hooks["bias"]
-        found.append(Fault(f"fold-{fault.name}", f"folds another bias: it {fault.words}", fault.look_at,
-                           {"folded_bias": lambda bias, g, hook=hook: np.ascontiguousarray(hook(bias, g)).astype(bias.dtype)}))  # fmt: skip
+        add(
+            "bias-alone",
+            fault,
+            "out_bias",
+            "folds a bias that its own output does not show",
+            lambda bias, inputs, g, hook=hook: hook(bias, g),
+        )
+        add(
+            "bias",
+            fault,
+            "folded_bias",
+            "folds and uses another bias",
+            lambda bias, g, hook=hook: np.ascontiguousarray(hook(bias, g)).astype(bias.dtype),
+        )
+    for fault in moves.of_activations("y"):
+        hook = fault.hooks["y"]
+        add(
+            "y",
+            fault,
+            "out_y",
+            "gives another output for the folded layer than forward does",
+            lambda y, inputs, g, hook=hook: hook(y, g),
+        )
+
+    def without_bias(y: np.ndarray, inputs: Tensors, g: ConvGeometry) -> np.ndarray:
+        bias = inputs.get("bias")
+        return y if bias is None else y - bias.astype(np.float64).reshape(-1, *[1] * g.spatial_rank)
+
+    def with_bias(y: np.ndarray, inputs: Tensors, g: ConvGeometry) -> np.ndarray:
+        return 2 * y.astype(np.float64) - without_bias(y, inputs, g)
+
+    def bare_weight(weight: np.ndarray, inputs: Tensors, g: ConvGeometry) -> np.ndarray:
+        return sum_tiles(inputs["W"].astype(np.float64), g).reshape(g.kernel_shape)
+
+    look_at = "what the folded layer computes"
+    found += [
+        Fault(
+            "fold-y-without-bias",
+            "leaves the bias out of the output of the folded layer",
+            look_at,
+            {"out_y": without_bias},
+        ),
+        Fault(
+            "fold-y-bias-twice", "adds the bias twice in the output of the folded layer", look_at, {"out_y": with_bias}
+        ),
+        Fault(
+            "fold-weight-without-delta",
+            "folds W E^T without D_delta, though its own output has it",
+            look_at,
+            {"out_weight": bare_weight},
+        ),
+    ]
     return found
+
+
+def fold_fits(ask: Ask, case: Case, known: Sequence[Fault]) -> Fits:
+    """Sets of faults of the outputs of `fold`: one, or one for each output that is wrong."""
+    question = random_question(case, 1)
+    got, right = ask("fold", question), _planted(known, question, "fold")
+    if got is None or right is None:
+        return []
+    usable = [fault for fault in (*folds(), *biases()) if fault.where(case.geometry)]
+    answers = [(fault, _planted((*known, fault), question, "fold")) for fault in usable]
+    found: Fits = [(fault,) for fault, planted in answers if same(got, planted)]
+    if found:
+        return found
+    each: Fits = [()]
+    for name, hook in (("weight", "out_weight"), ("bias", "out_bias"), ("y", "out_y")):
+        if name not in right or (name in got and same({name: got[name]}, {name: right[name]})):
+            continue
+        of_name = [
+            fault
+            for fault, planted in answers
+            if hook in fault.hooks
+            and planted is not None
+            and name in got
+            and same({name: got[name]}, {name: planted[name]})
+        ]
+        each = [(*before, fault) for before in each for fault in of_name[:4]]
+    return [fit for fit in each if fit]
 
 
 def start_fits(row: Row) -> Fits:
     """Of the layer that `initialise` starts."""
-    return [(fault,) for fault in STARTS]
+    found = [*STARTS]
+
+    def started(name: str, fault: Fault, tensor: str) -> Fault:
+        def change(outputs: Tensors, weight: np.ndarray, g: ConvGeometry) -> Tensors:
+            if tensor not in outputs:
+                return outputs
+            moved = np.ascontiguousarray(fault.hooks[tensor](outputs[tensor].astype(np.float64), g)).astype(
+                weight.dtype
+            )
+            changed = outputs | {tensor: moved}
+            return changed | {"weight": compose(changed["W"], changed.get("D_delta"), g)}
+
+        return Fault(
+            f"start-{name}",
+            f"starts wrongly: it {fault.words}",
+            "the start from a plain kernel",
+            {"started": change},
+            fault.where,
+        )
+
+    found += [started(fault.name, fault, "W") for fault in moves.of_w("W")]
+    value = np.unique(row.got["D_delta"].astype(np.float64)) if "D_delta" in row.got else np.zeros(0)
+    if len(value) == 1 and value[0]:
+        constant = Fault(
+            "D-constant", f"fills D_delta with {value[0]:.6g}", "", {"D_delta": lambda D, g: np.full(D.shape, value[0])}
+        )
+        found.append(started("D-constant", constant, "D_delta"))
+    whole = Fault(
+        "D-identity",
+        "starts D_delta with the identity and composes with both",
+        "",
+        {"D_delta": lambda D, g: identity(g) + D},
+    )
+    found.append(started("D-identity", whole, "D_delta"))
+    return [(fault,) for fault in found]
 
 
 def properties(ask: Ask, case: Case, operation: str) -> list[str]:
-    """In words, which of the properties of the layer the port lacks: linear in `x`, in `W`; affine in `D_delta` and the bias."""
+    """In words, which property of the layer the port lacks: linear in `x` and `W`, affine in `D_delta` and the bias."""
     if operation not in ("compose", "forward"):
         return []
     name = "weight" if operation == "compose" else "y"
@@ -233,8 +428,8 @@ def _additivity(ask: Ask, operation: str, name: str, one: Question, other: Quest
     answers = [
         ask(operation, one.with_(**{tensor: value})) for value in (first, second, first + second, 2 * first, -first)
     ]
-    values = [None if answer is None or name not in answer else answer[name].astype(np.float64) for answer in answers]
-    if any(value is None for value in values):
+    values = [answer[name].astype(np.float64) for answer in answers if answer is not None and name in answer]
+    if len(values) < len(answers):
         return []
     a, b, both, twice, negative = values
     if not np.array_equal(a + b, both):
@@ -247,8 +442,8 @@ def _additivity(ask: Ask, operation: str, name: str, one: Question, other: Quest
 def _affinity(ask: Ask, operation: str, name: str, one: Question, other: Question, tensor: str) -> list[str]:
     first, second = one.tensors[tensor], other.tensors[tensor]
     answers = [ask(operation, one.with_(**{tensor: value})) for value in (0 * first, first, second, first + second)]
-    values = [None if answer is None or name not in answer else answer[name].astype(np.float64) for answer in answers]
-    if any(value is None for value in values):
+    values = [answer[name].astype(np.float64) for answer in answers if answer is not None and name in answer]
+    if len(values) < len(answers):
         return []
     zero, a, b, both = values
     return [] if np.array_equal(a + b - zero, both) else [f"{name} is not affine in {tensor}"]

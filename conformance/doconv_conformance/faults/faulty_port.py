@@ -32,8 +32,10 @@ AFFECTS = {
     **dict.fromkeys((*GRADIENTS, "sum_group", "gradients", "compose_vjp"), ("backward",)),
     **dict.fromkeys(("folded", "folded_bias"), ("fold",)),
     "started": ("initialise",),
+    "inputs": OPERATIONS,
 }
 Hooks = Mapping[str, Any]
+MAX_COPIED = 2**22
 
 
 @dataclass(frozen=True, eq=False)  # one fault is one object; its hooks have no equality
@@ -64,6 +66,7 @@ class FaultyPort(CorePort):
 
     Hooks besides `MOVES` and `GRADIENTS`, each with the geometry `g` as its last argument:
 
+    - `inputs(port, inputs, g)`: what is given, first of all; `port.memory` is a dict that lives as long as the port.
     - `rows(g)`: the row of `D` for each kernel; `identity(g)`: what stands for `E`; `delta(g)`: a factor of `D_delta`.
     - `compose(port, g, inputs)`: the composed kernel altogether.
     - `used(kernel, inputs, g)`: the kernel that is convolved with, of the kernel and what it was made of.
@@ -79,12 +82,16 @@ class FaultyPort(CorePort):
     def __init__(self, fault: Fault) -> None:
         self.fault = fault
         self.hooks = fault.hooks
+        self.memory: dict[Any, Any] = {}
 
     def run(self, case: Case, operation: str) -> Tensors:
         """The outputs of `operation` on a case: the core's, where the fault does not touch it."""
         self.hooks = self.fault.hooks if self.fault.touches(case, operation) else {}
+        inputs = case.inputs(operation)
+        if "inputs" in self.hooks:
+            inputs = self.hooks["inputs"](self, inputs, case.geometry)
         with np.errstate(over="ignore", invalid="ignore"):
-            outputs: Tensors = getattr(self, operation)(case.geometry, case.inputs(operation))
+            outputs: Tensors = getattr(self, operation)(case.geometry, inputs)
         return outputs
 
     def compose(self, geometry: ConvGeometry, inputs: Tensors) -> Tensors:
@@ -139,7 +146,9 @@ class FaultyPort(CorePort):
         weight = W @ self._identity(geometry).T
         if "D_delta" in inputs:
             D = self._delta(geometry) * self._move("D_delta", inputs["D_delta"].astype(np.float64), geometry)
-            weight = weight + (D[self._rows(geometry)] @ W[..., None])[..., 0]
+            rows = self._rows(geometry)
+            for block in _blocks(rows, D):
+                weight[block] += (D[rows[block]] @ W[block, :, :, None])[..., 0]
         kernel = self._move("kernel", weight.reshape(geometry.kernel_shape), geometry)
         return kernel.astype(inputs["W"].dtype)
 
@@ -157,12 +166,13 @@ class FaultyPort(CorePort):
         if D is None:
             return grad_W, None
         rows = self._rows(geometry)
-        grad_W = grad_W + (g[..., None, :] @ D[rows])[..., 0, :]
-        products = self._delta(geometry) * g[..., :, None] * W[..., None, :]
         if "sum_group" in self.hooks:
-            return grad_W, self.hooks["sum_group"](products, rows, geometry)
+            products = self._delta(geometry) * g[..., :, None] * W[..., None, :]
+            return grad_W + (g[..., None, :] @ D[rows])[..., 0, :], self.hooks["sum_group"](products, rows, geometry)
         grad_D = np.zeros(D.shape)
-        np.add.at(grad_D, rows, products)
+        for block in _blocks(rows, D):
+            grad_W[block] += (g[block, :, None, :] @ D[rows[block]])[..., 0, :]
+            np.add.at(grad_D, rows[block], self._delta(geometry) * g[block, :, :, None] * W[block, :, None, :])
         return grad_W, grad_D
 
     def _convolve(
@@ -242,6 +252,12 @@ def adjoint(move: Callable[[np.ndarray], np.ndarray], gradient: np.ndarray, shap
     result = np.zeros(size + 1)
     np.add.at(result, index, (factor * gradient).ravel())
     return result[1:].reshape(shape)
+
+
+def _blocks(rows: np.ndarray, D: np.ndarray) -> list[slice]:
+    """Kernels whose rows of `D` together are not too large to copy."""
+    step = max(1, MAX_COPIED // (rows.shape[1] * D[0].size))
+    return [slice(start, start + step) for start in range(0, len(rows), step)]
 
 
 _identity = cache(identity)

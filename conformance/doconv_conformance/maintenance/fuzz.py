@@ -12,7 +12,6 @@ import io
 import json
 import os
 import random
-import resource
 import signal
 import struct
 import subprocess
@@ -45,10 +44,28 @@ from doconv_core.checkpoint import (
 )
 from doconv_core.layouts import FRAMEWORKS
 
+try:
+    import resource
+except ImportError:  # Windows: what takes too long or too much memory is not stopped there
+    resource = None  # type: ignore[assignment]
+
 SECONDS = 10
 MEMORY = 2**30
 CHUNK = 2000  # seeds of one process
-LEAVES = ("W", "D", "D_delta", "D_diag", "d_diag", "weight", "bias", "kernel", "scale", "gamma", "running_mean", "mean")
+LEAVES: tuple[str, ...] = (
+    "W",
+    "D",
+    "D_delta",
+    "D_diag",
+    "d_diag",
+    "weight",
+    "bias",
+    "kernel",
+    "scale",
+    "gamma",
+    "running_mean",
+    "mean",
+)
 LEAVES += ("depthwise_kernel", "embedding", "embeddings", "moving_mean", "num_batches_tracked")
 PATHS = (
     "",
@@ -70,7 +87,7 @@ VALUES: tuple[Any, ...] = (
     *NUMBERS, None, "", "x", "\ud800", "\x1b[2J", "a" * 5000, [], {}, [[]], ["x", 2 * 10**9], [2**40], [3, 3], [1] * 100,
     "conv", "canonical", "keras", [0], [-1, -1],
 )  # fmt: skip
-TYPES = ("f4", "f4", "f4", "f8", "f2", ">f4", "i8", "?", "S3", "c16", "f4,i4")
+TYPES = (*["f4"] * 30, "f8", "f2", ">f4", "i8", "?", "S3", "c16", "f4,i4")
 Shapes = dict[str, tuple[str, tuple[int, ...]]]  # the code of the type and the shape of each tensor
 
 
@@ -218,6 +235,9 @@ def _limits() -> Iterator[None]:
     def stop(*_: object) -> None:
         raise TimeoutError(f"more than {SECONDS} s")
 
+    if resource is None:
+        yield
+        return
     old = signal.signal(signal.SIGALRM, stop)
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (_address_space() + MEMORY, hard))
@@ -256,23 +276,22 @@ def _layer(rng: random.Random) -> dict[str, tuple[int, ...]]:
     groups, taps = rng.choice((1, 1, 2, 3)), rng.choice((1, 4, 9, 6))
     channels, outs, columns = groups * rng.randint(1, 3), groups * rng.randint(1, 3), taps + rng.choice((0, 0, 3))
     width = channels // groups
-    return rng.choice(
-        (
-            {"W": (outs, width, columns), "D": (channels, taps, columns), "bias": (outs,)},
-            {"W": (outs, width, taps), "D": (channels, taps, taps), "D_diag": (channels, taps, taps)},
-            {"W": (outs, width, columns), "D_delta": (channels, taps, columns)},
-            {"W": (outs, width, 1)},
-            {"kernel": (3, 3, width, outs), "D": (3, 3, 9, channels), "bias": (outs,)},
-            {"kernel": (columns, width, outs), "D": (taps, columns, channels)},
-            {"kernel": (columns, width, outs), "D": (2, 2, columns, channels)},
-            {"weight": (outs, width, 3, 3), "D": (9, 9, channels)},
-            {"depthwise_kernel": (3, 3, channels, 2)},
-            {"weight": (outs, width, 3, 3), "bias": (outs,)},
-            {"weight": (outs, channels), "bias": (outs,)},
-            {"weight": (outs,), "bias": (outs,), "running_mean": (outs,), "running_var": (outs,)},
-            {"scale": (outs,), "bias": (outs,), "mean": (outs,), "var": (outs,)},
-        )
+    layers: tuple[dict[str, tuple[int, ...]], ...] = (
+        {"W": (outs, width, columns), "D": (channels, taps, columns), "bias": (outs,)},
+        {"W": (outs, width, taps), "D": (channels, taps, taps), "D_diag": (channels, taps, taps)},
+        {"W": (outs, width, columns), "D_delta": (channels, taps, columns)},
+        {"W": (outs, width, 1)},
+        {"kernel": (3, 3, width, outs), "D": (3, 3, 9, channels), "bias": (outs,)},
+        {"kernel": (columns, width, outs), "D": (taps, columns, channels)},
+        {"kernel": (columns, width, outs), "D": (2, 2, columns, channels)},
+        {"weight": (outs, width, 3, 3), "D": (9, 9, channels)},
+        {"depthwise_kernel": (3, 3, channels, 2)},
+        {"weight": (outs, width, 3, 3), "bias": (outs,)},
+        {"weight": (outs, channels), "bias": (outs,)},
+        {"weight": (outs,), "bias": (outs,), "running_mean": (outs,), "running_var": (outs,)},
+        {"scale": (outs,), "bias": (outs,), "mean": (outs,), "var": (outs,)},
     )
+    return rng.choice(layers)
 
 
 def _portable(rng: random.Random) -> tuple[Shapes, str]:
@@ -289,7 +308,10 @@ def _portable(rng: random.Random) -> tuple[Shapes, str]:
 
 @lru_cache
 def _converted(layout: str) -> tuple[Shapes, str]:
-    over = [{"W": (4, 2, 9), "D": (4, 9, 9)}, {"W": (6, 3, 11), "D": (3, 9, 11), "bias": (6,)}]
+    over: list[dict[str, tuple[int, ...]]] = [
+        {"W": (4, 2, 9), "D": (4, 9, 9)},
+        {"W": (6, 3, 11), "D": (3, 9, 11), "bias": (6,)},
+    ]
     arrays = {f"l{i}.{leaf}": np.ones(shape, "f4") for i, layer in enumerate(over) for leaf, shape in layer.items()}
     arrays["fc.weight"] = np.ones((3, 2), "f4")
     with tempfile.TemporaryDirectory() as folder:
@@ -303,8 +325,10 @@ def _change(value: Any, rng: random.Random) -> None:
     places: list[tuple[Any, Any]] = []
 
     def walk(node: Any) -> None:
-        items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
-        for key, item in items:
+        items: dict[Any, Any] = (
+            node if isinstance(node, dict) else dict(enumerate(node)) if isinstance(node, list) else {}
+        )
+        for key, item in items.items():
             places.append((node, key))
             walk(item)
 

@@ -1,8 +1,8 @@
-"""The README's table of what is supported, from what the backends declare.
+"""The README's tables of what is supported, from what the backends declare, and of the ways in which they are run.
 
-A row of the table is a selection of the suite's cases, so each cell is a claim that the suite checks both ways: what is
-declared must work, and what is declared unsupported must not (`runner.declared_unsupported`).
-`python -m doconv_conformance.maintenance.support_table FILE` asks every backend and writes the table between the markers in
+A row of the first is a selection of the suite's cases, so each cell is a claim that the suite checks both ways: what is
+declared must work, and what is declared unsupported must not (`runner.declared_unsupported`). A row of the second is a way.
+`python -m doconv_conformance.maintenance.support_table FILE` asks every backend and writes the tables between their markers in
 FILE.
 """
 
@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from doconv_conformance.adapters.ways.table import WAYS, Way, ways_of
 from doconv_conformance.cases.table import Case, select
 from doconv_conformance.files import replacing
 from doconv_conformance.running.runner import Backend, PortSession, declared_unsupported, python_backend
@@ -29,6 +30,15 @@ BACKENDS = {
     "Flax linen": python_backend("flax", "doconv_conformance.adapters.flax"),
     "Flax nnx": python_backend("flax-nnx", "doconv_conformance.adapters.flax", "nnx"),
 }
+WAYS_BEGIN, WAYS_END = BEGIN.replace("support:", "ways:"), "<!-- /ways -->"
+# The columns of the table of ways: a backend, and its engine or interface.
+WAY_COLUMNS = {
+    "PyTorch": ("torch", ""),
+    "Keras on TensorFlow": ("keras", "tensorflow"),
+    "Keras on JAX": ("keras", "jax"),
+    "Keras on PyTorch": ("keras", "torch"),
+    "Flax linen, nnx": ("flax", "linen"),
+}
 Selects = Callable[[Case, str], bool]
 
 
@@ -37,11 +47,18 @@ def _convolution(rank: int) -> Selects:
 
 
 def _transposed(*, groups: bool = False, dilated: bool = False) -> Selects:
+    """Transposed convolutions: those with groups, else those with dilation, else the others."""
+
     def selects(case: Case, _: str) -> bool:
         g = case.geometry
-        return g.transposed and (g.groups > 1) == groups and (max(g.dilation) > 1) == dilated
+        return g.transposed and (g.groups > 1) == groups and (groups or (max(g.dilation) > 1) == dilated)
 
     return selects
+
+
+def _strided_and_dilated(case: Case, _: str) -> bool:
+    g = case.geometry
+    return not g.transposed and max(g.stride) > 1 and max(g.dilation) > 1
 
 
 def _types(dtype: str, param_dtype: str) -> Selects:
@@ -53,6 +70,7 @@ ROWS: dict[str, Selects] = {
     "convolution 2-D": _convolution(2),
     "convolution 3-D": _convolution(3),
     "groups, depthwise": lambda case, _: case.geometry.groups > 1 and not case.geometry.transposed,
+    "strides together with dilation": _strided_and_dilated,
     "transposed 1-D, 2-D, 3-D": _transposed(),
     "transposed with groups": _transposed(groups=True),
     "transposed with strides and dilation": _transposed(dilated=True),
@@ -68,7 +86,9 @@ ROWS: dict[str, Selects] = {
     "mixed float16": _types("float16", "float32"),
 }
 # What has a row of its own does not count against the others.
-OWN_ROW = ("transposed with groups", "transposed with strides and dilation", "backward", "float64")
+OWN_ROW = (
+    "strides together with dilation", "transposed with groups", "transposed with strides and dilation", "backward", "float64",
+)  # fmt: skip
 
 
 def column(hello: Mapping[str, Any]) -> dict[str, str]:
@@ -95,6 +115,22 @@ def render(columns: Mapping[str, Mapping[str, str]]) -> str:
     for label in ROWS:
         lines.append(f"| {label} | " + " | ".join(cell(cells[label]) for cells in columns.values()) + " |")
     return "\n".join([*lines, "", *(f"[{number}] {reason}.  " for reason, number in notes.items())]).rstrip()
+
+
+def ways_table() -> str:
+    """The Markdown table of the ways: which backend has which, and whether with gradients. They are the declared ones."""
+    columns = {label: {way.name: way for way in ways_of(*key)} for label, key in WAY_COLUMNS.items()}
+    names = list(dict.fromkeys(way.name for way in WAYS))
+
+    def cell(way: Way | None) -> str:
+        if way is None:
+            return ""
+        return f"{way.summary}{'' if 'backward' in way.operations else ' (forward)'}"
+
+    lines = ["| `--way` | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    for name in names:
+        lines.append(f"| `{name}` | " + " | ".join(cell(ways.get(name)) for ways in columns.values()) + " |")
+    return "\n".join(lines)
 
 
 def parse(text: str) -> dict[str, dict[str, str]]:
@@ -129,9 +165,20 @@ def main() -> None:
     text = path.read_text()
     parse(text)  # raises before any backend is started
     table = render({label: column(ask(backend)) for label, backend in BACKENDS.items()})
-    before, after = text.split(BEGIN)[0], text.split(END)[1]
+    text = insert(insert(text, ways_table(), WAYS_BEGIN, WAYS_END), table, BEGIN, END)
     with replacing(path) as temporary:
-        temporary.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}")
+        temporary.write_text(text)
+
+
+def insert(text: str, table: str, begin: str, end: str) -> str:
+    """`text` with `table` between its markers.
+
+    Raises:
+        ValueError: they are not there.
+    """
+    if begin not in text or end not in text:
+        raise ValueError(f"no table between {begin} and {end}")
+    return f"{text.split(begin)[0]}{begin}\n{table}\n{end}{text.split(end)[1]}"
 
 
 if __name__ == "__main__":

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 import pytest
 
 from doconv_conformance.cases.table import select
-from doconv_conformance.diagnosis.diagnose import diagnose
+from doconv_conformance.diagnosis.diagnose import diagnose_run
 from doconv_conformance.protocol.process import PortCrash, PortTimeout
 from doconv_conformance.protocol.session import Backend, PortSession
-from doconv_conformance.running.runner import Run, numerics_of
+from doconv_conformance.running.runner import Run
 
 RUN = pytest.StashKey[Run]()
 
@@ -22,8 +22,9 @@ RUN = pytest.StashKey[Run]()
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A test for each case and operation, in the order of the stages, named STAGE-OPERATION-CASE."""
     if "operation" in metafunc.fixturenames:
+        pairs = select(extended=True)
         pairs = (
-            select() if metafunc.config.getoption("--doconv-port") else select()[:1]
+            pairs if metafunc.config.getoption("--doconv-port") else pairs[:1]
         )  # one is enough to say what is missing
         ids = [f"{case.stage(operation)}-{operation}-{case.id}" for case, operation in pairs]
         metafunc.parametrize(("case", "operation"), pairs, ids=ids)
@@ -55,7 +56,9 @@ def port(port_run: Run, pytestconfig: pytest.Config) -> Iterator[PortSession]:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """What the failures are consistent with."""
     run = config.stash.get(RUN, None)
-    for found in diagnose(run.results, run.outputs, numerics_of(run.hello)) if run else ():
+    for found in (
+        diagnose_run(run, ask=bool(run.hello)) if run and any(row.verdict == "mismatch" for row in run.results) else ()
+    ):
         terminalreporter.section(f"doconv: {found.name}")
         for line in (found.consistent_with, f"look at: {found.look_at}", *found.detail):
             terminalreporter.write_line(line)

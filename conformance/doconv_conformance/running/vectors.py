@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from doconv_conformance.cases.table import Case, cases
+from doconv_conformance.cases.table import DTYPES, Case, cases, select
 from doconv_conformance.protocol.session import file_pair, hello_request, run_request
 from doconv_conformance.verdicts import integers
 from doconv_conformance.verdicts.bounds import Expected, Numerics, expected
@@ -58,6 +58,18 @@ def manifest() -> str:
     """The text of `vectors.json`, computed: always the same bytes."""
     lines = [json.dumps(_entry(case)) for case in cases()]
     return f'{{"format": "doconv-vectors", "version": {VERSION}, "cases": [\n' + ",\n".join(lines) + "\n]}\n"
+
+
+def select_for_files(stage: str | None = None, case: str | None = None) -> list[tuple[Case, str]]:
+    """As `cases.table.select`, both parts of the table; without the stage "large" where neither it nor a case is named.
+
+    Its tensors would fill half a gigabyte.
+
+    Raises:
+        ValueError: an unknown stage, or a case that is not in the table.
+    """
+    pairs = select(stage, case, extended=True)
+    return pairs if stage or case else [pair for pair in pairs if not pair[0].large]
 
 
 def digest(tensor: np.ndarray) -> str:
@@ -123,7 +135,7 @@ def _export(temporary: Path, pairs: Sequence[tuple[Case, str]]) -> None:
         save_expected(place.with_name(f"{operation}.expected.safetensors"), expected(case, operation),
                       judged_exactly(case, operation, Numerics()))  # fmt: skip
     _write_lines(temporary / REQUESTS, requests)
-    (temporary / MANIFEST).write_text(manifest(), "utf-8")
+    (temporary / MANIFEST).write_text(stored(), "utf-8")
     (temporary / "README.txt").write_text(README.format(version=VERSION), "utf-8")
 
 
@@ -134,11 +146,13 @@ def _entry(case: Case) -> dict[str, Any]:
         "input_size": list(case.input_size), "inputs": {name: digest(tensor) for name, tensor in case.tensors.items()},
     }  # fmt: skip
     if case.exact:
-        types = {name: want.dtype for operation in case.operations for name, want in expected(case, operation).items()}
         entry["outputs"] = {
-            operation: {name: digest(value.astype(types[name])) for name, value in integers.expected(case, operation).items()}
+            operation: {
+                name: digest(value.astype(DTYPES[case.dtype if name in ("y", "grad_x") else case.param_dtype]))
+                for name, value in integers.expected(case, operation).items()
+            }
             for operation in case.operations
-        }  # fmt: skip
+        }
     return entry
 
 

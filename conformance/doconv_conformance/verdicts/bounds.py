@@ -127,6 +127,7 @@ class _Output:
         added: `|value|` before a bias, where there is one: a layer that adds it to the finished result rounds twice.
         norms: of the two factors of the convolution, for algorithms with a bound by norms only; with its size and rank.
         once: the bound where the accumulator forms every sum exactly, for cases made so or without a sum; None elsewhere.
+        rounded: the value there, where every sum is rounded once, to nearest and ties to even; None where it is `value`.
         sums: what they are, as in `Numerics.forming`.
         alive: as in `Expected`.
     """
@@ -140,18 +141,27 @@ class _Output:
     added: np.ndarray | None = None
     norms: tuple[float, int, int] | None = None
     once: np.ndarray | None = None
+    rounded: np.ndarray | None = None
     sums: str = "products"
     alive: np.ndarray | None = None
 
     def within(self, numerics: Numerics) -> Expected:
         """With the bound for a port's arithmetic."""
         unit = UNIT_ROUNDOFF[self.unit] * self.scale
-        return Expected(self.value, self._bound(numerics.forming(self.sums)), unit, DTYPES[self.dtype], self.alive)
+        bound = self._bound(numerics.forming(self.sums))
+        if numerics.algorithm in (
+            "winograd",
+            "fft",
+        ):  # what others add to a result near the largest number decides there
+            bound = np.where(np.isinf(self.value), np.inf, bound)
+        value = self.rounded if bound is self.once and self.rounded is not None else self.value
+        return Expected(value, bound, unit, DTYPES[self.dtype], self.alive)
 
     def _bound(self, numerics: Numerics) -> np.ndarray:
         types = {self.dtype, *self.cast}
         u = max(numerics.unit_roundoff(name) for name in types)
-        sums_are_exact = numerics.algorithm in ("direct", "tf32") and u <= UNIT_ROUNDOFF["float32"]
+        wide = UNIT_ROUNDOFF["float32" if self.unit in LOW_PRECISION else "float64"]
+        sums_are_exact = numerics.algorithm in ("direct", "tf32") and u <= wide
         if self.once is not None and (sums_are_exact or not self.chain):
             return self.once
         # Rounding to a type adds nothing where the sum was formed in that type already.
@@ -174,13 +184,16 @@ class _Output:
             return bound + self.chain * UNIT_ROUNDOFF[self.dtype] * _smallest_normal(self.dtype)
         if self.added is not None:
             bound = bound + rounding * (self.added + bound)
-        return bound + rounding * (np.maximum(np.abs(self.value), _smallest_normal(self.dtype)) + bound)
+        finite = np.where(np.isinf(self.value), 0.0, np.abs(self.value))
+        return bound + rounding * (np.maximum(finite, _smallest_normal(self.dtype)) + bound)
 
 
 @lru_cache(maxsize=4096)  # ports are judged by the same values; only their bounds differ
 def _outputs(case: Case, operation: str) -> dict[str, _Output]:
     if operation == "initialise":
         return _initialised(case)
+    if case.large:
+        return _large(case, operation)
     model = _Model(case)
     if operation == "compose":
         outputs = {"weight": model.weight()}
@@ -193,6 +206,31 @@ def _outputs(case: Case, operation: str) -> dict[str, _Output]:
     if case.exact:
         for name, value in integers.expected(case, operation).items():
             outputs[name] = replace(outputs[name], value=value)
+    return outputs
+
+
+def _large(case: Case, operation: str) -> dict[str, _Output]:
+    """Outputs of an exact case of many numbers; `a` is everywhere that of the largest of them: quick, and no smaller."""
+    g, largest = case.geometry, {name: float(np.abs(tensor).max()) for name, tensor in case.tensors.items()}
+    kernel = largest["W"] * (g.d_mul // g.taps + g.d_mul * largest.get("D_delta", 0.0))
+    read, written = g.taps * g.in_channels // g.groups, g.taps * g.out_channels // g.groups
+    positions = case.tensors["grad_y"].size // g.out_channels
+    grad_kernel = positions * largest["x"] * largest["grad_y"]
+    chain = max(read, written) * _copies(g, case.input_size) + positions + g.d_mul + 2
+    scales = {
+        "weight": kernel,
+        "y": read * largest["x"] * kernel + largest.get("bias", 0.0),
+        "bias": largest.get("bias", 0.0),
+        "grad_x": written * _copies(g, case.input_size) * largest["grad_y"] * kernel,
+        "grad_W": grad_kernel * (1 + g.taps * largest.get("D_delta", 0.0)),
+        "grad_D_delta": written * grad_kernel * largest["W"],
+        "grad_bias": positions * largest["grad_y"],
+    }
+    outputs = {}
+    for name, value in integers.expected(case, operation).items():
+        dtype = case.dtype if name in ("y", "grad_x") else case.param_dtype
+        scale = np.broadcast_to(scales[name], value.shape)
+        outputs[name] = _Output(value, scale, chain, dtype, case.dtype, frozenset({case.dtype, case.param_dtype}))
     return outputs
 
 
@@ -209,13 +247,15 @@ class _Model:
         self.cast_size = self.kernel_size + _smallest_normal(case.dtype)
         self.types = frozenset({case.dtype, case.param_dtype})
         self.once = case.numbers in ROUNDED_ONCE
+        self.kernel_is_exact = self.once and not case.numbers.startswith("gradients")
 
     def weight(self) -> _Output:
         """`S` products, the tiles of `W`, and the sum of both."""
         dtype = self.case.param_dtype
-        once = _rounding(self.kernel, dtype) if self.once else None
+        rounded, once = _rounding(self.kernel, dtype) if self.once else (None, None)
+        chain = self.geometry.d_mul + 2
         return _Output(
-            self.kernel, self.kernel_size, self.geometry.d_mul + 2, dtype, dtype, once=once, sums="composition"
+            self.kernel, self.kernel_size, chain, dtype, dtype, once=once, rounded=rounded, sums="composition"
         )
 
     def y(self) -> _Output:
@@ -223,10 +263,10 @@ class _Model:
         value = convolve(t["x"], self.kernel, t.get("bias"), g)
         scale = convolve(size["x"], self.cast_size, size.get("bias"), g)
         added = np.abs(convolve(t["x"], self.kernel, None, g)) if self.case.bias else None
-        once = _rounding(value, dtype) if self.once else None
+        rounded, once = _rounding(value, dtype) if self.kernel_is_exact else (None, None)
         chain = g.taps * g.in_channels // g.groups + g.d_mul + 2
         norms, sums = self._norms(t["x"], self.kernel), "scatter" if g.transposed else "products"
-        return _Output(value, scale, chain, dtype, dtype, self.types, added, norms, once, sums)
+        return _Output(value, scale, chain, dtype, dtype, self.types, added, norms, once, rounded, sums)
 
     def gradients(self) -> dict[str, _Output]:
         g, t, size, case = self.geometry, self.tensors, self.size, self.case
@@ -236,10 +276,13 @@ class _Model:
         kernel_scale = kernel_scale + _smallest_normal(case.dtype)
         grad_W, grad_D = compose_vjp_blocked(t["W"], t.get("D_delta"), grad_kernel, g)
         W_scale, D_scale = compose_vjp_blocked(size["W"], size.get("D_delta"), kernel_scale, g)
-        once: dict[str, np.ndarray | None] = dict.fromkeys(("grad_x", "grad_W", "grad_D_delta"))
-        if self.once:  # the kernel's gradient is rounded to the activations' type, then composed, then rounded
+        nothing: tuple[np.ndarray | None, np.ndarray | None] = (None, None)
+        once = dict.fromkeys(("grad_x", "grad_W", "grad_D_delta"), nothing)
+        if self.kernel_is_exact:
             once["grad_x"] = _rounding(grad_x, case.dtype)
-            W_once, D_once = compose_vjp_blocked(size["W"], size.get("D_delta"), _rounding(grad_kernel, case.dtype), g)
+        if self.once:  # the kernel's gradient is rounded to the activations' type, then composed, then rounded
+            of_kernel = np.abs(_rounding(grad_kernel, case.dtype)[0] - grad_kernel)
+            W_once, D_once = compose_vjp_blocked(size["W"], size.get("D_delta"), of_kernel, g)
             once["grad_W"] = _rounding(grad_W, case.param_dtype, W_once)
             if grad_D is not None and D_once is not None:
                 once["grad_D_delta"] = _rounding(grad_D, case.param_dtype, D_once)
@@ -250,7 +293,10 @@ class _Model:
             norms = self._norms(*factors)
             of_input = "products" if g.transposed else "scatter"
             sums = of_input if name == "grad_x" else "kernel_gradient"
-            outputs[name] = _Output(value, scale, chain, dtype, case.dtype, self.types, None, norms, once[name], sums)
+            rounded, bound = once[name]
+            outputs[name] = _Output(
+                value, scale, chain, dtype, case.dtype, self.types, None, norms, bound, rounded, sums
+            )
 
         outputs: dict[str, _Output] = {}
         chain = g.taps * g.out_channels // g.groups + _copies(g, case.input_size) + g.d_mul + 2
@@ -279,14 +325,13 @@ def _copies(geometry: ConvGeometry, size: tuple[int, ...]) -> int:
     return math.prod(int(np.bincount(axis.ravel()).max()) for axis in copied)
 
 
-def _rounding(value: np.ndarray, dtype: str, error: np.ndarray | None = None) -> np.ndarray:
-    """The bound of a sum that is off by `error` and rounded once to `dtype`; nothing where the type holds an exact sum."""
+def _rounding(value: np.ndarray, dtype: str, error: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """A sum that is off by `error` and rounded once to `dtype`, and how far off the result may be: not at all without error."""
     if error is None:
         error = np.zeros(value.shape)
-    held = value.astype(DTYPES[dtype]) == value
-    half_unit = UNIT_ROUNDOFF[dtype] * np.ldexp(0.5, np.frexp(value)[1])  # in the last place of the exact sum
+    nearest = value.astype(DTYPES[dtype]).astype(np.float64)
     off = error + UNIT_ROUNDOFF[dtype] * (np.abs(value) + error)
-    return np.where(error > 0, off, np.where(held, 0.0, half_unit))
+    return np.where(error > 0, value, nearest), np.where(error > 0, off, 0.0)
 
 
 def _smallest_normal(dtype: str) -> float:

@@ -218,6 +218,11 @@ def test_what_would_be_left_over_is_an_error_unless_it_is_excluded(
     assert passed.keys() == {*tensors, "conv.weight"}
 
 
+def test_two_names_that_differ_in_their_separators_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"two tensors have one name. Received: a\.b\.W and a/b/W"):
+        fold({"a.b.W": np.ones((4, 2, 1)), "a/b/W": np.ones((4, 2, 1))}, tmp_path)
+
+
 def test_tensors_of_such_names_that_are_no_layers_do_not_block(tmp_path: Path) -> None:
     foreign = zeros(gru__W=(4, 8), mixer__D=(16,), s4__D=(2, 16), x__W=(3,))
     folded = fold(foreign | zeros(conv__W=(4, 2, 9), conv__D=(2, 9, 9)), tmp_path)

@@ -32,5 +32,6 @@ def test_readme(package: str, tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", example], check=True, timeout=300, cwd=tmp_path)
 
 
-def test_mathematics() -> None:
-    exec("\n".join(examples("docs/mathematics.md")), {})
+@pytest.mark.parametrize("page", ["mathematics", "training"])
+def test_formulas(page: str) -> None:
+    exec("\n".join(examples(f"docs/{page}.md")), {})

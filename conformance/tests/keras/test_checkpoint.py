@@ -75,6 +75,42 @@ def test_what_no_layer_covers_is_named(tmp_path: Path) -> None:
         np.testing.assert_array_equal(weight.numpy(), value)
 
 
+def automatic(d_mul: int | None = None) -> keras.Model:
+    """Names that Keras gives, of a nested model too; two layers of one shape."""
+    inner = keras.Sequential([keras.Input((8, 8, 3)), DOConv2D(3, 3, d_mul=d_mul), layers.BatchNormalization()])
+    start = keras.Input((8, 8, 3))
+    y = DOConv2D(3, 3, padding="same", name="named")(DOConv2D(3, 3, padding="same")(start))
+    return keras.Model(start, layers.Dense(2)(inner(DOConv2D(3, 3, padding="same")(y))))
+
+
+def test_names_that_keras_gave_are_matched_by_their_order(tmp_path: Path) -> None:
+    first, second = automatic(), automatic()
+    assert [layer.name for layer in first.layers] != [layer.name for layer in second.layers]
+    fill(first, 1)
+    fill(second, 2)
+    save_checkpoint(first, tmp_path / "file")
+    load_checkpoint(tmp_path / "file", second)
+    for ours, theirs in zip(first.weights, second.weights, strict=True):
+        np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
+    with pytest.raises(ValueError, match=r"sequential\w*\.do_conv2d\w* .*has W"):
+        load_checkpoint(tmp_path / "file", automatic(d_mul=10))
+    fewer = keras.Sequential([keras.Input((8, 8, 3)), DOConv2D(3, 3)])
+    with pytest.raises(ValueError, match=r"missing in the file: do_conv2d\w*\n  left over"):
+        load_checkpoint(tmp_path / "file", fewer)
+
+
+def test_quantized_layers_are_of_no_kind_that_travels(tmp_path: Path) -> None:
+    model = keras.Sequential(
+        [keras.Input((6, 6, 4)), DOConv2D(2, 3, name="conv"), layers.Flatten(), layers.Dense(2, name="fc")]
+    )
+    for mode in ("int8", "float8"):
+        model.get_layer("fc").quantize(mode)
+        with pytest.raises(ValueError, match=r"Received: .*fc\.kernel"):
+            save_checkpoint(model, tmp_path / "file")
+        model.pop()
+        model.add(layers.Dense(2, name="fc"))
+
+
 def test_models_that_cannot_be_saved_are_refused(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match=r"model must be a keras\.layers\.Layer. Received: list"):
         save_checkpoint([], tmp_path / "file")

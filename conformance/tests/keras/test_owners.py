@@ -171,6 +171,14 @@ def test_its_weights_are_saved_and_loaded(
     np.testing.assert_array_equal(out(other), out(model))
 
 
+@pytest.mark.skipif(not hasattr(keras, "RematScope"), reason="this Keras has no RematScope")
+def test_rematerialization_stays() -> None:
+    with keras.RematScope(mode="full"):
+        plain = keras.Sequential([layers.Conv2D(2, 3), layers.TimeDistributed(layers.Conv1D(2, 3)), layers.Dense(1)])
+    model = overparameterize(plain)
+    assert [layer._remat_mode for _, layer in walk(model)] == [plain._remat_mode] * 5
+
+
 def test_unbuilt_models() -> None:
     for make, in_place in ((lambda: Block(3), False), (lambda: Block(3), True), (lambda: Net(3), True)):
         model = overparameterize(make(), in_place=in_place)
@@ -312,6 +320,50 @@ def test_what_a_swap_would_not_reach_is_refused(make: Any, in_place: bool, text:
         overparameterize(model, in_place=in_place)
     assert not convs(model)
     np.testing.assert_array_equal(out(model), before)
+
+
+class Unnamed(layers.Layer):
+    """Its config has more than its constructor takes; only the model that it is in can be made again."""
+
+    def __init__(self, conv: Any, name: str) -> None:
+        super().__init__(name=name)
+        self.conv = conv
+
+    def call(self, x: Any) -> Any:
+        return self.conv(x)
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {"conv": self.conv, "more": 1}
+
+
+class Whole(keras.Model):
+    """A functional model with a constructor of its own, which its config is for, and which compiles it."""
+
+    def __init__(self, width: int, **options: Any) -> None:
+        start = layers.Input((10, 10, 3))
+        x = Unnamed(layers.Conv2D(width, 3, name="owned"), name="unnamed")(start)
+        super().__init__(start, layers.Dense(2)(layers.GlobalAveragePooling2D()(x)), **options)
+        self.width = width
+        self.compile("sgd", "mse")
+
+    def get_config(self) -> dict[str, Any]:
+        return {"name": self.name, "width": self.width}
+
+
+@pytest.mark.filterwarnings("ignore:The structure of")
+def test_a_model_is_made_by_its_own_constructor_where_its_layers_cannot_be() -> None:
+    plain = built(lambda: Whole(4))
+    plain.layers[1].conv.trainable = False
+    before = out(plain)
+    model = overparameterize(plain)
+    np.testing.assert_array_equal(out(model), before)
+    assert (type(model), model.compiled, list(convs(model))) == (Whole, False, ["unnamed/owned"])
+    assert [layer.trainable for _, layer in walk(model)] == [layer.trainable for _, layer in walk(plain)]
+    make_exact(model)
+    folded = fold(model)
+    np.testing.assert_array_equal(out(folded), out(model))
+    assert type(folded) is Whole
+    np.testing.assert_array_equal(out(plain), before)
 
 
 def test_a_wrapper_that_keeps_a_kernel_may_stay_with_it() -> None:

@@ -359,6 +359,23 @@ def test_a_class_that_is_lost_is_said(caplog: pytest.LogCaptureFixture) -> None:
     assert "a Custom became a Functional, without the methods of its class" in message
 
 
+@pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize` method implemented")
+@pytest.mark.parametrize("mode", ["int8", "float8"])
+def test_a_quantized_model_is_folded(mode: str) -> None:
+    """`quantize` of a model quantizes its dense layers, and leaves convolutions, DO-Conv layers among them."""
+    model = overparameterize(
+        keras.Sequential(
+            [layers.Input((8, 8, 1)), layers.Conv2D(2, 3, name="conv"), layers.Flatten(), layers.Dense(2, name="dense")]
+        )
+    )
+    exact(model.get_layer("conv"))
+    model.quantize(mode)
+    assert isinstance(model.get_layer("conv"), DOConv2D)
+    folded = fold(model)
+    assert folded.get_layer("dense").quantization_mode == mode
+    np.testing.assert_array_equal(out(folded), out(model))
+
+
 def test_inside_a_distribution_strategy() -> None:
     strategy = tf.distribute.MirroredStrategy(["CPU:0"])
     plain = small()

@@ -121,6 +121,40 @@ MISTAKES = {
     # state
     "state-kernel-cached": "the composed kernel is kept for the next question of the same shape",
     "state-bias-kept": "the bias of the last question is added where there is none",
+    "identity-only-square": "the identity is left out where S > K",
+    "e-scaled-by-tiles": "each tile of the identity counts 1 / (number of tiles)",
+    "d-mean-of-channels": "every row of D_delta is the mean over the input channels",
+    "d-row-normalised": "D_delta is divided by K",
+    "d-and-w-shifted": "D_delta[i, k, s] meets W[o, c, s + 1]",
+    "w-surplus-wrapped": "surplus columns of W are read from the start again",
+    "out-size-ceil": "the output size is rounded up, the rest is zero padding",
+    "size-without-dilation": "the output size is computed as if the dilation were 1, what lies outside is zero",
+    "high-pad-dropped-strided": "with strides the high padding is left out",
+    "strided-starts-late": "with strides the window starts one element late, output size kept",
+    "circular-c-modulo": "circular padding at the low end reads element 0 (a negative modulo)",
+    "reflect-low-only": "reflect pads zeros at the high end",
+    "first-tap-lost": "the tap at the origin is left out",
+    "last-row-not-computed": "the last output position of the first axis holds only the bias",
+    "depthwise-multiplier-major": "in depthwise layers o = m * C_in + i",
+    "space-transposed-3d": "in 3-D the first and last spatial axis of x and y are exchanged",
+    "batch-stride": "every second image is computed from the image before it",
+    "t-taps-interchanged": "transposed with groups: another second index of the kernel",
+    "t-bias-cropped": "in transposed convolutions the first output position gets no bias",
+    "gx-last-tap-only": "grad_x: the last tap wins (assigned, not added)",
+    "gx-group-first": "grad_x: every group's share goes to the first group",
+    "gd-plus-identity": "grad_D_delta has the identity added",
+    "gd-negated": "grad_D_delta is negated",
+    "gw-surplus-zero": "grad_W is zero beyond the whole tiles",
+    "gb-over-n": "grad_bias is divided by N",
+    "gb-strided": "grad_bias is summed over every second position of the last axis",
+    "g-last-row-lost": "the gradient of the kernel leaves out the last output position of the first axis",
+    "fold-transposed-taps": "the folded weight has its taps column-major, y is right",
+    "fold-doubled-bias": "the folded bias is doubled, y is right",
+    "start-half": "initialise halves W",
+    "start-d-ones": "D_delta starts as ones",
+    "w-abs": "W is taken by its absolute value",
+    "x-clipped": "x is clipped to [-2, 2]",
+    "y-rounded": "outputs are rounded to multiples of 2",
     # arithmetic
     "acc-bf16": "sums of bfloat16 products are rounded to bfloat16",
     "acc-f16": "sums of float16 products are rounded to float16",
@@ -179,6 +213,10 @@ def geometry_of(g):
         pads = [[0, 0] for p in pads]
     if on("pad-symmetric"):
         pads = [[sum(p) // 2, sum(p) - sum(p) // 2] for p in pads]
+    if on("high-pad-dropped-strided") and max(g.stride) > 1 and not g.transposed:
+        pads = [[p[0], 0] for p in pads]
+    if on("strided-starts-late") and max(g.stride) > 1 and not g.transposed:
+        pads = [[p[0] - 1, p[1] + 1] for p in pads]
     if on("pad-shift"):
         pads = [[p[0] - 1, p[1] + 1] for p in pads]
     return stride, dilation, pads, mode
@@ -234,8 +272,10 @@ def identity_of(g):
     if on("tiles-all"):
         for s in range(tiles * K, S):
             E[s % K, s] = 1
-    if on("no-identity"):
+    if on("no-identity") or (on("identity-only-square") and S > K):
         E *= 0
+    if on("e-scaled-by-tiles"):
+        E /= tiles
     if on("identity-twice"):
         E *= 2
     return E
@@ -259,6 +299,12 @@ def read_d(D, g):
         D = np.where(np.abs(D) < 0.5, 0, D)
     if on("delta-ignored-surplus") and g.d_mul > g.taps:
         D = 0 * D
+    if on("d-mean-of-channels"):
+        D = np.repeat(D.mean(0, keepdims=True), len(D), 0)
+    if on("d-row-normalised"):
+        D = D / g.taps
+    if on("d-and-w-shifted"):
+        D = np.roll(D, 1, 2)
     return D
 
 
@@ -270,6 +316,13 @@ def read_w(W, g):
         W = W.reshape(W.shape[2], W.shape[0], W.shape[1]).transpose(1, 2, 0)
     if on("last-s-missing"):
         W = W * (np.arange(g.d_mul) < g.d_mul - 1)
+    if on("w-abs"):
+        W = np.abs(W)
+    if on("w-surplus-wrapped"):
+        W = W[
+            ...,
+            np.where(np.arange(g.d_mul) < g.d_mul // g.taps * g.taps, np.arange(g.d_mul), np.arange(g.d_mul) % g.taps),
+        ]
     return W
 
 
@@ -314,6 +367,9 @@ def used_kernel(g, kernel):
         kernel = np.flip(kernel, axes)
     if on("flip-last"):
         kernel = kernel[..., ::-1]
+    if on("first-tap-lost"):
+        kernel = kernel.copy()
+        kernel[(slice(None), slice(None), *[0] * (kernel.ndim - 2))] = 0
     if on("kernel-axes-swapped") and kernel.ndim >= 4 and kernel.shape[-1] == kernel.shape[-2]:
         kernel = kernel.swapaxes(-1, -2)
     if on("t-group-kernel") and g.transposed:
@@ -340,13 +396,19 @@ def wiring(g):
             i = c * g.groups + group
         if on("group-outputs-interleaved"):
             o = oc * g.groups + group
+        if on("depthwise-multiplier-major") and g.groups == g.in_channels > 1:
+            o = oc * g.groups + group
+        if on("t-taps-interchanged") and g.transposed:
+            b = o % g.kernel_shape[1] if ig == 1 else (oc + group) % og
         yield o, i, a, b
 
 
 def contacts(g, size, stride, dilation, pads, mode):
     """For every axis the list of (output position, tap, input position), and the output's size."""
     lists, out = [], []
-    for n, k, s, d, (low, high), extra in zip(size, g.kernel_size, stride, dilation, pads, g.output_padding):
+    for n, k, s, d, (low, high), extra in zip(
+        size, g.kernel_size, stride, dilation, pads, g.output_padding, strict=False
+    ):
         span, found = d * (k - 1) + 1, []
         if g.transposed:
             m = (n - 1) * s + span - low - high + extra
@@ -356,6 +418,10 @@ def contacts(g, size, stride, dilation, pads, mode):
                     found.append((p, tap, q))
         else:
             m = (n + low + high - span) // s + 1
+            if on("out-size-ceil"):
+                m = -(-(n + low + high - span) // s) + 1
+            if on("size-without-dilation"):
+                m = (n + low + high - k) // s + 1
             for p, tap in product(range(m), range(k)):
                 q = source(s * p + d * tap - low, n, mode)
                 if q is not None and 0 <= q < n:
@@ -395,6 +461,12 @@ def convolve(g, x, kernel, bias, kind):
     lists, out = contacts(g, x.shape[2:], stride, dilation, pads, mode)
     kernel = used_kernel(g, kernel).astype(np.float64)
     x = x.astype(np.float64)
+    if on("x-clipped"):
+        x = np.clip(x, -2, 2)
+    if on("batch-stride"):
+        x = x[np.arange(len(x)) // 2 * 2]
+    if on("space-transposed-3d") and len(out) == 3 and x.shape[2] == x.shape[4]:
+        x = x.swapaxes(2, 4)
     if str(kind) == "float32" and on("in-tf32"):
         x, kernel = rounded(x, 11), rounded(kernel, 11)
     if str(kind) == "float32" and on("in-bf16"):
@@ -417,6 +489,8 @@ def convolve(g, x, kernel, bias, kind):
                     .astype(short)
                     .astype(np.float64)
                 )
+    if on("last-row-not-computed"):
+        y[:, :, -1] = 0
     if on("first-image-only"):
         y[1:] = 0
     if on("relu"):
@@ -444,6 +518,12 @@ def convolve(g, x, kernel, bias, kind):
             y[:1] += b
         else:
             y += b
+            if on("t-bias-cropped") and g.transposed:
+                y[:, :, :1] -= b
+    if on("y-rounded"):
+        y = 2 * np.rint(y / 2)
+    if on("space-transposed-3d") and rank == 3 and y.shape[2] == y.shape[4]:
+        y = y.swapaxes(2, 4)
     if on("offset"):
         y += 1
     if on("last-column-zero"):
@@ -464,7 +544,9 @@ def convolve(g, x, kernel, bias, kind):
 class Independent(Port):
     name, version = "independent", "1"
     supports = EVERYTHING
-    numerics = {"accumulator": dict.fromkeys(("float64", "float32", "float16", "bfloat16"), "float64")}
+    numerics = {  # noqa: RUF012
+        "accumulator": dict.fromkeys(("float64", "float32", "float16", "bfloat16"), "float64")
+    }
 
     def compose(self, g, t):
         return {"weight": compose(g, t["W"], t.get("D_delta"))}
@@ -480,6 +562,12 @@ class Independent(Port):
         if on("fold-no-delta"):
             weight = compose(g, t["W"], None)
             y = convolve(g, t["x"], weight.astype(kind), bias, kind)
+        if on("fold-transposed-taps"):
+            weight = weight.reshape(*weight.shape[:2], -1)[
+                ..., np.arange(g.taps).reshape(g.kernel_size, order="F").ravel()
+            ].reshape(weight.shape)
+        if on("fold-doubled-bias") and bias is not None:
+            return {"weight": weight, "y": y, "bias": 2 * bias}
         if on("fold-flip"):
             weight = np.flip(weight, tuple(range(2, weight.ndim)))
         out = {"weight": weight, "y": y}
@@ -493,9 +581,14 @@ class Independent(Port):
         if on("start-every-tile"):
             for tile in range(1, S // K):
                 W[..., tile * K : tile * K + K] = flat
+        if on("start-half"):
+            W = W / 2
+            W = W.astype(w.dtype)
         if not on("start-surplus-zero"):
             W[..., S // K * K :] = 0.25
         D = None if K == 1 else np.zeros(g.d_shape, w.dtype)
+        if D is not None and on("start-d-ones"):
+            D += 1
         if D is not None and on("start-with-identity"):
             for t_, k in product(range(S // K), range(K)):
                 D[:, k, t_ * K + k] = 1
@@ -518,6 +611,8 @@ class Independent(Port):
             for_x = np.flip(for_x, tuple(range(2, 2 + rank)))
         seen = np.moveaxis(x.reshape(len(x), *x.shape[2:], x.shape[1]), -1, 1) if on("channels-last-x") else x
         seen = seen[::-1] if on("batch-reversed") else seen
+        seen = np.clip(seen, -2, 2) if on("x-clipped") else seen
+        seen = seen[np.arange(len(seen)) // 2 * 2] if on("batch-stride") else seen
         weights = np.zeros(len(x))
         weights[-1] = 1
         P = patches(seen, lists, out, g)
@@ -525,6 +620,8 @@ class Independent(Port):
         used = gy.copy()
         if on("last-column-zero"):
             used[..., -1] = 0
+        if on("last-row-not-computed"):
+            used[:, :, -1] = 0
         if on("first-image-only"):
             used[1:] = 0
         if on("relu"):
@@ -533,6 +630,9 @@ class Independent(Port):
         for o, i, a, b in wiring(g):
             gp[:, i] += np.multiply.outer(used[:, o], for_x[a, b])
             shown = used[:, o] * weights.reshape(-1, *[1] * rank) if on("g-last-image") else used[:, o]
+            if on("g-last-row-lost"):
+                shown = shown.copy()
+                shown[:, -1] = 0
             gk[a, b] += np.tensordot(shown, P[:, i], (list(range(1 + rank)), list(range(1 + rank))))
         of_x = lists
         if on("gx-stride-one") or on("gx-pad-sides"):
@@ -540,8 +640,14 @@ class Independent(Port):
             of_x, wide = contacts(
                 g, x.shape[2:], other, dilation, [p[::-1] for p in pads] if on("gx-pad-sides") else pads, mode
             )
-            of_x = [[item for item in items if item[0] < m] for items, m in zip(of_x, out)]
+            of_x = [[item for item in items if item[0] < m] for items, m in zip(of_x, out, strict=False)]
+        if on("gx-last-tap-only"):
+            gp[(slice(None), slice(None), *[slice(None)] * rank, *[slice(0, -1)] * rank)] = 0
         gx = spread(gp, of_x, x.shape[2:], g)
+        if on("gx-group-first"):
+            n = g.in_channels // g.groups
+            total = gx.reshape(len(gx), g.groups, n, *gx.shape[2:]).sum(1)
+            gx = np.concatenate([total, np.zeros((len(gx), g.in_channels - n, *gx.shape[2:]))], 1)
         gx = gx[::-1] if on("batch-reversed") else gx
         if on("channels-last-x"):
             gx = np.ascontiguousarray(np.moveaxis(gx, 1, -1)).reshape(gx.shape)
@@ -575,6 +681,12 @@ class Independent(Port):
         if gD is not None:
             gD = self.back_d(gD, g)
         gW = self.back_w(gW, g)
+        if on("gd-plus-identity") and gD is not None:
+            gD = gD + E
+        if on("gd-negated") and gD is not None:
+            gD = -gD
+        if on("gw-surplus-zero"):
+            gW = gW * (np.arange(g.d_mul) < g.d_mul // g.taps * g.taps)
         if on("gw-half"):
             gW = gW / 2
         if on("gd-zero") and gD is not None:
@@ -583,12 +695,12 @@ class Independent(Port):
         if gD is not None:
             outputs["grad_D_delta"] = gD
         if "bias" in t:
-            outputs["grad_bias"] = self.bias_gradient(g, gy, used if not on("relu") else used)
+            outputs["grad_bias"] = self.bias_gradient(g, gy)
         if on("g-batch-mean"):
             outputs = {k: v if k == "grad_x" else v / len(x) for k, v in outputs.items()}
         return {k: v if k == "grad_x" else v.astype(params) for k, v in outputs.items()}
 
-    def bias_gradient(self, g, gy, used):
+    def bias_gradient(self, g, gy):
         rank = gy.ndim - 2
         if on("gb-missing-row"):
             gy = gy[..., :-1]
@@ -596,6 +708,10 @@ class Independent(Port):
             gy = gy.copy()
             gy[..., -1] = 0
         gb = gy.sum((0, *range(2, gy.ndim)))
+        if on("gb-over-n"):
+            gb = gb / len(gy)
+        if on("gb-strided"):
+            gb = gy[..., ::2].sum((0, *range(2, gy.ndim)))
         if on("gb-mean"):
             gb = gy.mean((0, *range(2, gy.ndim)))
         if on("gb-first-image", "bias-first-image"):

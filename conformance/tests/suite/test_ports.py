@@ -29,7 +29,7 @@ def node() -> str:
 
 
 def check(name: str, *command: str) -> Run:
-    run = run_cases(Backend(name, command), select())
+    run = run_cases(Backend(name, command), select(extended=True))
     assert run.smoke == ""
     wrong = disagreements(run.results)
     assert not wrong, "\n".join(wrong[:20])

@@ -6,7 +6,19 @@ from pathlib import Path
 import pytest
 
 from doconv_conformance.adapters.core import CorePort
-from doconv_conformance.maintenance.support_table import BACKENDS, BEGIN, END, ask, column, parse, render
+from doconv_conformance.maintenance.support_table import (
+    BACKENDS,
+    BEGIN,
+    END,
+    WAYS_BEGIN,
+    WAYS_END,
+    ask,
+    column,
+    insert,
+    parse,
+    render,
+    ways_table,
+)
 
 README = Path(__file__).parents[3] / "README.md"
 
@@ -15,6 +27,13 @@ def test_the_readme_says_what_every_backend_declares() -> None:
     with ThreadPoolExecutor(2) as pool:
         declared = dict(zip(BACKENDS, map(column, pool.map(ask, BACKENDS.values())), strict=True))
     assert parse(README.read_text()) == declared, (
+        f"run: python -m doconv_conformance.maintenance.support_table {README}"
+    )
+
+
+def test_the_readme_has_the_ways_that_are_declared() -> None:
+    text = README.read_text()
+    assert insert(text, ways_table(), WAYS_BEGIN, WAYS_END) == text, (
         f"run: python -m doconv_conformance.maintenance.support_table {README}"
     )
 

@@ -16,15 +16,16 @@ import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor, distributed, nn
 from torch.distributed import checkpoint as dcp
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, set_model_state_dict
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel, MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
-from doconv_torch import DOConv2d, composed_once, fold_state_dict
+from doconv_torch import DOConv2d, composed_once, fold, fold_state_dict
 
 CHECKS: dict[str, Callable[[Path], None]] = {}
 
@@ -173,6 +174,23 @@ for reshard, low, once, (how, recompute) in itertools.product(
         f"{', composed once' if once else ''}"
     )
     check(name)(lambda folder, options=(reshard, low, once, recompute): fsdp(*options))
+
+
+@check("FSDP1: fold is refused, folding the full state dict is right")
+def fsdp1(folder: Path) -> None:
+    for keeps in (True, False):
+        net = Net()
+        want = fold(copy.deepcopy(net)).state_dict()
+        wrapped = FullyShardedDataParallel(net, device_id=torch.device("cpu"), use_orig_params=keeps)
+        with FullyShardedDataParallel.summon_full_params(wrapped):
+            for model in (wrapped, wrapped.module) if keeps else (wrapped,):
+                with pytest.raises(ValueError, match=r"gather the full state dict|sharded"):
+                    fold(model)
+            state = {name: tensor.clone() for name, tensor in wrapped.module.state_dict().items()}
+        folded = fold_state_dict(state, like=fold(Net()))
+        for name, tensor in want.items():
+            assert torch.equal(folded[name], tensor), name
+        wrapped(batch(distributed.get_rank(), 0, 0)).sum().backward()
 
 
 @check("DCP: two ranks save, every number of ranks loads")

@@ -185,3 +185,63 @@ def test_the_authors_files_that_do_not_fit(tmp_path: Path) -> None:
     state, _ = original(**{"module.extra.weight": torch.ones(3)})
     with pytest.raises(ValueError, match=r"left over in the file: extra"):
         load_original(state, target(over=True))
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "net.", "model.module.", "_orig_mod."])
+def test_the_authors_files_below_any_prefix(prefix: str) -> None:
+    state, kernels = original()
+    state = {prefix + name.removeprefix("module."): tensor for name, tensor in state.items()}
+    model = load_original(state | {"n_averaged": torch.tensor(3)}, target(over=True), strict=False)
+    for path, kernel in kernels.items():
+        assert torch.equal(model[path].weight, torch.from_numpy(kernel)), path
+    load_original(state, target(over=False))
+
+
+def test_a_choice_between_weights_and_their_average_is_asked_for() -> None:
+    state, kernels = original()
+    other = {name: torch.zeros_like(tensor) if name.endswith("W") else tensor for name, tensor in state.items()}
+    for plain, average in (("params", "params_ema"), ("state_dict", "state_dict_ema")):
+        both = {average: other, plain: state, "epoch": 3}
+        with pytest.raises(ValueError, match=rf"say by `key` .* Received: .*of {plain}; .*of {average}"):
+            load_original(both, target(over=False))
+        model = load_original(both, target(over=False), key=plain)
+        assert torch.equal(model["a"].weight, torch.from_numpy(kernels["a"]))
+        assert not load_original(both, target(over=False), key=average)["a"].weight.any()
+    two = {f"{who}.{name.removeprefix('module.')}": t for who in ("one", "two") for name, t in state.items()}
+    with pytest.raises(ValueError, match=r"say by `prefix` .* Received: one\., two\."):
+        load_original(two, target(over=False))
+    model = load_original(two, target(over=False), prefix="two.")
+    assert torch.equal(model["a"].weight, torch.from_numpy(kernels["a"]))
+    with pytest.raises(ValueError, match=r"no name begins with the prefix 'three\.'"):
+        load_original(two, target(over=False), prefix="three.")
+    with pytest.raises(ValueError, match="has no key ema"):
+        load_original(two, target(over=False), key="ema")
+
+
+@pytest.mark.parametrize("over", [False, True])
+def test_a_trained_diagonal_counts(over: bool, caplog: pytest.LogCaptureFixture) -> None:
+    state, kernels = original()
+    state["module.a.D"] = state["module.a.D"] - 1
+    state["module.a.d_diag"] = state["module.a.d_diag"] + 1
+    with caplog.at_level("INFO", logger="doconv"):
+        model = load_original(state, target(over=over))
+    assert torch.equal(model["a"].weight, torch.from_numpy(kernels["a"]))
+    assert "D_diag is not the identity, it was trained: read as D + D_diag: a" in caplog.text
+
+
+@pytest.mark.parametrize(("make", "rank"), [(nn.Conv1d, 1), (nn.Conv2d, 2), (nn.Conv3d, 3)])
+def test_layers_of_one_tap_in_networks_of_any_rank(make: type[nn.Module], rank: int) -> None:
+    model = nn.Sequential(make(4, 4, 3, bias=False), make(4, 4, 1, bias=False))
+    state = {"0.W": torch.rand(4, 4, 3**rank), "0.D": torch.zeros(4, 3**rank, 3**rank), "1.W": torch.rand(4, 4, 1)}
+    load_original(state, model)
+    assert torch.equal(model[1].weight.flatten(), state["1.W"].flatten())
+    over = overparameterize(nn.Sequential(make(4, 4, 3, bias=False), make(4, 4, 1, bias=False)))
+    assert torch.equal(load_original(state, over)[0].D, state["0.D"])
+
+
+@pytest.mark.parametrize(
+    "odd", [torch.rand(3).to_sparse(), torch.rand(3).to(torch.float8_e4m3fn), torch.rand(3, device="meta")]
+)
+def test_tensors_that_numpy_does_not_know_are_named(odd: torch.Tensor) -> None:
+    with pytest.raises(ValueError, match="state dict: odd has no values that NumPy knows"):
+        load_original(original()[0] | {"odd": odd}, target(over=False))

@@ -1,5 +1,9 @@
 """Every way the composition is computed gives the same numbers, values and gradients of any order."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -35,19 +39,26 @@ def tensors(size: tuple, dtype: torch.dtype = torch.float64) -> tuple[ConvGeomet
     return geometry, W.requires_grad_(), D.requires_grad_()
 
 
-# Dynamo makes an instance of `torch.autograd.Function` to trace one.
-compiles = pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+# What the rules of `_compose` and `_kernels` decide by size is decided here by these, so that small sizes enter every branch.
+WAYS: dict[str, dict[str, object]] = {
+    "taps": {"_compose.PRODUCTS": "taps"},
+    "taps, many numbers": {"_compose.PRODUCTS": "taps", "_taps.MANY_NUMBERS": 16},
+    "kernels": {"_compose.PRODUCTS": "kernels"},
+    "kernels in blocks": {"_compose.PRODUCTS": "kernels", "_kernels.NUMBERS_PER_BLOCK": 16},
+    "by channel, taps": {"_compose.PRODUCTS": "taps", "_taps.MANY_NUMBERS": 16},
+    "by channel, kernels": {"_compose.PRODUCTS": "kernels"},
+    "transformed": {},
+    "compiled": {},
+}
 
 
-@compiles
-@pytest.mark.parametrize("way", ["whole", "in blocks", "by channel", "transformed", "compiled"])
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
 def test_values_and_gradients_are_the_reference_ones(size: tuple, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in WAYS[way].items():
+        monkeypatch.setattr(f"doconv_torch.{name}", value)
     geometry, W, D = tensors(size, torch.float32)
-    if way == "in blocks":
-        monkeypatch.setattr(composition, "BLOCK", 16)
-        monkeypatch.setattr(composition, "LARGE", 16)
-    if way == "by channel":
+    if "by channel" in way:
         W = W.detach().permute(1, 2, 0).contiguous().permute(2, 0, 1).requires_grad_()
 
     def function(W: torch.Tensor, D: torch.Tensor) -> torch.Tensor:
@@ -60,12 +71,79 @@ def test_values_and_gradients_are_the_reference_ones(size: tuple, way: str, monk
             assert torch.equal(torch.vmap(function)(W[None], D[None])[0], weight)
     else:
         weight = (torch.compile(function, fullgraph=True, backend="aot_eager") if way == "compiled" else function)(W, D)
-    g = torch.randint(-4, 5, weight.shape, generator=torch.Generator().manual_seed(0)).float()
-    got = torch.autograd.grad(weight, (W, D), g)
+    assert_reference(geometry, W, D, weight)
+
+
+def assert_reference(geometry: ConvGeometry, W: torch.Tensor, D: torch.Tensor, weight: torch.Tensor) -> None:
+    """The composed kernel and both gradients, value for value; the upstream gradient contiguous and not."""
     w, d = W.detach().numpy(), D.detach().numpy()
     np.testing.assert_array_equal(weight.detach().flatten().numpy(), compose(w, d, geometry).ravel())
-    for ours, reference in zip(got, compose_vjp(w, d, g.numpy(), geometry), strict=True):
-        np.testing.assert_array_equal(ours.numpy(), reference)
+    g = torch.randint(-4, 5, weight.shape, generator=torch.Generator().manual_seed(0)).float()
+    expected = compose_vjp(w, d, g.numpy(), geometry)
+    for upstream in (
+        g,
+        g.transpose(1, 2).contiguous().transpose(1, 2),
+        g.permute(1, 2, 0).contiguous().permute(2, 0, 1),
+    ):
+        got = torch.autograd.grad(weight, (W, D), upstream, retain_graph=True)
+        for ours, reference in zip(got, expected, strict=True):
+            np.testing.assert_array_equal(ours.numpy(), reference)
+
+
+# As users have them: vectors, caches and blocks of the libraries beneath filled and overfilled; the last is composed in blocks.
+LARGE = {
+    "16 channels": (16, 16, 1, 9, 9, False),
+    "17 channels": (17, 17, 1, 9, 20, False),
+    "130 channels": (130, 64, 1, 9, 9, False),
+    "many taps": (64, 17, 1, 49, 49, False),
+    "groups": (128, 64, 4, 9, 9, False),
+    "groups, 25 taps": (66, 34, 2, 25, 27, False),
+    "depthwise": (130, 130, 130, 25, 25, False),
+    "transposed": (64, 130, 2, 9, 12, True),
+    "more than 2^20 numbers": (530, 260, 1, 9, 9, False),
+}
+
+
+@pytest.mark.parametrize("amd", [True, False], ids=["transposes pay", "transposes cost"])
+@pytest.mark.parametrize("size", LARGE.values(), ids=LARGE)
+def test_large_sizes_by_the_rule_of_either_processor(size: tuple, amd: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(composition, "PRODUCTS", "auto")
+    monkeypatch.setattr(composition, "TRANSPOSES_PAY", amd)
+    geometry, W, D = tensors(size, torch.float32)
+    weight = composition.compose(W, D, geometry.groups, transposed=geometry.transposed)
+    assert_reference(geometry, W, D, weight)
+
+
+@pytest.mark.parametrize(
+    ("shape", "taps", "amd", "expected"),
+    [
+        ((64, 64, 9), 9, True, "_kernels"),
+        ((64, 64, 9), 9, False, "_taps"),
+        ((16, 16, 9), 9, True, "_taps"),  # too few numbers
+        ((64, 64, 16), 16, True, "_taps"),  # enough taps
+        ((512, 1, 9), 9, True, "_taps"),  # nothing to transpose
+    ],
+)
+def test_the_rule_that_chooses_the_products(
+    shape: tuple, taps: int, amd: bool, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    W, D = torch.empty(shape), torch.empty(shape[1], taps, shape[2])
+    monkeypatch.setattr(composition, "TRANSPOSES_PAY", amd)
+    chosen = {}
+    for products in ("auto", "taps", "kernels"):
+        monkeypatch.setattr(composition, "PRODUCTS", products)
+        chosen[products] = composition.products_for(W, D).__name__.removeprefix("doconv_torch.")
+    assert chosen == {"auto": expected, "taps": "_taps", "kernels": "_kernels"}
+    monkeypatch.setattr(composition, "PRODUCTS", "kernels")
+    assert composition.products_for(W.to("meta"), D.to("meta")).__name__ == "doconv_torch._taps"
+
+
+def test_products_by_hand_are_checked_at_import() -> None:
+    run = (sys.executable, "-c", "import doconv_torch._compose as c; print(c.PRODUCTS)")
+    done = subprocess.run(run, env=os.environ | {"DOCONV_TORCH_PRODUCTS": "kernels"}, capture_output=True, text=True)
+    assert done.stdout == "kernels\n", done.stderr
+    done = subprocess.run(run, env=os.environ | {"DOCONV_TORCH_PRODUCTS": "fast"}, capture_output=True, text=True)
+    assert "ValueError: DOCONV_TORCH_PRODUCTS must be auto, taps or kernels. Received: 'fast'" in done.stderr
 
 
 @pytest.mark.filterwarnings(
@@ -73,8 +151,8 @@ def test_values_and_gradients_are_the_reference_ones(size: tuple, way: str, monk
 )  # PyTorch's own, in torch.func.jvp
 @pytest.mark.parametrize("size", SIZES)
 def test_gradients_of_any_order_and_function_transforms(size: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(composition, "BLOCK", 16)
-    monkeypatch.setattr(composition, "LARGE", 16)
+    monkeypatch.setattr(composition, "PRODUCTS", "kernels")
+    monkeypatch.setattr("doconv_torch._kernels.NUMBERS_PER_BLOCK", 16)
     geometry, W, D = tensors(SIZES[size])
 
     def function(W: torch.Tensor, D: torch.Tensor) -> torch.Tensor:
@@ -86,7 +164,6 @@ def test_gradients_of_any_order_and_function_transforms(size: str, monkeypatch: 
     torch.testing.assert_close(tangent, function(W_t, D) + function(W, D + D_t) - function(W, D))
 
 
-@compiles
 @pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
 def test_a_compiled_function_transform_composes_in_operations_it_knows() -> None:
     _, W, D = tensors(SIZES["many kernels"])
@@ -133,3 +210,27 @@ def test_store_by_channel_changes_the_memory_only() -> None:
     assert model[0].W.grad.stride() == model[0].W.stride()
     with pytest.raises(TypeError, match=r"must be a torch.nn.Module. Received: int"):
         store_by_channel(3)
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_a_distributed_tensor_is_composed_in_operations_it_knows(groups: int, tmp_path: object) -> None:
+    from torch.distributed.tensor import Replicate, distribute_module, distribute_tensor, init_device_mesh
+
+    layer, x = DOConv2d(4, 40, 3, groups=groups, d_mul=10), torch.randint(-2, 3, (2, 4, 5, 5)).float()
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.copy_(torch.randint(-2, 3, parameter.shape))
+    y = layer(x)
+    y.sum().backward()
+    expected = [y.detach(), *(parameter.grad.clone() for parameter in layer.parameters())]
+    layer.zero_grad()
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        mesh = init_device_mesh("cpu", (1,))
+        distribute_module(layer, mesh)
+        y = layer(distribute_tensor(x, mesh, [Replicate()]))
+        y.sum().backward()
+        got = [y.full_tensor(), *(parameter.grad.full_tensor() for parameter in layer.parameters())]
+    finally:
+        torch.distributed.destroy_process_group()
+    assert all(torch.equal(a, b) for a, b in zip(expected, got, strict=True))

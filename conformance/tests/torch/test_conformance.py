@@ -9,7 +9,7 @@ from doconv_conformance.verdicts.judge import disagreements
 
 @pytest.fixture(scope="module")
 def run() -> Run:
-    return run_cases(python_backend("torch", "doconv_conformance.adapters.torch"), select())
+    return run_cases(python_backend("torch", "doconv_conformance.adapters.torch"), select(extended=True))
 
 
 def test_every_case_agrees_with_the_core(run: Run) -> None:

@@ -1,10 +1,13 @@
 """`fold_state_dict`: the plain model's state from the over-parameterized one's, without the model."""
 
+import logging
 from collections import OrderedDict
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses import FakeTensorMode
+from torch.optim.swa_utils import AveragedModel
 
 from doconv_core import identity
 from doconv_torch import DOConv2d, fold, fold_state_dict, overparameterize
@@ -115,4 +118,171 @@ def test_a_checkpoint_of_the_authors_file_with_a_stored_identity() -> None:
 def test_what_can_not_be_folded_is_named(trained: nn.Module, change: dict, options: dict, text: str) -> None:
     state = {name: tensor for name, tensor in (trained.state_dict() | change).items() if tensor is not None}
     with pytest.raises(ValueError, match=text):
+        fold_state_dict(state, **options)
+
+
+def square() -> nn.Module:
+    """A layer that a wrong reading folds in silence: square and transposed, as many outputs as inputs."""
+    return nn.Sequential(nn.ConvTranspose2d(4, 4, 2, stride=2, bias=False), nn.Conv2d(4, 4, (1, 4)))
+
+
+@pytest.fixture
+def pair() -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The state of an over-parameterized model, and of the folded one."""
+    torch.manual_seed(0)
+    model = overparameterize(square())
+    for parameter in model.parameters():
+        nn.init.normal_(parameter)
+    return model.state_dict(), fold(model).state_dict()
+
+
+BESIDE = {"n_averaged": torch.tensor(3), "epoch": 7, "optimizer": {"lr": 0.1}, 5: "five", "loss.scale": torch.ones(2)}
+
+
+@pytest.mark.parametrize("beside", [False, True])
+@pytest.mark.parametrize(
+    "prefix", ["", "module.", "_orig_mod.", "module.module.", "net.", "model.", "model._orig_mod.", "model.module.net."]
+)
+def test_hints_and_names_fit_whatever_stands_before_them(pair: tuple, prefix: str, beside: bool) -> None:
+    state, want = pair
+    state = {prefix + name: tensor for name, tensor in state.items()} | (BESIDE if beside else {})
+    others = BESIDE if beside else {}
+    for like in (square(), square().to("meta"), nn.DataParallel(square())):
+        folded = fold_state_dict(state, like=like)
+        kept = (
+            "module." if isinstance(like, nn.DataParallel) and prefix.endswith("module.") else ""
+        )  # `like` has it, too
+        wanted = {kept + name: tensor for name, tensor in want.items()}
+        assert_same({name: tensor for name, tensor in folded.items() if name not in others}, wanted)
+        assert all(folded[name] is value for name, value in others.items())
+    for path in ("0", f"{prefix}0"):  # a pattern may have the prefix or not
+        known = {"prefix": prefix} if prefix.startswith(("net", "model")) else {}
+        if not (beside and prefix and not known):  # `loss.scale` has no wrapper before it: then nothing is dropped
+            folded = fold_state_dict(state, kernel_size={"*1": (1, 4)}, transposed=path, **known)
+            assert all(torch.equal(folded[name], tensor) for name, tensor in want.items())
+
+
+def test_an_averaged_model_folds_and_loads(pair: tuple) -> None:
+    state, want = pair
+    model = overparameterize(square())
+    model.load_state_dict(state)
+    folded = fold_state_dict(AveragedModel(model).state_dict(), like=square())
+    assert folded.pop("n_averaged") == 0
+    assert_same(folded, want)
+    assert square().load_state_dict(folded) == ([], [])
+
+
+def test_a_teacher_beside_the_student(pair: tuple) -> None:
+    state, want = pair
+    both = {f"{who}.{name}": tensor for who in ("student", "teacher") for name, tensor in state.items()}
+    folded = fold_state_dict(both, like=square())
+    assert_same(folded, {f"{who}.{name}": tensor for who in ("student", "teacher") for name, tensor in want.items()})
+    folded = fold_state_dict(both, like=square(), prefix="student.")
+    assert {"0.weight", "teacher.0.weight"} <= set(folded)
+
+
+def test_copies_whose_names_lost_their_dots_fold_as_well(pair: tuple) -> None:
+    state, want = pair
+    copies = {f"ema_{name.replace('.', '_')}": tensor for name, tensor in state.items() if name[-1] in "WD"}
+    copies |= {f"model_ema.{name.replace('.', '')}": tensor for name, tensor in state.items() if name[-1] in "WD"}
+    folded = fold_state_dict(state | copies, like=square())
+    assert_same({name: tensor for name, tensor in folded.items() if "ema" not in name}, want)
+    assert torch.equal(folded["ema_0_weight"], want["0.weight"])
+    assert torch.equal(folded["model_ema.0weight"], want["0.weight"])
+    assert not [name for name in folded if name[-1] in "WD"]
+
+
+@pytest.mark.parametrize("transposed", ["0", ["0"], ("0",), "[0]"])
+def test_one_pattern_is_a_string(pair: tuple, transposed: object) -> None:
+    state, want = pair
+    assert_same(fold_state_dict(state, transposed=transposed, kernel_size={"1": (1, 4)}), want)
+
+
+def test_a_trained_diagonal_counts(caplog: pytest.LogCaptureFixture) -> None:
+    conv, grown = DOConv2d(3, 8, 3, bias=False), 0.125 * torch.randn(3, 9, 9)
+    diagonal = torch.eye(9).repeat(3, 1, 1)
+    state = {"W": conv.W.detach(), "D": torch.zeros(3, 9, 9), "D_diag": diagonal + grown}
+    with caplog.at_level(logging.INFO, logger="doconv"):
+        folded = fold_state_dict(state, dialect="original-torch")
+    want = torch.einsum("ims,ois->oim", state["D_diag"].double(), state["W"].double()).reshape(8, 3, 3, 3)
+    torch.testing.assert_close(folded["weight"], want.float(), rtol=0, atol=1e-6)
+    assert "D_diag is not the identity, it was trained: read as D + D_diag" in caplog.text
+
+
+@pytest.mark.parametrize(("make", "size"), [(nn.Conv1d, (1,)), (nn.Conv2d, (1, 1)), (nn.Conv3d, (1, 1, 1))])
+def test_layers_of_one_tap_have_the_axes_of_the_plain_model(make: type, size: tuple[int, ...]) -> None:
+    like = nn.Sequential(make(4, 4, 3, bias=False), make(4, 4, 1, bias=False))
+    taps = 3 ** len(size)
+    state = {"0.W": torch.randn(4, 4, taps), "0.D": torch.zeros(4, taps, taps), "1.W": torch.randn(4, 4, 1)}
+    for dialect in (None, "original-torch"):
+        assert fold_state_dict(state, like=like, dialect=dialect)["1.weight"].shape == (4, 4, *size)
+
+
+class Extra(nn.Module):
+    """With a state that is no tensor, and a `W` of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.attn = nn.Conv2d(2, 2, 3), nn.Module()
+        self.attn.W = nn.Parameter(torch.rand(2, 3, 4))
+
+    def get_extra_state(self) -> dict[str, int]:
+        return {"step": 1}
+
+    def set_extra_state(self, state: object) -> None:
+        pass
+
+
+def test_states_that_are_no_tensors_and_tensors_of_others_pass() -> None:
+    model = overparameterize(Extra())
+    folded = fold_state_dict(model.state_dict(), like=Extra(), exclude="attn")
+    assert folded["_extra_state"] == {"step": 1}
+    assert folded["attn.W"] is model.state_dict()["attn.W"] or torch.equal(folded["attn.W"], model.attn.W)
+    assert Extra().load_state_dict(folded) == ([], [])
+
+
+def test_without_values_the_names_and_shapes_are_folded(pair: tuple) -> None:
+    state, want = pair
+    meta = fold_state_dict({name: tensor.to("meta") for name, tensor in state.items()}, like=square())
+    assert {name: tensor.shape for name, tensor in meta.items()} == {name: t.shape for name, t in want.items()}
+    with FakeTensorMode():
+        model = overparameterize(square())
+        folded = fold_state_dict(model.state_dict(), like=square())
+        assert folded["0.weight"].shape == want["0.weight"].shape
+        assert fold(model)(torch.rand(1, 4, 5, 5)).shape == (1, 4, 10, 7)
+
+
+W, D = torch.rand(4, 3, 9), torch.rand(3, 9, 9)
+
+
+@pytest.mark.parametrize(
+    ("state", "options", "error", "text"),
+    [
+        ([W], {}, TypeError, "state_dict must be a dict of tensors. Received: list"),
+        ({"state_dict": {"a.W": W}}, {}, ValueError, "holds no tensors; the state dict may be its 'state_dict'"),
+        ({}, {}, ValueError, "holds no tensors. Received: nothing"),
+        ({"a.W": W.numpy(), "a.D": D.numpy(), "x": W}, {}, TypeError, r"a.W must be a dense tensor .*Received: float32 numpy"),
+        ({"a.W": W.to_sparse(), "a.D": D}, {}, TypeError, "a.W must be a dense tensor .*sparse_coo"),
+        ({"a.W": W.to(torch.float8_e4m3fn), "a.D": D}, {}, TypeError, "a.W must be a dense tensor .*float8_e4m3fn"),
+        ({"a.W": W, "a.D": D, "b.D": D}, {}, ValueError, "b.D has no b.W"),
+        ({"a.W": W, "a.D": D}, {"transposed": "no*"}, ValueError, r"the pattern 'no\*' \(transposed\) matches no convolution"),
+        ({"a.W": W, "a.D": D}, {"kernel_size": {"b": (3, 3)}}, ValueError, "the pattern 'b' .* matches no convolution"),
+        ({"a.W": W, "a.D": D}, {"like": {"b.weight": torch.rand(4, 3, 3, 3)}}, ValueError,
+         "no layer of the plain model is in it"),
+        ({"a.W": W, "a.D": D}, {"like": {}}, TypeError, "like must be a module with parameters, or .* Received: dict"),
+        ({"a.W": W, "a.D": D}, {"like": {"a.weight": 5}}, TypeError, "like must be a module with parameters"),
+        ({"a.W": W, "a.D": D}, {"like": nn.ReLU()}, TypeError, "like must be a module with parameters, or .* Received: ReLU"),
+        ({"a.W": W, "a.D": D}, {"kernel_size": {"a": ()}}, TypeError, r"integers, one per axis. Received: 'a': \(\)"),
+        ({"a.W": W, "a.D": D}, {"kernel_size": {"a": (True, 9)}}, TypeError, r"Received: 'a': \(True, 9\)"),
+        ({1: W}, {}, TypeError, "names of tensors must be strings. Received: 1"),
+        ({"a.W": W, "a.D": D, "b.W": W, "b.D": D}, {"like": {"b.weight": torch.rand(4, 3, 3, 3)}}, ValueError,
+         "a is no layer of the plain model"),
+        ({"a.W": W, "a.D": D}, {"prefix": "net."}, ValueError, r"no name begins with the prefix 'net\.'"),
+        ({"a.kernel": torch.rand(3, 3, 3, 4), "a.D": torch.rand(3, 3, 9, 3)}, {}, ValueError, "another framework"),
+    ],
+)  # fmt: skip
+def test_what_matches_nothing_or_is_no_state_dict_is_named(
+    state: object, options: dict, error: type[Exception], text: str
+) -> None:
+    with pytest.raises(error, match=text):
         fold_state_dict(state, **options)

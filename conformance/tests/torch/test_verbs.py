@@ -4,12 +4,13 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from doconv_torch import DOConv2d, fold, fold_state_dict, inspect_model, overparameterize
+from doconv_torch import DOConv2d, DOConvMixin, fold, fold_state_dict, inspect_model, overparameterize
 
 
 def model() -> nn.Sequential:
@@ -44,7 +45,8 @@ def test_where_selects_and_both_verbs_report_what_they_did_and_did_not_touch(
     assert [path for path, state in states.items() if state.startswith("DO")] == converted
     assert states["1"] == "plain Conv2d 1x1: a kernel of one tap has no D"
     assert states["0.3"] == ("DOConv2d 3x2, d_mul=6" if "0.3" in converted else "plain Conv2d 3x2")
-    first, *lines = caplog.messages
+    first, *lines, last = caplog.messages
+    assert last == f"the model had 392 parameters and has {sum(parameter.numel() for parameter in net.parameters())}"
     assert first == f"over-parameterized {len(converted)} of 4 convolutions"
     assert [line.partition(": ")[0] for line in lines] == PATHS
     assert ("0.0: plain Conv2d 3x3, not selected" in lines) == ("0.0" not in converted)
@@ -231,3 +233,67 @@ def test_a_model_is_wrapped_after_and_folded_inside_its_wrapper() -> None:
     plain = model().eval()
     plain.load_state_dict(state)
     assert torch.equal(plain(X), wrapped.eval()(X))
+
+
+@pytest.mark.parametrize(
+    ("max_taps", "converted"), [(None, [0, 1, 2]), (49, [0, 1, 2]), (48, [0, 2]), (np.int64(9), [0, 2])]
+)
+def test_kernels_of_many_taps_can_stay_plain(
+    max_taps: int | None, converted: list[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "doconv")
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 7, groups=4), nn.ConvTranspose2d(4, 4, 2), nn.Conv2d(4, 4, 1)
+    )
+    overparameterize(net, max_taps=max_taps)
+    assert [index for index, layer in enumerate(net) if isinstance(layer, DOConvMixin)] == converted
+    above = f"1: plain Conv2d 7x7, more taps than max_taps={max_taps}"
+    assert (above in caplog.messages) == (1 not in converted)
+    with pytest.raises(ValueError, match="nothing is left to over-parameterize"):
+        overparameterize(nn.Conv2d(3, 4, 3), max_taps=8)
+
+
+@pytest.mark.parametrize(
+    ("max_taps", "error", "text"),
+    [(0, ValueError, "at least one. Received: 0"), (True, TypeError, "must be an integer. Received: True"),
+     (9.0, TypeError, "must be an integer. Received: 9.0")],
+)  # fmt: skip
+def test_max_taps_is_a_number_of_taps(max_taps: object, error: type[Exception], text: str) -> None:
+    net = model()
+    with pytest.raises(error, match=text):
+        overparameterize(net, max_taps=max_taps)
+    assert not any(isinstance(layer, DOConvMixin) for layer in net.modules())
+
+
+def test_a_model_that_grows_much_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    with torch.device("meta"):
+        large = overparameterize(nn.Sequential(nn.Conv2d(3, 128, 3), nn.Conv2d(128, 128, 31, groups=128)))
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    numbers = sum(parameter.numel() for parameter in large.parameters())
+    text = caplog.messages[0]
+    assert text.startswith(f"the model had 126,720 parameters and has {numbers:,}; D grows with the square of the taps")
+    assert "`max_taps` leaves large kernels plain, the largest here is DOConv2d(128, 128, kernel_size=(31, 31)" in text
+    caplog.clear()
+    with torch.device("meta"):
+        overparameterize(nn.Sequential(nn.Conv2d(512, 512, 3), nn.Conv2d(3, 4, 5)))
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("d_mul", [2**31, 2**62, 2**63])
+def test_nothing_has_changed_where_memory_does_not_suffice(d_mul: int) -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3))
+    before, want = list(net.parameters()), net(X)
+    with pytest.raises((RuntimeError, TypeError, ValueError, OverflowError)):
+        overparameterize(net, d_mul=d_mul)
+    assert [type(layer) for layer in net] == [nn.Conv2d, nn.Conv2d]
+    assert all(one is other for one, other in zip(net.parameters(), before, strict=True))
+    assert torch.equal(net(X), want)
+
+
+def test_both_verbs_make_parameters_that_train_inside_inference_mode() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3))
+    for verb in (overparameterize, fold):
+        with torch.inference_mode():
+            verb(net)
+        net(X).sum().backward()
+        assert all(parameter.grad is not None for parameter in net.parameters())

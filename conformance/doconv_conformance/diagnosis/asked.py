@@ -1,0 +1,123 @@
+"""The diagnosis by asking: whether answers depend on earlier questions, then the structure, then the arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from doconv_conformance.diagnosis import rounding, state
+from doconv_conformance.diagnosis.agreement import reproduces
+from doconv_conformance.diagnosis.asking import Asker, Spent
+from doconv_conformance.diagnosis.claims import Diagnosis, claimed, size, unknown
+from doconv_conformance.diagnosis.measured import Finding, Measured, measure
+from doconv_conformance.diagnosis.planted import joined
+from doconv_conformance.diagnosis.replay import Row
+from doconv_conformance.faults import Fault
+from doconv_conformance.verdicts.bounds import Numerics
+
+
+def by_asking(
+    rows: Sequence[Row], structure: Sequence[Row], asker: Asker, numerics: Numerics, catalogue: Sequence[Fault],
+    say: Callable[[str], None],
+) -> list[Diagnosis]:  # fmt: skip
+    """What the failing rows are consistent with.
+
+    Args:
+        rows: the port's answers, in the order in which they were asked.
+        structure: those of `rows` that decide the structure.
+        asker: of the port, just started.
+        numerics: what it says of its arithmetic.
+        catalogue: the listed faults that may be used.
+        say: called with a few words on what is being tried.
+    """
+    work = _Work(rows, asker, numerics, catalogue, say)
+    try:
+        if not work.state():
+            work.structure(structure)
+            work.arithmetic()
+    except Spent:
+        work.facts.append("the time for questions was over")
+    return work.result()
+
+
+class _Work:
+    """What is claimed so far, and what is left."""
+
+    def __init__(
+        self, rows: Sequence[Row], asker: Asker, numerics: Numerics, catalogue: Sequence[Fault],
+        say: Callable[[str], None],
+    ) -> None:  # fmt: skip
+        self.rows, self.asker, self.numerics, self.catalogue, self.say = rows, asker, numerics, list(catalogue), say
+        self.wrong = [row for row in rows if row.failed]
+        self.measured = Measured()
+        self.facts: list[str] = []
+        self.found: list[Diagnosis] = []
+        self.taken: set[tuple[str, str]] = set()
+
+    def state(self) -> bool:
+        """Whether answers depend on more than the question: then nothing else can be said."""
+        self.say("asking the same again")
+        words, facts = state.depends(self.rows, sorted(self.wrong, key=size), self.asker)
+        if words:
+            self._claim("state", words, "what is kept between questions: caches, buffers, globals", self.wrong, facts)
+        return bool(words)
+
+    def structure(self, rows: Sequence[Row]) -> None:
+        """What is computed, first where the types cannot matter, then where only other types are wrong."""
+        if any(row.failed for row in rows):
+            self.measured = measure(rows, self.asker, self.say, self.catalogue)
+        spoilt = {row.case.geometry for of_stage in self.measured.unknown.values() for row in of_stage}
+        exact = [row for row in self.rows if row.exact and row.case.geometry not in spoilt]
+        if any(row.failed and not reproduces(self._planted(row), row) for row in exact):
+            known = [replace(item, only=()) for item in self.measured.findings]
+            further = measure(exact, self.asker, self.say, self.catalogue, known)
+            further.unknown |= self.measured.unknown
+            further.facts |= self.measured.facts
+            self.measured = further
+        for item in self.measured.findings:
+            others = [other for other in self.measured.findings if other is not item]
+            mine = [
+                row for row in self.wrong
+                if item.active(row) and reproduces(self._planted(row), row) and not reproduces(self._planted(row, others), row)
+            ]  # fmt: skip
+            name = "+".join(fault.name for fault in item.faults)
+            look_at = "; ".join(dict.fromkeys(fault.look_at for fault in item.faults))
+            self._claim(name, item.words, look_at, mine, (f"found in {item.stage}",), item.faults)
+
+    def arithmetic(self) -> None:
+        """Rows whose structure is right or explained."""
+        spoilt = {(row.case.geometry, row.operation) for of_stage in self.measured.unknown.values() for row in of_stage}
+        left = [
+            row for row in self.rows
+            if row.key not in self.taken and (row.case.geometry, row.operation) not in spoilt
+        ]  # fmt: skip
+        if any(row.failed for row in left):
+            claims, self.facts = rounding.explain(
+                left, self._planted, self.asker, self.numerics, self.catalogue, self.say
+            )
+            for one in claims:
+                self._claim(one.name, one.words, one.look_at, one.rows, self.facts, (one.fault,) if one.fault else ())
+
+    def result(self) -> list[Diagnosis]:
+        """The claims in the order of the stages; what has no explanation first where it is the most."""
+        left = [row for row in self.wrong if row.key not in self.taken]
+        if left:
+            facts = [line for lines in self.measured.facts.values() for line in lines] + self.facts
+            most = len(left) > max((len(item.cases) for item in self.found), default=0)
+            self.found.insert(0 if most else len(self.found), unknown(left, len(self.wrong), facts))
+        return self.found
+
+    def _planted(self, row: Row, findings: Sequence[Finding] | None = None) -> list[Fault]:
+        active = [item for item in (self.measured.findings if findings is None else findings) if item.active(row)]
+        return [fault for item in active for fault in item.faults if fault.where(row.case.geometry)]
+
+    def _claim(
+        self, name: str, words: str, look_at: str, rows: Sequence[Row], detail: Sequence[str] = (),
+        faults: Sequence[Fault] = (),
+    ) -> None:  # fmt: skip
+        if not rows:
+            return
+        self.taken.update(row.key for row in rows)
+        kind = "catalogue" if faults and all(fault in set(self.catalogue) for fault in faults) else "measured"
+        fault = joined(faults) if faults else None
+        self.found.append(claimed(kind, name, words, look_at, rows, len(self.wrong), detail, fault))

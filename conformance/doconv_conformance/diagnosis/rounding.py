@@ -1,0 +1,165 @@
+"""What fails although the structure is right: other arithmetic than declared, and answers that depend on the size of numbers.
+
+Each candidate was measured by a question made for it, or is listed; it is claimed for the types and operations in which,
+planted, it gives the port's values on every failing row and is contradicted by no right one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from doconv_conformance.cases.draws import DIGITS
+from doconv_conformance.diagnosis import arithmetic, values
+from doconv_conformance.diagnosis.agreement import reproduces
+from doconv_conformance.diagnosis.asking import Asker
+from doconv_conformance.diagnosis.hypotheses import arithmetics, within
+from doconv_conformance.diagnosis.planted import run
+from doconv_conformance.diagnosis.replay import LEAST_CASES, Row
+from doconv_conformance.faults import Fault
+from doconv_conformance.faults.gradients import FOLDING
+from doconv_conformance.faults.precision import PRECISION
+from doconv_conformance.port import OPERATIONS
+from doconv_conformance.verdicts.bounds import UNIT_ROUNDOFF, Numerics
+from doconv_conformance.verdicts.judge import judge
+
+Cell = tuple[str, str, str]
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """One claim.
+
+    Attributes:
+        name: short.
+        words: as a clause that completes "a port that ...".
+        look_at: where a porter looks first.
+        rows: the failing rows that it explains.
+        fault: what was replayed, where something was.
+    """
+
+    name: str
+    words: str
+    look_at: str
+    rows: tuple[Row, ...]
+    fault: Fault | None = None
+
+
+def explain(
+    rows: Sequence[Row], known: Callable[[Row], list[Fault]], asker: Asker, numerics: Numerics, catalogue: Sequence[Fault],
+    say: Callable[[str], None],
+) -> tuple[list[Rounding], list[str]]:  # fmt: skip
+    """Claims for the failing rows among `rows`, the one of most rows first, and what was measured.
+
+    Args:
+        rows: rows whose structure is right or explained.
+        known: what is planted in a row already.
+        asker: for questions.
+        numerics: what the port declares.
+        catalogue: the listed faults that may be used.
+        say: called with what is being tried.
+    """
+    failing = [row for row in rows if row.failed]
+    say("asking for the arithmetic")
+    candidates, facts = _measured(failing, asker)
+    listed, measured = set(catalogue), set(candidates)
+    candidates += [fault for fault in (*PRECISION, *FOLDING) if fault in listed]
+    found, left = list[Rounding](), list(rows)
+    while any(row.failed for row in left):
+        best = max((_claim(fault, left, known) for fault in candidates), key=lambda item: len(item.rows), default=None)
+        if best is None or len({row.case.id for row in best.rows}) < (1 if best.fault in measured else LEAST_CASES):
+            break
+        found.append(best)
+        taken = {row.key for row in best.rows}
+        left = [row for row in left if row.key not in taken]
+    found += _sums(left, asker, numerics)
+    return sorted(found, key=lambda item: -len(item.rows)), facts
+
+
+def _measured(failing: Sequence[Row], asker: Asker) -> tuple[list[Fault], list[str]]:
+    smallest = min(failing, key=lambda row: sum(tensor.size for tensor in row.case.tensors.values()))
+    candidates = list[Fault]()
+    with_d = [row for row in failing if row.case.geometry.has_d and row.case.dtype in ("float32", "float64")]
+    if with_d:
+        row = min(with_d, key=lambda row: sum(tensor.size for tensor in row.case.tensors.values()))
+        candidates += values.thresholds(asker, row.case, asker.supports)
+    facts = [fault.words for fault in candidates]
+    rank = smallest.case.geometry.spatial_rank
+    for dtype, param_dtype in dict.fromkeys((row.case.dtype, row.case.param_dtype) for row in failing):
+        measured = arithmetic.measure(asker, dtype, param_dtype, rank)
+        if measured is not None:
+            known = {fault.name + fault.words for fault in candidates}
+            candidates += [fault for fault in arithmetic.faults(measured) if fault.name + fault.words not in known]
+            facts += [line for line in measured.facts() if line not in facts]
+    return candidates, facts
+
+
+def _cell(row: Row) -> Cell:
+    return row.case.dtype, row.case.param_dtype, row.operation
+
+
+def _claim(fault: Fault, rows: Sequence[Row], known: Callable[[Row], list[Fault]]) -> Rounding:
+    """The cells (types and operation) in which a fault explains every failing row and is contradicted by none."""
+    claimed, shows = list[Row](), set[Cell]()
+    for cell in dict.fromkeys(map(_cell, rows)):
+        mine = [row for row in rows if _cell(row) == cell]
+        failing = [row for row in mine if row.failed]
+        if failing and all(_explains(fault, row, known) for row in failing):
+            right = [row for row in mine if not row.failed]
+            if not any(_contradicts(fault, row, known) for row in right):
+                claimed += failing
+                continue
+        if not failing and any(_contradicts(fault, row, known) for row in mine[:40]):
+            shows.add(cell)
+    operations = [name for name in OPERATIONS if any(row.operation == name for row in claimed)]
+    elsewhere = {operation for _, _, operation in shows} - set(operations)
+    words = fault.words
+    if elsewhere:
+        words += f", in {' and '.join(operations)} only"
+    return Rounding(fault.name, words, fault.look_at, tuple(claimed), fault)
+
+
+def _explains(fault: Fault, row: Row, known: Callable[[Row], list[Fault]]) -> bool:
+    return fault.where(row.case.geometry) and reproduces([*known(row), fault], row)
+
+
+def _contradicts(fault: Fault, row: Row, known: Callable[[Row], list[Fault]]) -> bool:
+    """Whether a right row would be wrong with the fault."""
+    if not fault.where(row.case.geometry):
+        return False
+    planted = run([*known(row), fault], row.case.geometry, row.operation, row.case.inputs(row.operation))
+    return planted is None or judge(row.want, planted, exact=row.exact)["verdict"] == "mismatch"
+
+
+def _sums(rows: Sequence[Row], asker: Asker, numerics: Numerics) -> list[Rounding]:
+    """Sums in a shorter type than declared: measured, and so far off as that type allows."""
+    found, taken = list[Rounding](), set[tuple[str, str]]()
+    for other, name, words in arithmetics(numerics):
+        if name == "tf32":
+            continue
+        kind, dtype, _, short = name.rsplit("-", 3)
+        if dtype not in UNIT_ROUNDOFF:
+            continue
+        mine = [
+            row
+            for row in rows
+            if row.failed and row.case.dtype == dtype and row.key not in taken and within(row, other)
+        ]
+        if not mine or any(
+            row.failed
+            and row.exact
+            and row.case.dtype == dtype
+            and row.numerics.algorithm == "direct"
+            and row not in mine
+            for row in rows
+        ):
+            continue
+        row = mine[0]
+        if not arithmetic.sums_lose(
+            asker, kind, dtype, row.case.param_dtype, DIGITS[short], row.case.geometry.spatial_rank
+        ):
+            continue
+        taken |= {row.key for row in mine}
+        look_at = "the type in which sums are formed, or what hello declares under numerics"
+        found.append(Rounding(name, words, look_at, tuple(mine)))
+    return found

@@ -1,0 +1,30 @@
+"""The suite on this backend in each of its ways, every way in its own process, with the cases that it runs by default."""
+
+import os
+
+import pytest
+
+from doconv_conformance.adapters.ways.flax import WAYS
+from doconv_conformance.adapters.ways.table import ways_of
+from doconv_conformance.cases.table import select
+from doconv_conformance.running.runner import run_cases
+from doconv_conformance.running.ways import TIMEOUT, WayPort, select_ways
+from doconv_conformance.verdicts.judge import disagreements
+
+# `nox -s ways` runs all that each way supports.
+FULL = bool(os.environ.get("DOCONV_FULL"))
+PORTS = [port for port in select_ways(["flax"], select(), ["all"], full=FULL) if "/" in port.port.name]
+
+
+@pytest.mark.parametrize("port", PORTS, ids=lambda port: port.port.name)
+def test_the_way_agrees_with_the_core(port: WayPort) -> None:
+    run = run_cases(port.port, port.pairs, timeout=TIMEOUT)
+    wrong = [run.smoke] if run.smoke else disagreements(run.results)
+    assert not wrong, "\n".join(wrong[:20])
+    assert not [row for row in run.results if row.verdict == "inaccurate"]
+    ran = {row.operation for row in run.results if row.verdict in ("exact", "within_bound")}
+    assert ran == {operation for _, operation in port.pairs}
+
+
+def test_every_declared_way_can_be_run() -> None:
+    assert list(WAYS) == [way.name for way in ways_of("flax", "linen")]
