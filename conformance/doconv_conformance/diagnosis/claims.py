@@ -99,7 +99,10 @@ def _first_wrong(row: Row) -> tuple[str, ...]:
         if value is None or value.shape != want.value.shape:
             continue
         error = np.abs(value.astype(np.float64) - want.value)
-        wrong = np.argwhere(~(error <= want.allowed(row.exact)))  # a NaN is wrong, too
+        right = (error <= want.allowed(row.exact)) | (
+            value.astype(np.float64) == want.value
+        )  # infinities; a NaN is wrong
+        wrong = np.argwhere(~right)
         if len(wrong):
             index = tuple(int(i) for i in wrong[0])
             got, right = float(value[index]), float(want.value[index])

@@ -94,9 +94,10 @@ def diagnose(
     structure = [row for row in rows if _decides_structure(row)] or [
         row for row in rows if row.case.numbers == "floats"
     ]
-    if asker is not None:
-        return by_asking(rows, structure, asker, numerics, catalogue, say)
-    return by_replay(rows, structure, numerics, catalogue)
+    with np.errstate(all="ignore"):  # ports give infinities, and some cases have them
+        if asker is not None:
+            return by_asking(rows, structure, asker, numerics, catalogue, say)
+        return by_replay(rows, structure, numerics, catalogue)
 
 
 def _session(run: Run, timeout: float) -> PortSession | None:

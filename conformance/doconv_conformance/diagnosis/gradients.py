@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import cache
 
 import numpy as np
@@ -27,8 +27,11 @@ OF_RIGHT = "-of-the-right-layer"
 OUTPUTS = ("grad_x", "grad_W", "grad_D_delta", "grad_bias")
 
 
-def fits(ask: Ask, case: Case, known: Sequence[Fault]) -> Fits:
-    """Sets of faults, one for each gradient that is wrong, with which the reference answers as the port does."""
+def fits(ask: Ask, case: Case, known: Sequence[Fault], left_out: Collection[Fault] = ()) -> Fits:
+    """Sets of faults, one for each gradient that is wrong, with which the reference answers as the port does.
+
+    Those in `left_out` are not used.
+    """
     question = random_question(case, 1)
     got = ask("backward", question)
     right = _planted(known, question)
@@ -36,13 +39,17 @@ def fits(ask: Ask, case: Case, known: Sequence[Fault]) -> Fits:
         return []
     wrong = [name for name in OUTPUTS if name in right and not same(_only(got, name), _only(right, name))]
     everything = [name for name in OUTPUTS if name in right]
-    shared = [fault for fault in _of_all() if _explains(fault, known, question, got, everything)]
+    shared = [
+        fault for fault in _of_all() if fault not in left_out and _explains(fault, known, question, got, everything)
+    ]
     if shared:
         return [(fault,) for fault in shared]
     chosen: list[Fits] = []
     for name in wrong:
         of_name: Fits = [
-            (fault,) for fault in _of(name, case.geometry) if _explains(fault, known, question, got, [name])
+            (fault,)
+            for fault in _of(name, case.geometry)
+            if fault not in left_out and _explains(fault, known, question, got, [name])
         ]
         if not of_name and name == "grad_x":
             of_name = _map_of_grad_x(ask, case, known)

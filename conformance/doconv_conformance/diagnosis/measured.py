@@ -304,7 +304,7 @@ class _State:
             found = structure.fold_fits(self.asker, case, known) if operation == "fold" else []
             found = found or structure.output_fits(self.asker, case, known, operation)
         elif operation == "backward":
-            found = gradients.fits(self.asker, case, known)
+            found = gradients.fits(self.asker, case, known, set(CATALOGUE) - set(self.catalogue))
         elif operation == "initialise":
             found = structure.start_fits(row)
         if not found and not listed and operation in ("compose", "forward"):
@@ -357,8 +357,6 @@ class _State:
     def _facts(self, operation: str, row: Row) -> list[str]:
         known = self.faults(row)
         lines = structure.properties(self.asker, row.case, operation)
-        if operation != "initialise":
-            lines += shrinking.shrunk(row.case, partial(self._fails, operation, known))[1]
         if operation == "compose":
             lines += composition.facts(self.asker, row.case, known)
         elif operation in ("forward", "fold"):
@@ -366,6 +364,8 @@ class _State:
             lines += convolution.facts(measured) if measured else []
         elif operation == "backward":
             lines += gradients.facts(self.asker, row.case, known)
+        if operation != "initialise":
+            lines += shrinking.shrunk(row.case, partial(self._fails, operation, known))[1]
         return lines
 
 

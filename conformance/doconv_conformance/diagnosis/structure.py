@@ -13,6 +13,7 @@ from doconv_conformance.cases.table import Case
 from doconv_conformance.diagnosis import composition, convolution, moves
 from doconv_conformance.diagnosis.agreement import same
 from doconv_conformance.diagnosis.asking import Ask, Question, random_question
+from doconv_conformance.diagnosis.options import families
 from doconv_conformance.diagnosis.planted import run
 from doconv_conformance.diagnosis.replay import Row
 from doconv_conformance.faults.convolution import BIASES
@@ -70,6 +71,7 @@ def _of_the_map(ask: Ask, case: Case, known: Sequence[Fault], operation: str, ba
             *moves.of_activations("y"),
             *moves.of_kernel("conv_kernel"),
             *elementwise(answer, _planted(known, bare, operation)),
+            *(rule.fault("options") for family in families(case.geometry) for rule in family),
         )
         found = [
             (fault,)

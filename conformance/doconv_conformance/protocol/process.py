@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from doconv_conformance.protocol import guardian
-from doconv_conformance.protocol.printable import printable
+from doconv_conformance.protocol.said import said
 
 LONGEST_LINE = 2**20
 KEPT_ERRORS = 2**14
@@ -93,7 +93,7 @@ class PortProcess:
             )  # fmt: skip
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
-            raise PortCrash(printable(f"cannot start {command[0]!r}: {reason}")) from error
+            raise PortCrash(said(f"cannot start {command[0]!r}: {reason}")) from error
         self._guardian = subprocess.Popen(
             (sys.executable, "-I", "-S", guardian.__file__, self._token, *([folder] if folder else [])),
             stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
@@ -146,7 +146,7 @@ class PortProcess:
 
     def stderr(self) -> str:
         """The last of what the port wrote to stderr, printable line by line."""
-        return "\n".join(map(printable, self._errors.decode(errors="replace").strip().splitlines()))
+        return "\n".join(map(said, self._errors.decode(errors="replace").strip().splitlines()))
 
     def close(self) -> None:
         """End the port and everything it started: by the end of its input, else by force."""
@@ -260,7 +260,7 @@ def _signal(number: int) -> str:
 
 def _shown(line: bytes) -> str:
     text = line.rstrip().decode(errors="replace")
-    return f"'{printable(text if len(text) <= 200 else text[:200] + '...')}'"
+    return f"'{said(text if len(text) <= 200 else text[:200] + '...')}'"
 
 
 def _refuse(constant: str) -> None:

@@ -16,8 +16,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from doconv_conformance.port import PROTOCOL
-from doconv_conformance.protocol.printable import printable, printable_json
 from doconv_conformance.protocol.process import Interrupted, PortCrash, PortProcess, PortTimeout
+from doconv_conformance.protocol.said import said, said_json
 from doconv_conformance.protocol.schemas import problem
 from doconv_core.geometry import ConvGeometry
 
@@ -95,13 +95,13 @@ class PortSession:
         try:
             answer = self._process.ask(request, self.timeout)
             if wrong := problem(answer, "protocol", "result"):
-                raise PortCrash(printable(f"answered what the protocol does not know: {wrong}"))
+                raise PortCrash(said(f"answered what the protocol does not know: {wrong}"))
             if answer["id"] != request["id"]:
                 raise PortCrash(f"answered {answer['id']!r} when asked for {request['id']!r}")
         except (PortCrash, PortTimeout):
             self._stop()
             raise
-        status, reason, outputs = answer["status"], printable(answer.get("reason", "")), {}
+        status, reason, outputs = answer["status"], said(answer.get("reason", "")), {}
         if status == "ok":
             largest = 2**20 + 64 * sum(value.nbytes for value in inputs.values())
             try:
@@ -148,10 +148,10 @@ class PortSession:
         )
         hello = self._process.ask(hello_request(), self.start_timeout)
         if wrong := problem(hello, "protocol", "hello"):
-            raise PortCrash(printable(f"said hello otherwise than the protocol wants: {wrong}"))
+            raise PortCrash(said(f"said hello otherwise than the protocol wants: {wrong}"))
         if PROTOCOL not in hello["protocol"]:
             raise PortCrash(f"does not speak protocol {PROTOCOL}, only {', '.join(map(str, hello['protocol']))}")
-        return dict(printable_json(hello))
+        return dict(said_json(hello))
 
     def _stop(self) -> None:
         if self._process:
@@ -199,7 +199,7 @@ def read_outputs(path: Path, largest: int) -> dict[str, np.ndarray]:
     try:
         return load_file(path)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-        reason = printable(str(error)[:200])
+        reason = said(str(error)[:200])
         raise ValueError(f"{path.name} is not a safetensors file that can be read: {reason}") from error
 
 

@@ -263,6 +263,7 @@ def _failed(backend: Backend, case: Case, operation: str, failure: Exception, se
 
 def _histogram(got: np.ndarray, want: Expected) -> np.ndarray:
     """How many elements fall into each bin of `EDGES`; those without a unit take no part."""
-    compared = (want.scale > 0) & np.isfinite(want.bound)
-    units = np.abs(got.astype(np.float64) - want.value)[compared] / want.scale[compared]
+    got = got.astype(np.float64)
+    compared = (want.scale > 0) & np.isfinite(want.bound) & np.isfinite(want.value) & np.isfinite(got)
+    units = np.abs(got[compared] - want.value[compared]) / want.scale[compared]
     return np.bincount(np.searchsorted(EDGES, units), minlength=len(EDGES) + 1)

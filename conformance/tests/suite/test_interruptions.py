@@ -17,7 +17,7 @@ from doconv_conformance.cli import app
 from doconv_conformance.cli.disagreeing import disagreeing
 from doconv_conformance.files import check_writable, write_json, write_text
 from doconv_conformance.protocol import session
-from doconv_conformance.protocol.printable import printable, printable_json
+from doconv_conformance.protocol.said import said, said_json
 from doconv_conformance.protocol.schemas import problem
 from doconv_conformance.running.runner import Backend, run_cases
 from doconv_conformance.verdicts.judge import summarise
@@ -186,8 +186,8 @@ EVIL = "\x1b[2J\x07<b>\u202e\u0000 line\nAll agree.\n \ud800"
 
 
 def test_what_a_port_says_cannot_steer_a_terminal_nor_break_a_report(tmp_path: Path) -> None:
-    assert printable(EVIL) == "\\x1b[2J\\x07<b>\\u202e\\x00 line\\nAll agree.\\n \\ud800"
-    assert printable_json({"\n": [float("nan"), 1, None]}) == {"\\n": ["nan", 1, None]}
+    assert said(EVIL) == "\\x1b[2J\\x07<b>\\u202e\\x00 line\\nAll agree.\\n \\ud800"
+    assert said_json({"\n": [float("nan"), 1, None]}) == {"\\n": ["nan", 1, None]}
     port = tmp_path / "port.py"
     port.write_text(
         "from doconv_conformance.adapters.core import *\n"
@@ -205,7 +205,7 @@ def test_what_a_port_says_cannot_steer_a_terminal_nor_break_a_report(tmp_path: P
     assert not any(char in done.output for char in "\x1b\x07\u202e\x00")
     assert "All agree." not in done.output.splitlines()
     ElementTree.fromstring(paths["junit"].read_text("utf-8"))
-    assert json.loads(paths["json"].read_text("utf-8"))["ports"][0]["hello"]["name"] == printable(EVIL)
+    assert json.loads(paths["json"].read_text("utf-8"))["ports"][0]["hello"]["name"] == said(EVIL)
 
 
 def test_a_port_of_ffts_has_a_report_and_is_not_called_inaccurate(tmp_path: Path) -> None:
@@ -214,11 +214,11 @@ def test_a_port_of_ffts_has_a_report_and_is_not_called_inaccurate(tmp_path: Path
         "from doconv_conformance.adapters.core import *\nimport numpy as np\n"
         "class Fourier(CorePort):\n    numerics = {'algorithm': 'fft'}\n"
         "    def forward(self, g, t):\n        y = super().forward(g, t)['y']\n"
-        "        return {'y': (y + 2.0**-23 * np.abs(y).max()).astype(y.dtype)}\n"
+        "        return {'y': (y + 2.0**-23 * np.abs(y[np.isfinite(y)]).max()).astype(y.dtype)}\n"
         "serve(Fourier())\n"
     )
     done = CliRunner().invoke(
-        app, ("check", "--dtype", "float32", "--stage", "forward", "--json", str(path), "--", sys.executable, str(port))
+        app, ("check", "--dtype", "float32", "--stage", "groups", "--json", str(path), "--", sys.executable, str(port))
     )
     assert done.exit_code == 0, done.output
     report = json.loads(path.read_text())
