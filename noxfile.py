@@ -43,7 +43,7 @@ def tests(session: nox.Session) -> None:
     for framework in FRAMEWORKS:
         pytest(session, framework)
     pytest(session, "checkpoints")
-    pytest(session, "recipes")
+    pytest(session, "recipes", "site")
 
 
 @nox.session(name="tests-framework")
@@ -180,7 +180,7 @@ def evidence(session: nox.Session) -> None:
 @nox.session
 def docs(session: nox.Session) -> None:
     """The site, in `site/`; a broken link is an error."""
-    session.install(*CONSTRAINTS, "mkdocs-material")
+    session.install(*CONSTRAINTS, "-e", ".[docs]")
     session.run("mkdocs", "build", "--strict", *session.posargs)
 
 

@@ -137,7 +137,7 @@ class DOConvMixin(Mixed):
         return Layout("keras", geometry, depthwise=self._depthwise)
 
     def start_from(self, kernel: Any, seed: int | None = None) -> None:
-        """Start anew from a plain kernel, of the composed kernel's shape: `W[..., :K] = kernel`, `D` zeros.
+        """Start again from a plain kernel, of the composed kernel's shape: `W[..., :K] = kernel`, `D` zeros.
 
         Columns of `W` that the identity does not reach (`S` no multiple of `K`) are drawn as `doconv_core.start` does, from
         `seed` or, as Keras draws its own default seeds, from what `keras.utils.set_random_seed` sets.
@@ -284,7 +284,7 @@ def do_class(plain: type[layers.Layer]) -> Any:
     program, call this there first.
 
     Raises:
-        TypeError: the class is no convolution of Keras's, defines `kernel` anew, or reads `_kernel`, which here is `W` and not
+        TypeError: the class is no convolution of Keras's, defines `kernel` itself, or reads `_kernel`, which here is `W`, not
             the composed kernel.
     """
     if plain in EXPLICIT:

@@ -2,30 +2,47 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from doconv_conformance.cli.check import check
 from doconv_conformance.cli.compare import compare
 from doconv_conformance.cli.convert import convert
+from doconv_conformance.cli.doctor import doctor, versions
 from doconv_conformance.cli.fold import fold
 from doconv_conformance.cli.inspect import inspect
 from doconv_conformance.cli.vectors import vectors
 
+COMPARE, CHECK, FILES = "Compare backends", "Check a port", "Work with checkpoints"
 app = typer.Typer(
     help="DO-Conv: compare backends, check ports, fold and convert checkpoints.",
     no_args_is_help=True,
-    add_completion=False,
+    epilog="Example: doconv compare --image photo.jpg",
 )
-app.command()(compare)
-app.command()(check)
-app.command()(fold)
-app.command()(convert)
-app.command()(inspect)
-app.add_typer(vectors, name="vectors")
+app.command(rich_help_panel=COMPARE)(compare)
+app.command(rich_help_panel=COMPARE)(doctor)
+app.command(rich_help_panel=CHECK, epilog="Example: doconv check --html report.html -- ./my_port")(check)
+app.add_typer(vectors, name="vectors", rich_help_panel=CHECK)
+app.command(rich_help_panel=FILES, epilog="Example: doconv fold model.safetensors plain.safetensors")(fold)
+app.command(rich_help_panel=FILES, epilog="Example: doconv convert model.safetensors flax.safetensors --to flax")(
+    convert
+)
+app.command(rich_help_panel=FILES, epilog="Example: doconv inspect model.safetensors --stats")(inspect)
+
+
+def _show_versions(wanted: bool) -> None:
+    if wanted:
+        typer.echo(versions())
+        raise typer.Exit
 
 
 @app.callback()
-def _root() -> None:
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the versions found.", is_eager=True, callback=_show_versions)
+    ] = False,
+) -> None:
     """DO-Conv: compare backends, check ports, fold and convert checkpoints."""
 
 

@@ -56,7 +56,7 @@ SAID = {
     "acc-bf16": ["adds up sums of products of bfloat16 in bfloat16"],
     "out-f16": ["rounds float32 results to 11 digits"],
     # two at once
-    "dilation-swapped pad-sides": ["exchanges the dilations of the axes, and exchanges the low and the high end"],
+    "dilation-swapped pad-sides": ["exchanges the dilations of the axes", "the low and the high end of the padding"],
     "stride-swapped bias-twice": ["adds the bias twice", "exchanges the strides of the axes"],
     "d-channel-last g-kernel-flip": ["reads D as (K, S, C_in)", "gradient of the composed kernel"],
     "t-stride-swapped reflect-edge": ["strides of the axes, in transposed convolutions only", "reflect"],
