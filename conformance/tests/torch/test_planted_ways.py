@@ -71,7 +71,8 @@ def composed_once(model):
 
 def compose_all(specs, parameters):  # of layers composed together each has the D of the last
     last = parameters[-1].flatten()
-    mixed = [last[torch.arange(p.numel()) % last.numel()].view_as(p) if at % 2 else p for at, p in enumerate(parameters)]
+    taken = [last[torch.arange(p.numel()) % last.numel()].view_as(p) for p in parameters]
+    mixed = [0 * p + taken[at] if at % 2 else p for at, p in enumerate(parameters)]
     return right_all(specs, mixed)
 
 together.compose_all = compose_all
