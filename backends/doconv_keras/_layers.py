@@ -21,6 +21,7 @@ import numpy as np
 from keras import layers, ops
 
 from doconv_core import ConvGeometry, Layout, composition
+from doconv_core.blocked import compose_blocked
 from doconv_core.geometry import depth_multiplier
 from doconv_keras._arrays import to_numpy
 from doconv_keras._compose import compose
@@ -162,7 +163,7 @@ class DOConvMixin(Mixed):
         layout = self.layout()
         W = layout.w_to_canonical(to_numpy(self.W))
         D = None if self.D is None else layout.d_to_canonical(to_numpy(self.D))
-        return layout.kernel_from_canonical(composition.compose(W, D, layout.geometry))
+        return layout.kernel_from_canonical(compose_blocked(W, D, layout.geometry))
 
     def enable_lora(self, *args: Any, **options: Any) -> None:
         raise ValueError(f"a DO-Conv layer has no LoRA: fold it first. Received: enable_lora on {self.name}")
