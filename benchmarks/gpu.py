@@ -484,7 +484,7 @@ def fused_parts(script: Script) -> None:
 def on_the_processor(script: Script) -> None:
     """Which products are faster on this machine's processor, one thread."""
     torch.set_num_threads(1)
-    bench = Bench("PyTorch on this processor", quick=script.quick, seconds=1, clock="cpu")
+    bench = Bench("PyTorch", quick=script.quick, seconds=1, clock="cpu")
     eye.cache_clear()
     for size, channels, groups in (
         (3, 16, 1),

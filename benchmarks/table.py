@@ -27,7 +27,7 @@ def tables(reports: list[dict[str, Any]]) -> str:
     for report in reports:
         for row in report["rows"]:
             rows = groups.setdefault((row["framework"], row["benchmark"], row["unit"]), [])
-            rows.append((name_of(report["machine"]), row))
+            rows.append((name_of(report["machine"], row["framework"]), row))
     for (framework, benchmark, unit), rows in groups.items():
         names = list(dict.fromkeys(name for _, row in rows for name in row["results"]))
         timed = any("control" in row for _, row in rows)
@@ -50,9 +50,9 @@ def tables(reports: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def name_of(machine: dict[str, Any]) -> str:
-    """A GPU's machine by the GPU."""
-    return machine.get("gpu") or machine["cpu"]
+def name_of(machine: dict[str, Any], framework: str = "GPU") -> str:
+    """The GPU, for what was measured on one, or the processor."""
+    return (machine.get("gpu") if "GPU" in framework else None) or machine["cpu"]
 
 
 def _measured(reports: list[dict[str, Any]], versions: dict[str, str]) -> str:
@@ -85,7 +85,7 @@ def _cell(result: dict[str, float] | None) -> str:
 
 def _mean(results: list[dict[str, float] | None]) -> str:
     values = [result["value"] for result in results if result]
-    return f"{math.exp(sum(map(math.log, values)) / len(values)):.2f}"
+    return f"{math.exp(sum(map(math.log, values)) / len(values)):.2f}" if values else ""
 
 
 def plot(reports: list[dict[str, Any]], path: Path) -> None:
@@ -97,7 +97,7 @@ def plot(reports: list[dict[str, Any]], path: Path) -> None:
     from matplotlib import pyplot
 
     rows = [
-        (name_of(report["machine"]), row)
+        (name_of(report["machine"], row["framework"]), row)
         for report in reports
         for row in report["rows"]
         if row["unit"] == "of plain" and "control" in row

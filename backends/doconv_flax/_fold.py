@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Sharding
 
 from doconv_core import ConvGeometry, Layout
-from doconv_core import compose as compose_core
+from doconv_core.blocked import compose_blocked
 from doconv_flax._compose import compose
 from doconv_flax._names import plain_names
 from doconv_flax._placing import sharding_beside
@@ -132,5 +132,5 @@ def _fold_arrays(kernel: np.ndarray, D: np.ndarray, *, transpose_kernel: bool) -
         in_channels=in_channels, kernel_size=kernel_size, groups=groups, d_mul=D.shape[-2], **options
     )
     layout = Layout("flax", geometry, transpose_kernel=transpose_kernel)
-    weight = compose_core(layout.w_to_canonical(kernel), layout.d_to_canonical(D), geometry)
+    weight = compose_blocked(layout.w_to_canonical(kernel), layout.d_to_canonical(D), geometry)
     return layout.kernel_from_canonical(weight)

@@ -1,6 +1,6 @@
 """The composed kernel in Keras's operations.
 
-    W' = W E^T + D_delta o W        (Cao et al., arXiv 2006.12030; residual form, see `doconv_core.composition`)
+    W' = (E + D_delta) ∘ W, computed as W E^T + D_delta ∘ W        (Cao et al., arXiv 2006.12030; see `doconv_core.composition`)
 
 One product for each input channel; the identity is never built. The number of groups follows from the shapes. The product is
 the operator's, not `keras.ops.matmul`, which gives float32 for float64 on Keras's torch and numpy backends.

@@ -60,7 +60,7 @@ def remake_whole(model: Any, changes: Mapping[int, Change]) -> Any:
             if id(fresh) not in bound:  # a graph that is called again stays, as its layers remember their calls
                 unbound.append((path, weakref.ref(fresh)))
         del fresh
-    _check_editable(new, set(replacements))  # called again it would lose its class, and could not be made so again
+    _check_editable(new, set(replacements))  # a graph called again loses its class, and then nothing could make it
     copy_weights([*kept, *others])
     put_in_place(new, replacements)
     _forget_compiled(new)
@@ -79,7 +79,7 @@ def put_in_place(model: Any, replacements: dict[int, Any]) -> None:
         again = call_graph_again(graph, lambda layer: replacements.get(id(layer), layer), graph.name)
         again.trainable = graph.trainable
         replacements[id(graph)] = again
-    for layer, trainable, variables in flags:  # to set the flag of a graph sets those of its layers
+    for layer, trainable, variables in flags:  # setting the flag of a graph has set those of its layers
         layer.trainable = trainable
         for variable, flag in variables:
             variable.trainable = flag

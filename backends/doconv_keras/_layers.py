@@ -21,6 +21,7 @@ import numpy as np
 from keras import layers, ops
 
 from doconv_core import ConvGeometry, Layout, composition
+from doconv_core.blocked import compose_blocked
 from doconv_core.geometry import depth_multiplier
 from doconv_keras._arrays import to_numpy
 from doconv_keras._compose import compose
@@ -137,7 +138,7 @@ class DOConvMixin(Mixed):
         return Layout("keras", geometry, depthwise=self._depthwise)
 
     def start_from(self, kernel: Any, seed: int | None = None) -> None:
-        """Start anew from a plain kernel, of the composed kernel's shape: `W[..., :K] = kernel`, `D` zeros.
+        """Start again from a plain kernel, of the composed kernel's shape: `W[..., :K] = kernel`, `D` zeros.
 
         Columns of `W` that the identity does not reach (`S` no multiple of `K`) are drawn as `doconv_core.start` does, from
         `seed` or, as Keras draws its own default seeds, from what `keras.utils.set_random_seed` sets.
@@ -162,7 +163,7 @@ class DOConvMixin(Mixed):
         layout = self.layout()
         W = layout.w_to_canonical(to_numpy(self.W))
         D = None if self.D is None else layout.d_to_canonical(to_numpy(self.D))
-        return layout.kernel_from_canonical(composition.compose(W, D, layout.geometry))
+        return layout.kernel_from_canonical(compose_blocked(W, D, layout.geometry))
 
     def enable_lora(self, *args: Any, **options: Any) -> None:
         raise ValueError(f"a DO-Conv layer has no LoRA: fold it first. Received: enable_lora on {self.name}")
@@ -284,7 +285,7 @@ def do_class(plain: type[layers.Layer]) -> Any:
     program, call this there first.
 
     Raises:
-        TypeError: the class is no convolution of Keras's, defines `kernel` anew, or reads `_kernel`, which here is `W` and not
+        TypeError: the class is no convolution of Keras's, defines `kernel` itself, or reads `_kernel`, which here is `W`, not
             the composed kernel.
     """
     if plain in EXPLICIT:

@@ -5,7 +5,7 @@ Three kinds of layers:
 - one that owns none is made from its config (`_config.py`);
 - a Sequential or functional model owns a graph, which `keras.models.clone_model` calls again, layer by layer;
 - any other owner, such as a wrapper, a residual block or a subclassed model, makes its layers itself: it is made from its
-  config, and what its constructor made is paired with what the given one has. Where they shall differ, another layer is put in
+  config, and what its constructor made is paired with what the given one has. Where they must differ, another layer is put in
   place (`_swap.py`).
 """
 
@@ -71,7 +71,7 @@ class Remake:
         """The new form of a layer or an operation; of one that is met twice, the same."""
         if id(layer) not in self.pairs:
             if id(layer) not in self.changes and isinstance(layer, GRAPHS):
-                self.pairs[id(layer)] = layer, call_graph_again(layer, self.again, self.paths[id(layer)])
+                self.pairs[id(layer)] = layer, call_graph_again(layer, self.again, self.paths.get(id(layer), ""))
             else:
                 self.make(layer)
         return self.pairs[id(layer)][1]
@@ -104,7 +104,7 @@ class Remake:
                 self.pairs[id(inner)] = inner, fresh
                 fresh.name = inner.name
                 if not fresh.built and fresh.dtype_policy != inner.dtype_policy:
-                    fresh.dtype_policy = inner.dtype_policy  # a constructor takes the policy of its day
+                    fresh.dtype_policy = inner.dtype_policy  # a constructor takes the policy that is set when it runs
                 keep_remat_mode(inner, fresh)
                 self.pair_sublayers(inner, fresh)
             elif (other := self.again(inner)) is not fresh:
@@ -208,7 +208,7 @@ def check_released(replaced: list[tuple[str, weakref.ref[Any]]]) -> None:
     if held:
         raise ValueError(
             "a layer's constructor gave its convolution to something else than an attribute, a list or a dict, such as a "
-            f"function that it made, and that one would be used on. Received: {', '.join(held)}"
+            f"function that it made, which would go on using the old one. Received: {', '.join(held)}"
         )
 
 
@@ -233,6 +233,6 @@ def own_variables(layer: Any) -> list[Any]:
 
 def advice(paths: list[str]) -> str:
     return (
-        f"making the model again does not reach {', '.join(paths)}: build its twin yourself, from the layers it shall have, "
+        f"making the model again does not reach {', '.join(paths)}: build its twin yourself, from the layers that it needs, "
         "and call doconv_keras.transfer_weights(model, twin)."
     )

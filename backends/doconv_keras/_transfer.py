@@ -17,7 +17,7 @@ def transfer_weights(src: keras.layers.Layer, dst: keras.layers.Layer) -> None:
 
     The twin has the same layers in the same order, except that a convolution may be over-parameterized in one and plain in the
     other: a plain kernel is what the DO layer starts from, a DO layer's kernel is composed as `fold` does. For models that
-    `overparameterize` cannot make anew, such as subclassed ones, whose twin is written by hand.
+    `overparameterize` cannot make again or change in place, and whose twin is written by hand.
 
     Raises:
         ValueError: the models are not twins, or one of them is not built; nothing has been copied then.

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 LAST = {4: torch.channels_last, 5: torch.channels_last_3d}  # by the rank of a kernel
 # Where the fused kernels run. They are measured on CUDA only; a test puts the interpreter's "cpu" here.
 FUSED_DEVICES = ("cuda",)
+MAX_FUSED_COLUMNS = 16
 HALF = (torch.bfloat16, torch.float16)
 
 
@@ -155,18 +156,22 @@ def _made_plans(specs: tuple[Spec, ...], parameters: tuple[Tensor, ...]) -> Plan
 
     classes: dict[tuple[Any, ...], tuple[list[_triton.Layer], list[int]]] = {}
     for member, (spec, W, D) in enumerate(zip(specs, parameters[::2], parameters[1::2], strict=True)):
-        fits = W.device.type in FUSED_DEVICES and W.device == D.device and W.dtype == D.dtype == torch.float32
-        if fits and W.is_contiguous() and D.is_contiguous():
-            dense = W.shape[1] > 1 and not spec.transposed
-            last = spec.channels_last and dense
-            shape = W.shape[0], W.shape[1], W.shape[2]
+        if _fits(spec, W, D):
             layer = _triton.Layer(
-                W.data_ptr(), D.data_ptr(), shape, len(D), D.shape[1], spec.groups, spec.transposed, last
-            )
-            layers, members = classes.setdefault((W.device, D.shape[1:], last, dense), ([], []))
+                W.data_ptr(), D.data_ptr(), (W.shape[0], W.shape[1], W.shape[2]), len(D), D.shape[1], spec.groups,
+                spec.channels_last,
+            )  # fmt: skip
+            layers, members = classes.setdefault((W.device, D.shape[1:], spec.channels_last), ([], []))
             layers.append(layer)
             members.append(member)
     return [(_triton.Plan(layers, key[0]), members) for key, (layers, members) in classes.items()]
+
+
+def _fits(spec: Spec, W: Tensor, D: Tensor) -> bool:
+    """Whether the fused kernels are faster: dense, or groups of several channels, of few taps (see `docs/benchmarks.md`)."""
+    few = W.shape[2] <= MAX_FUSED_COLUMNS and W.shape[1] > 1 and not spec.transposed
+    there = W.device.type in FUSED_DEVICES and W.device == D.device and W.dtype == D.dtype == torch.float32
+    return few and there and W.is_contiguous() and D.is_contiguous()
 
 
 @functools.cache
@@ -177,16 +182,13 @@ def _has_triton() -> bool:
 def _shaped(part: Tensor, W: Tensor, spec: Spec) -> Tensor:
     """A piece of a plan's kernels in the shape and memory format of its layer."""
     first, second = W.shape[:2]
-    if not spec.channels_last:
-        return part.view(first, second, *spec.kernel_size)
-    if spec.transposed:
-        kernel = part.view(first, second, *spec.kernel_size)
-        return kernel.contiguous(memory_format=LAST[kernel.ndim])
-    return part.view(first, *spec.kernel_size, second).movedim(-1, 1)
+    if spec.channels_last:
+        return part.view(first, *spec.kernel_size, second).movedim(-1, 1)
+    return part.view(first, second, *spec.kernel_size)
 
 
 def _flat(grad: Tensor | None, spec: Spec) -> Tensor | None:
     """A kernel's gradient as the plan orders it."""
-    if grad is None or not spec.channels_last or spec.transposed:
+    if grad is None or not spec.channels_last:
         return None if grad is None else grad.reshape(-1)
     return grad.movedim(1, -1).reshape(-1)

@@ -76,7 +76,8 @@ class DOConvMixin(_ConvNd):
         if not only_reads(reader.f_code):
             return give_out(self, self._compose)
         kernel = self._compose()
-        if kernel.is_meta and not reader.f_locals["input"].is_meta:  # PyTorch computes something, of no values
+        # PyTorch would compute something, of no values.
+        if type(kernel) is Tensor and kernel.is_meta and not reader.f_locals["input"].is_meta:
             raise RuntimeError(
                 "W and D are on the meta device, they were never loaded: a loader that assigns parameters by name leaves out "
                 f"the `weight` of a plain checkpoint; load that before `overparameterize`. Received: {self}"
@@ -118,14 +119,18 @@ class DOConvMixin(_ConvNd):
         Columns of `W` that the identity does not reach (`S` no multiple of `K`) are drawn as `reset_parameters` would.
 
         Args:
-            weight: of the composed kernel's shape, any dtype and device.
+            weight: of the composed kernel's shape, any real dtype, any device.
 
         Raises:
-            TypeError: `weight` is not a tensor.
-            ValueError: it has another shape.
+            TypeError: `weight` is not a dense tensor of real numbers.
+            ValueError: it has another shape, or no values ("meta").
         """
         if not isinstance(weight, Tensor):
             raise TypeError(f"weight must be a tensor. Received: {type(weight).__name__}")
+        if weight.layout is not torch.strided or weight.is_complex():
+            raise TypeError(f"weight must be a dense tensor of real numbers. Received: {weight.layout}, {weight.dtype}")
+        if weight.is_meta and not self.W.is_meta:
+            raise ValueError("weight must have values. Received: a tensor on the meta device")
         if text := self._misfit(weight):
             raise ValueError(text)
         W, D = started(weight, self.in_channels, self.d_mul)

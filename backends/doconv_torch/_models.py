@@ -18,7 +18,7 @@ from doconv_core.selection import Where, select
 from doconv_torch._arrays import has_no_values
 from doconv_torch._batch_norm import Pairs, find_pairs, fuse
 from doconv_torch._layers import FLOATS, DOConvMixin, adopt, detach, do_class, folded, make_parameters
-from doconv_torch._optimizers import note_replacement
+from doconv_torch._optimizers import note_layer, note_replacement
 
 M = TypeVar("M", bound=nn.Module)
 log = logging.getLogger("doconv")
@@ -101,6 +101,7 @@ def overparameterize(
         assert isinstance(conv, DOConvMixin)
         adopt(conv, multiplier, *made[id(weight)])
         note_replacement(weight, conv.W, f"{path}.weight".lstrip("."), "overparameterize")
+        note_layer(conv, model)
     log.info("over-parameterized %d of %d convolutions", len(chosen), len(found))
     for path, state in inspect_model(model).items():
         left = "" if path in chosen else ", not selected" if path not in selected else _above(found[path], limit)

@@ -18,8 +18,9 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 # From a parameter to the one that took its place, its name, and the verb that did it.
 _replaced: WeakIdKeyDictionary = WeakIdKeyDictionary()
-# DO layers until they were warned of, the parameters of all optimizers that made a step, and how many steps these were.
-_layers: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+# DO layers until they were warned of, with their model if it is known; the parameters of all optimizers that
+# made a step, and how many steps these were.
+_layers: weakref.WeakKeyDictionary[nn.Module, weakref.ref[nn.Module]] = weakref.WeakKeyDictionary()
 _held: WeakIdKeyDictionary = WeakIdKeyDictionary()
 _steps: weakref.WeakKeyDictionary[torch.optim.Optimizer, int] = weakref.WeakKeyDictionary()
 _hooks: list[Any] = []
@@ -30,9 +31,9 @@ def note_replacement(old: nn.Parameter, new: nn.Parameter, name: str, verb: str)
     _replaced[old] = weakref.ref(new), name, verb
 
 
-def note_layer(layer: nn.Module) -> None:
-    """Remember a DO layer, whose `W` and `D` some optimizer should hold."""
-    _layers.add(layer)
+def note_layer(layer: nn.Module, model: nn.Module | None = None) -> None:
+    """Remember a DO layer, whose `W` and `D` an optimizer should hold that holds other parameters of it or of its model."""
+    _layers[layer] = weakref.ref(layer if model is None else model)
     if not _hooks:
         _hooks.append(register_optimizer_step_pre_hook(_before_step))
 
@@ -61,10 +62,14 @@ def _refuse_stale(optimizer: torch.optim.Optimizer) -> None:
 
 
 def _warn_of_left_out(optimizer: torch.optim.Optimizer) -> None:
+    own = {id(parameter) for parameter in _parameters(optimizer)}
     left = [layer for layer in _layers if any(_is_left_out(layer._parameters.get(name)) for name in ("W", "D"))]
+    models = {id(model): model for layer in left if (model := _layers[layer]()) is not None}
+    concerned = {key for key, model in models.items() if any(id(parameter) in own for parameter in model.parameters())}
+    left = [layer for layer in left if id(_layers[layer]()) in concerned]
     if left:
         for layer in left:
-            _layers.discard(layer)
+            del _layers[layer]
         shown = ", ".join(map(str, left[:3])) + f" and {len(left) - 3} more" * (len(left) > 3)
         warnings.warn(
             "W or D of DO layers have gradients, and no optimizer that has made a step holds them. Their `weight` is computed "

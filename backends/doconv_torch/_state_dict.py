@@ -105,10 +105,12 @@ def _tensors(state_dict: Mapping[str, Any]) -> dict[str, LazyArray]:
         raise TypeError(f"state_dict must be a dict of tensors. Received: {type(state_dict).__name__}")
     found, sharded = dict[str, LazyArray](), list[str]()
     for name, value in state_dict.items():
+        if isinstance(value, Tensor) and not isinstance(name, str):
+            raise TypeError(f"names of tensors must be strings. Received: {name!r}")
         ours = isinstance(name, str) and name.rpartition(".")[2] in LEAVES
         if isinstance(value, Tensor) and ours and type(value).__name__ == "DTensor":
             sharded.append(name)
-        elif isinstance(name, str) and isinstance(value, Tensor) and is_dense(value):
+        elif isinstance(value, Tensor) and is_dense(value):
             found[name] = LazyArray(value)
         elif ours and name.rpartition(".")[2] in ("W", "D") and _looks_like_an_array(value):
             raise TypeError(f"{name} must be a dense tensor of PyTorch. Received: {_described(value)}")
@@ -137,13 +139,12 @@ def _shapes_of(like: nn.Module | Mapping[str, Tensor] | None) -> tuple[dict[str,
     """The shapes of the plain model's tensors, and which of them are kernels of transposed convolutions."""
     if like is None:
         return {}, set()
-    if not isinstance(like, nn.Module):
-        if not isinstance(like, Mapping) or not like:
-            raise TypeError(f"like must be a module or its state dict. Received: {type(like).__name__}")
-        return {name: tuple(tensor.shape) for name, tensor in like.items() if isinstance(tensor, Tensor)}, set()
-    shapes = {name: tuple(tensor.shape) for name, tensor in like.state_dict().items() if isinstance(tensor, Tensor)}
-    turned = set()
-    for path, conv in like.named_modules(remove_duplicate=False):
+    state = like.state_dict() if isinstance(like, nn.Module) else like
+    if not isinstance(state, Mapping) or not any(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise TypeError(f"like must be a module with parameters, or its state dict. Received: {type(like).__name__}")
+    shapes = {name: tuple(tensor.shape) for name, tensor in state.items() if isinstance(tensor, Tensor)}
+    turned = set[str]()
+    for path, conv in like.named_modules(remove_duplicate=False) if isinstance(like, nn.Module) else ():
         if isinstance(conv, _ConvNd):
             name = f"{path}.weight".lstrip(".")
             shapes[name] = tuple(conv.weight.shape)  # composed, should it be a DO layer

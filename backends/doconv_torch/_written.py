@@ -44,6 +44,10 @@ def give_out(layer: _ConvNd, compose: Callable[[], Tensor]) -> Tensor:
     transformed = torch._C._functorch.peek_interpreter_stack() is not None or torch.jit.is_tracing()
     if type(kernel) is not Tensor or transformed or layer._parameters.get("D") is None:
         return kernel  # without D it is W itself
+    if kernel._base is not None and kernel._base.numel() != kernel.numel():
+        kernel = (
+            kernel.clone()
+        )  # one of many in one tensor (`compose_together`), which would count the writes to all of them
     return _follow(kernel, _Origin(layer, kernel.detach()))
 
 

@@ -63,7 +63,7 @@ def _patterns(name: str, patterns: Any) -> tuple[str, ...]:
 
 
 def _size(name: str, pattern: str, size: Any) -> tuple[int, ...]:
-    try:
-        return tuple(index(axis) for axis in ((size,) if not hasattr(size, "__iter__") else size))
-    except TypeError:
-        raise TypeError(f"{name} must map globs to integers, one per axis. Received: {pattern!r}: {size!r}") from None
+    axes = tuple(size) if hasattr(size, "__iter__") else (size,)
+    if not axes or not all(hasattr(axis, "__index__") and not isinstance(axis, bool) for axis in axes):
+        raise TypeError(f"{name} must map globs to integers, one per axis. Received: {pattern!r}: {size!r}")
+    return tuple(index(axis) for axis in axes)

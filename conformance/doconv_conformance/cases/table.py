@@ -323,6 +323,7 @@ PRECISION_TYPES = (
     *((numbers, dtype, "") for dtype in LOW_PRECISION
       for numbers in ("residual", "cancelling", "products", "rounding", "overflow")),
     *((numbers, dtype, dtype) for dtype in LOW_PRECISION for numbers in ("gradients", "gradients-of-W")),
+    *(("floats", dtype, "") for dtype in LOW_PRECISION),
     *(("totals", dtype, "float32") for dtype in LOW_PRECISION),
     ("subnormal", "float16", ""), ("subnormal-inputs", "float16", ""), ("subnormal-kernel", "float16", ""),
     ("products", "float32", "float32"), ("overflow", "float32", "float32"),
@@ -344,6 +345,8 @@ TWINS = (
          catches="the padding mode of the case before"),
     _row("twin-circular", "forward", (5, 6), (4, 4), (3, 2), padding=((0, 1), (0, 0)), padding_mode="circular",
          catches="the padding mode of the case before"),
+    _row("twin-high-again", "forward", (5, 6), (4, 4), (3, 2), padding=((0, 1), (0, 0)),
+         catches="what the last padding mode left beside the input"),
     _row("twin-transposed", "transposed", (5, 6), (4, 4), (3, 2), transposed=True, catches="W of a plain convolution"),
     _row("twin-1d", "dims", (30,), (4, 4), (6,), catches="the number of axes of the case before"),
     _row("twin-3d", "dims", (5, 3, 2), (4, 4), (1, 3, 2), catches="the number of axes of the case before"),
@@ -352,6 +355,7 @@ TWINS = (
 # Sizes that the drawn rows of `covering.json` happen not to have.
 SIZES = (
     _row("taps-25", "forward", (7, 6), (2, 3), (5, 5), padding=((1, 2), (0, 3)), batch=5, catches="taps beyond a vector"),
+    _row("unreached-1d", "dims", (9,), (2, 3), (3,), stride=(4,), catches="a gradient where no position reaches the input"),
     _row("taps-49", "forward", (8, 9), (3, 2), (7, 7), padding=((0, 2), (1, 0)), batch=3, catches="taps beyond a vector"),
 )  # fmt: skip
 

@@ -12,7 +12,6 @@ import io
 import json
 import os
 import random
-import resource
 import signal
 import struct
 import subprocess
@@ -44,6 +43,11 @@ from doconv_core.checkpoint import (
     open_checkpoint,
 )
 from doconv_core.layouts import FRAMEWORKS
+
+try:
+    import resource
+except ImportError:  # Windows: what takes too long or too much memory is not stopped there
+    resource = None  # type: ignore[assignment]
 
 SECONDS = 10
 MEMORY = 2**30
@@ -231,6 +235,9 @@ def _limits() -> Iterator[None]:
     def stop(*_: object) -> None:
         raise TimeoutError(f"more than {SECONDS} s")
 
+    if resource is None:
+        yield
+        return
     old = signal.signal(signal.SIGALRM, stop)
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (_address_space() + MEMORY, hard))

@@ -20,6 +20,8 @@ from doconv_conformance.verdicts.bounds import Expected, Numerics, expected
 from doconv_conformance.verdicts.judge import judge, judged_exactly
 
 SEEDS = (0, 1, 2)
+# So many kills in a stage are counted; more say no more.
+SHOWN = 10
 # What a port usually declares: sums of low-precision products in float32, others in their type.
 NUMERICS = Numerics()
 
@@ -82,14 +84,15 @@ def line(fault: Fault, rows: Rows, enough: int | None = None) -> Line:
     Args:
         fault: what is planted.
         rows: the cases.
-        enough: after so many kills the rest is not asked; by default all of the first part of the table is, and of the
-            extended part no more once anything has shown the fault.
+        enough: after so many kills the rest is not asked; by default `SHOWN` in each stage are, and of the extended part no
+            more once anything has shown the fault.
     """
     result, port = Line(fault), FaultyPort(fault)
     for case, operation, want in rows:
         if enough and result.kills >= enough:
             break
-        if case.extended and result.kills:
+        stage = result.stages.get(case.stage(operation), Killed())
+        if stage.rows == SHOWN or (case.extended and result.kills):
             continue
         if not fault.touches(case, operation):
             continue
@@ -136,8 +139,8 @@ def page(lines: Sequence[Line], seeds: int) -> str:
         "",
         f"Each of the {len(lines)} faults below is planted in the reference and put through the case table with {seeds}",
         "seeds: every one is killed with every seed. The numbers are those of the first seed. A stage's column counts the",
-        "rows (a case and an operation) of the first part of the table that report a mismatch; where there is none, the",
-        "extended part is gone through until a row does. A blank means that the fault does not touch the stage. *Wrong* is",
+        "rows (a case and an operation) of the first part of the table that report a mismatch, up to ten; where there is none,",
+        "the extended part is gone through until a row does. A blank means that the fault does not touch the stage. *Wrong* is",
         "the largest share of wrong values in one row, *margin* the largest error as a multiple of its bound, in rows of at",
         "most float32 that a bound decides. A fault that raises an error where a framework would is not counted as killed.",
         "",
@@ -145,12 +148,16 @@ def page(lines: Sequence[Line], seeds: int) -> str:
         "|---|---|" + "---:|" * (len(STAGES) + 2),
     ]
     for entry in lines:
-        counts = [str(entry.stages[stage].rows) if stage in entry.stages else "" for stage in STAGES]
+        counts = [_count(entry.stages[stage].rows) if stage in entry.stages else "" for stage in STAGES]
         wrong = max((killed.wrong for killed in entry.stages.values()), default=0.0)
         margin = max((killed.margin for killed in entry.stages.values()), default=0.0)
         numbers = f"{100 * wrong:.0f} %", f"{margin:.3g}" if margin else ""
         text.append(f"| `{entry.fault.name}` | {entry.fault.words} | {' | '.join(counts)} | {' | '.join(numbers)} |")
     return "\n".join(text) + "\n"
+
+
+def _count(rows: int) -> str:
+    return str(rows) if rows < SHOWN else f"{rows}+"
 
 
 def main(

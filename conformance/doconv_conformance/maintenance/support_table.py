@@ -47,11 +47,18 @@ def _convolution(rank: int) -> Selects:
 
 
 def _transposed(*, groups: bool = False, dilated: bool = False) -> Selects:
+    """Transposed convolutions: those with groups, else those with dilation, else the others."""
+
     def selects(case: Case, _: str) -> bool:
         g = case.geometry
-        return g.transposed and (g.groups > 1) == groups and (max(g.dilation) > 1) == dilated
+        return g.transposed and (g.groups > 1) == groups and (groups or (max(g.dilation) > 1) == dilated)
 
     return selects
+
+
+def _strided_and_dilated(case: Case, _: str) -> bool:
+    g = case.geometry
+    return not g.transposed and max(g.stride) > 1 and max(g.dilation) > 1
 
 
 def _types(dtype: str, param_dtype: str) -> Selects:
@@ -63,6 +70,7 @@ ROWS: dict[str, Selects] = {
     "convolution 2-D": _convolution(2),
     "convolution 3-D": _convolution(3),
     "groups, depthwise": lambda case, _: case.geometry.groups > 1 and not case.geometry.transposed,
+    "strides together with dilation": _strided_and_dilated,
     "transposed 1-D, 2-D, 3-D": _transposed(),
     "transposed with groups": _transposed(groups=True),
     "transposed with strides and dilation": _transposed(dilated=True),
@@ -78,7 +86,9 @@ ROWS: dict[str, Selects] = {
     "mixed float16": _types("float16", "float32"),
 }
 # What has a row of its own does not count against the others.
-OWN_ROW = ("transposed with groups", "transposed with strides and dilation", "backward", "float64")
+OWN_ROW = (
+    "strides together with dilation", "transposed with groups", "transposed with strides and dilation", "backward", "float64",
+)  # fmt: skip
 
 
 def column(hello: Mapping[str, Any]) -> dict[str, str]:

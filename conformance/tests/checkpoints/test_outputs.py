@@ -92,7 +92,7 @@ def test_a_pipe_is_written_to(writer: Writer, tmp_path: Path) -> None:
     want = written(writer, tmp_path / "out")
     os.mkfifo(tmp_path / "pipe")
     received: list[bytes] = []
-    reader = threading.Thread(target=lambda: received.append((tmp_path / "pipe").read_bytes()))
+    reader = threading.Thread(target=lambda: received.append((tmp_path / "pipe").read_bytes()), daemon=True)
     reader.start()
     writer(tmp_path / "pipe")
     reader.join(60)
@@ -220,7 +220,7 @@ def test_tensors_that_the_format_lacks_are_refused(named: dict, error: str, tmp_
 def test_many_parts_go_through_a_pipe_in_their_order(tmp_path: Path) -> None:
     array, received = np.arange(2_000_000, dtype=np.float32), list[bytes]()
     os.mkfifo(tmp_path / "pipe")
-    reader = threading.Thread(target=lambda: received.append((tmp_path / "pipe").read_bytes()))
+    reader = threading.Thread(target=lambda: received.append((tmp_path / "pipe").read_bytes()), daemon=True)
     reader.start()
     write_tensors(tmp_path / "pipe", {"x": array, "y": np.ones(2)}, {})
     reader.join(60)

@@ -126,7 +126,7 @@ class NnxScanned(nnx.Module):
     def __init__(self, *, rngs: nnx.Rngs) -> None:
         self.stem = nnx.Conv(1, 4, (3, 3), rngs=rngs)
         make = nnx.vmap(lambda rngs: NnxResidual(4, 4, 1, rngs=rngs), in_axes=0)
-        self.blocks = make(rngs.split(3))
+        self.blocks = nnx.split_rngs(splits=3)(make)(rngs)
         self.up = nnx.ConvTranspose(4, 4, (2, 2), (2, 2), transpose_kernel=True, rngs=rngs)
         self.head = nnx.Linear(4, CLASSES, rngs=rngs)
 

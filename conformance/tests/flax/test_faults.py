@@ -298,7 +298,8 @@ def test_layers_stacked_along_another_axis_are_refused(count: int) -> None:
     """With as many layers as taps along that axis the kernel's shape is as it should be; the bias's is not."""
 
     def make(conv: type) -> nnx.Module:
-        return nnx.vmap(lambda rngs: conv(4, 4, (3, 3), rngs=rngs), in_axes=0, out_axes=1)(rngs().split(count))
+        make = nnx.vmap(lambda rngs: conv(4, 4, (3, 3), rngs=rngs), in_axes=0, out_axes=1)
+        return nnx.split_rngs(splits=count)(make)(rngs())
 
     shape = rf"\(3, {count}, 3, 4, 4\)"
     for verb, layer in ((do_nnx.overparameterize, make(nnx.Conv)), (do_nnx.fold, make(do_nnx.DOConv))):

@@ -19,7 +19,7 @@ from doconv_flax import nnx as do_nnx
 
 X = jnp.asarray(np.random.default_rng(0).normal(size=(2, 6, 6, 4)).astype(np.float32))
 
-STALE = r"(?s)pytree structure error: .* D"  # in optax's own words
+STALE = r"(?s)pytree structure error: .*\bD\b"  # in optax's own words
 
 
 class Net(nn.Module):

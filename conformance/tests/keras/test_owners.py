@@ -203,7 +203,7 @@ def test_where_and_what_is_converted_already() -> None:
 def test_flags_and_policies_of_inner_layers_stay() -> None:
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
-        plain = built(block_only)
+        plain, net = built(block_only), built(NoArguments)
     finally:
         keras.config.set_dtype_policy("float32")
     plain.layers[0].convs[0].trainable = False
@@ -219,6 +219,7 @@ def test_flags_and_policies_of_inner_layers_stay() -> None:
     ]
     assert [layer.name for _, layer in walk(model)] == [layer.name for _, layer in walk(plain)]
     np.testing.assert_array_equal(out(model).astype(np.float32), out(plain).astype(np.float32))
+    assert overparameterize(net).compute_dtype == "bfloat16"
     kept = overparameterize(plain, in_place=True)
     assert [v.trainable for v in kept.layers[0].convs[0].variables] == [False] * 3
 

@@ -32,12 +32,12 @@ def test_the_page_gets_a_table_with_controls_and_what_was_not_measured(
     del missing["control"]
     memory = {"benchmark": "memory", "framework": "PyTorch", "case": "a net", "unit": "bytes"}
     machine = {"cpu": "a CPU", "cores": 2, "system": "Linux", "python": "3.11"}
-    machines = {"a": machine, "b": machine, "c": machine | {"gpu": "a GPU"}}
+    machines = {"a": machine, "b": machine, "c": machine | {"cpu": "another CPU", "gpu": "a GPU"}}
     composition = {"benchmark": "composition", "unit": "of textbook", "case": "C=64"}
     rows = {
         "a": [row(), missing, row(**composition)],
         "b": [memory | {"results": {"ours": {"value": 43979520}}}],
-        "c": [row(**composition, control=1.0, control_is_off=False)],
+        "c": [row(**composition, control=1.0, control_is_off=False), row(framework="on a GPU", case="large")],
     }
     for name in rows:
         report = {"date": "2026-01-01", "machine": machines[name], "versions": {name: "1.0"}, "rows": rows[name]}
@@ -51,12 +51,14 @@ def test_the_page_gets_a_table_with_controls_and_what_was_not_measured(
     assert "| a net | not measured | not measured |" in page
     assert "| a net | 43,979,520 |" in page
     assert "a CPU, 2 cores, one thread; Python 3.11, a 1.0, b 1.0." in page
-    assert "a GPU (a CPU, 2 cores); Python 3.11, c 1.0." in page
+    assert "a GPU (another CPU, 2 cores); Python 3.11, c 1.0." in page
+    assert "### on a GPU: training step (of plain; a GPU)" in page
     assert "### PyTorch: training step (of plain; a CPU)" in page
     assert (
-        "| a CPU | C=64 | 1 | 1.25 (1.20-1.30) | 1.100 (off) |\n| a GPU | C=64 | 1 | 1.25 (1.20-1.30) | 1.000 |" in page
+        "| a CPU | C=64 | 1 | 1.25 (1.20-1.30) | 1.100 (off) |\n| another CPU | C=64 | 1 | 1.25 (1.20-1.30) | 1.000 |"
+        in page
     )
-    assert "| a CPU | geometric mean | 1.00 | 1.25 |  |\n| a GPU | geometric mean | 1.00 | 1.25 |  |" in page
+    assert "| a CPU | geometric mean | 1.00 | 1.25 |  |\n| another CPU | geometric mean | 1.00 | 1.25 |  |" in page
     assert "</svg>" in (tmp_path / "page.svg").read_text()
 
 

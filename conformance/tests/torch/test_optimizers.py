@@ -76,6 +76,12 @@ def test_two_optimizers_of_two_models_and_of_two_parts_share_the_work() -> None:
         assert model[0].D.any()
 
 
+def test_an_optimizer_of_another_model_says_nothing_of_this_one() -> None:
+    alone, other = network(), nn.Sequential(nn.Linear(9, 1))
+    (alone(X) - 1).square().mean().backward()  # gradients that no optimizer is to use
+    train((other, torch.optim.SGD(other.parameters(), lr=0.01)), steps=5)
+
+
 # The remedies of docs/torch.md. `E`, which D is added to, has the root mean square K ** -0.5: the scale of D.
 
 

@@ -18,9 +18,10 @@ FAULTS = """
 import contextlib
 from torch._C import _functorch as functorch
 from torch.nn.parallel import DistributedDataParallel
-import doconv_torch._layers as layers
+import doconv_torch._layers as layers, doconv_torch._together as together
 
 right_compose, right_order, right_once = layers.compose, layers._ordered, composed_once
+right_all = together.compose_all
 
 def compose(W, D, *options, **more):
     return right_compose(*(W, D) if D is None else wrong(W, D), *options, **more)
@@ -68,6 +69,13 @@ def composed_once(model):
         if isinstance(layer, DOConvMixin) and layer.W.grad is not None:
             layer.W.grad *= 2
 
+def compose_all(specs, parameters):  # of layers composed together each has the D of the last
+    last = parameters[-1].flatten()
+    taken = [last[torch.arange(p.numel()) % last.numel()].view_as(p) for p in parameters]
+    mixed = [0 * p + taken[at] if at % 2 else p for at, p in enumerate(parameters)]
+    return right_all(specs, mixed)
+
+together.compose_all = compose_all
 layers.compose, layers._ordered, layers.DOConvMixin.forward = compose, ordered, forward
 """
 # The shuffle by which the kernel's gradient was transposed in 0.1.0's first versions: contiguous for PyTorch, but not in the

@@ -247,8 +247,15 @@ def test_an_initialiser_reaches_the_kernel_by_assignment() -> None:
     before = conv.weight
     conv.weight = nn.init.kaiming_normal_(torch.empty_like(conv.weight))
     assert not torch.equal(conv.weight, before)
-    with pytest.raises(TypeError, match=r"weight must be a tensor. Received: float"):
-        conv.weight = 1.0
+    for weight, error, text in (
+        (1.0, TypeError, "weight must be a tensor. Received: float"),
+        (torch.zeros(4, 3, 3, 3).to_sparse(), TypeError, "dense tensor of real numbers. Received: torch.sparse_coo"),
+        (torch.zeros(4, 3, 3, 3, dtype=torch.complex64), TypeError, "real numbers. Received: .* torch.complex64"),
+        (torch.zeros(4, 3, 3, 3, device="meta"), ValueError, "weight must have values"),
+        (torch.zeros(4, 3, 9), ValueError, r"weight must have shape \(4, 3, 3, 3\). Received: \(4, 3, 9\)"),
+    ):
+        with pytest.raises(error, match=text):
+            conv.weight = weight
 
 
 @pytest.fixture

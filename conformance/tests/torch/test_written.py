@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from doconv_torch import DOConv2d, composed_once, fold, overparameterize
+from doconv_torch import DOConv2d, compose_together, composed_once, fold, overparameterize
 
 X, KERNEL = torch.rand(1, 3, 6, 6), torch.rand(4, 3, 3, 3)
 
@@ -195,6 +195,21 @@ def test_a_write_inside_composed_once_raises_at_the_next_use() -> None:
 
     with pytest.raises(RuntimeError, match="changed inside composed_once"):
         write()
+
+
+def test_kernels_that_were_composed_together_are_written_to_one_by_one() -> None:
+    torch.manual_seed(0)
+    net = compose_together(overparameterize(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 3, 3))))
+    held = []
+    for conv in net:
+        nn.init.normal_(conv.D)
+        conv.register_forward_hook(lambda conv, *args: held.append(conv.weight.data))
+    net(X)
+    held[0].zero_()
+    assert not net[0].D.any()
+    assert net[1].D.any()
+    held[1].mul_(2)
+    assert not net[1].D.any()
 
 
 def test_pytorchs_own_forward_pass_reads_a_plain_tensor(monkeypatch: pytest.MonkeyPatch) -> None:

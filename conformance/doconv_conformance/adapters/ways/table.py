@@ -6,6 +6,7 @@ layer stands under its name in the module of its framework.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -59,6 +60,11 @@ def one(case: Case, operation: str) -> bool:
     return case.name == "groups-2-exact-float32" and operation == "forward"
 
 
+def small(case: Case, operation: str) -> bool:
+    """At most a thousand parameters in `W`: for a pass for each of them."""
+    return math.prod(case.geometry.w_shape) <= 1000
+
+
 def integers(case: Case, operation: str) -> bool:
     """Every geometry on integers in float32."""
     return case.exact and case.dtype == "float32"
@@ -76,7 +82,8 @@ class Way:
         dtypes: in which it is run, as a port declares them.
         limits: pairs of `when` and `reason`, as a port declares under `unsupported`.
         numerics: what differs from the backend's own.
-        cases: the cases it runs by default, of those it supports.
+        possible: the cases it can be asked at all: not what would take hours.
+        cases: those of them that it runs by default.
         on_gpu: the cases it runs by default on a GPU, None where it does not run there.
         engines: Keras's backends, or Flax's interfaces, that have it; empty for all.
         env: variables that its process needs.
@@ -89,6 +96,7 @@ class Way:
     dtypes: Mapping[str, list[str]] = field(default_factory=lambda: DTYPES)
     limits: tuple[tuple[Mapping[str, Any], str], ...] = ()
     numerics: Mapping[str, Any] = field(default_factory=dict)
+    possible: Selects = every
     cases: Selects = every
     on_gpu: Selects | None = None
     engines: tuple[str, ...] = ()
@@ -108,6 +116,7 @@ class Way:
             for case, operation in pairs
             if operation in self.operations
             and case.param_dtype in self.dtypes.get(case.dtype, [])
+            and self.possible(case, operation)
             and selects(case, operation)
         ]
 
@@ -133,7 +142,7 @@ TORCH = (
     Way("torch", "func", "`functional_call`, `torch.func.vjp`", on_gpu=every),
     Way("torch", "vmap", "`torch.func.vmap`",
         dtypes=FULL_FLOATS, on_gpu=every),  # under autocast a plain convolution can't either
-    Way("torch", "jvp", "`torch.func.jacfwd`", dtypes=FULL_FLOATS, on_gpu=every),
+    Way("torch", "jvp", "`torch.func.jacfwd`", dtypes=FULL_FLOATS, possible=small, on_gpu=every),
     Way("torch", "exported", "`torch.export`", FORWARD, NOT_MIXED, cases=integers),
     Way("torch", "onnx", "`torch.onnx.export`, onnxruntime", FORWARD, FLOAT32, cases=few),
     Way("torch", "onnx-torchscript", "the same, `dynamo=False`", FORWARD, FLOAT32,
@@ -141,6 +150,7 @@ TORCH = (
     Way("torch", "aot", "AOTInductor", FORWARD, FLOAT32, cases=one),
     Way("torch", "checkpointed", "`torch.utils.checkpoint`", on_gpu=every),
     Way("torch", "composed-once", "`composed_once`", dtypes=NOT_LOW, on_gpu=every),
+    Way("torch", "composed-together", "`compose_together`", on_gpu=every),
     Way("torch", "recompute-kernels", "`recompute_kernels`", on_gpu=every),
     Way("torch", "by-channel", "`store_by_channel`", on_gpu=every),
     Way("torch", "replicated", "`DistributedDataParallel`, 2 processes", dtypes=NOT_LOW,

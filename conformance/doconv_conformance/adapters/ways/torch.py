@@ -221,6 +221,18 @@ class ComposedOnce(Eager):
         return x.grad, {name: parameter.grad for name, parameter in module.named_parameters()}
 
 
+class ComposedTogether(Eager):
+    """With another layer in the model, of another shape."""
+
+    def forward(self, module: nn.Module, x: Tensor) -> Tensor:
+        other = doconv_torch.DOConv2d(2, 5, (2, 3), d_mul=7, device=x.device, dtype=next(module.parameters()).dtype)
+        model = nn.Sequential()
+        model.add_module("other", other)
+        model.add_module("module", module)
+        model.forward = module.forward  # type: ignore[method-assign]  # other takes no part in the output
+        return super().forward(doconv_torch.compose_together(model), x)
+
+
 class RecomputeKernels(Eager):
     def forward(self, module: nn.Module, x: Tensor) -> Tensor:
         with doconv_torch.recompute_kernels():
@@ -350,6 +362,7 @@ WAYS: dict[str, type[Eager]] = {
     "aot": Aot,
     "checkpointed": Checkpointed,
     "composed-once": ComposedOnce,
+    "composed-together": ComposedTogether,
     "recompute-kernels": RecomputeKernels,
     "by-channel": ByChannel,
     "replicated": Replicated,
