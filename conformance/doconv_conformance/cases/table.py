@@ -434,8 +434,8 @@ def family(geometry: ConvGeometry) -> str:
 
 
 def _in_first_part(case: Case, operation: str) -> bool:
-    """What fails in the composition or the start of a layer fails in its fold, too."""
-    return not case.extended and not (case.covering and operation in ("compose", "initialise"))
+    """Of the rows of `covering.json` the layer and its gradients: each further operation costs a compilation in some ports."""
+    return not case.extended and not (case.covering and operation not in ("forward", "backward"))
 
 
 def select(
