@@ -61,8 +61,10 @@ def one(case: Case, operation: str) -> bool:
 
 
 def small(case: Case, operation: str) -> bool:
-    """At most a thousand parameters in `W`: for a pass for each of them."""
-    return math.prod(case.geometry.w_shape) <= 1000
+    """At most two thousand numbers in the parameters and the input, for a pass for each of them."""
+    g = case.geometry
+    shapes = (g.w_shape, g.d_shape if g.has_d else (), (case.batch, g.in_channels, *case.input_size))
+    return sum(map(math.prod, shapes)) <= 2000
 
 
 def integers(case: Case, operation: str) -> bool:
