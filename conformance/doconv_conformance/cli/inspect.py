@@ -6,7 +6,6 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
 
 from doconv_conformance.cli.files import (
@@ -134,6 +133,8 @@ def _all_stats(checkpoint: Checkpoint) -> list[LayerStats]:
 
 def _summary(layer: LayerStats) -> dict[str, Any]:
     """A layer's numbers as plain values; None in place of what is not finite, which JSON does not have."""
+    import numpy as np
+
     least, most = float(layer.spectrum.min()), float(layer.spectrum.max())
     quartiles = np.quantile(layer.from_identity, (0, 0.5, 1)).tolist()
     return {
