@@ -47,11 +47,9 @@ def _convolution(rank: int) -> Selects:
 
 
 def _transposed(*, groups: bool = False, dilated: bool = False) -> Selects:
-    """Transposed convolutions: those with groups, else those with dilation, else the others."""
-
     def selects(case: Case, _: str) -> bool:
         g = case.geometry
-        return g.transposed and (g.groups > 1) == groups and (groups or (max(g.dilation) > 1) == dilated)
+        return g.transposed and (g.groups > 1) == groups and (max(g.dilation) > 1) == dilated
 
     return selects
 
@@ -85,7 +83,7 @@ ROWS: dict[str, Selects] = {
     "mixed bfloat16": _types("bfloat16", "float32"),
     "mixed float16": _types("float16", "float32"),
 }
-# What has a row of its own does not count against the others.
+# What has a row of its own does not count against the others; nor does what two of them would refuse at once.
 OWN_ROW = (
     "strides together with dilation", "transposed with groups", "transposed with strides and dilation", "backward", "float64",
 )  # fmt: skip
@@ -95,7 +93,7 @@ def column(hello: Mapping[str, Any]) -> dict[str, str]:
     """One backend's cells by what it says of itself: "yes", or "no: " and the reasons, or "in part: " and the reasons."""
     cells = {}
     for label, selects in ROWS.items():
-        others = [ROWS[own] for own in OWN_ROW if own != label]
+        others = [*(ROWS[own] for own in OWN_ROW if own != label), _transposed(groups=True, dilated=True)]
         pairs = [pair for pair in select() if selects(*pair) and not any(other(*pair) for other in others)]
         refused = [declared_unsupported(hello, case, operation) for case, operation in pairs]
         reasons = sorted({reason for reason in refused if reason})

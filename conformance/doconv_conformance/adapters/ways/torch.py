@@ -160,8 +160,7 @@ class Jvp(Func):
 
     def backward(self, module: nn.Module, x: Tensor, grad_y: Tensor) -> Gradients:
         module, own = disown(module)
-        gradients = jacfwd(lambda x, p: (self.call(module, p, x) * grad_y).sum(), (0, 1), chunk_size=64)
-        return gradients(x, own)
+        return jacfwd(lambda x, p: (self.call(module, p, x) * grad_y).sum(), (0, 1))(x, own)
 
 
 class Exported(Eager):
