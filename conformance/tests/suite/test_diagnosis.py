@@ -13,6 +13,7 @@ from doconv_conformance.cases.table import Case, select
 from doconv_conformance.diagnosis.diagnose import Diagnosis, diagnose
 from doconv_conformance.diagnosis.replay import answer
 from doconv_conformance.faults import CATALOGUE, Fault
+from doconv_conformance.faults.combined import COMBINED
 from doconv_conformance.faults.precision import PRECISION
 from doconv_conformance.verdicts.bounds import Numerics, expected
 from doconv_conformance.verdicts.judge import Result, judge, judged_exactly, row
@@ -22,12 +23,17 @@ Answers = tuple[list[Result], dict[tuple[str, str], dict[str, np.ndarray]]]
 STRUCTURE = [
     (case, name) for case, name in select() if case.dtype == "float32" and (case.exact or name == "initialise")
 ]
+WHOLE = [
+    (case, name) for case, name in select(extended=True)
+    if case.dtype == "float32" and case.exact and case.stage(name) != "large"
+]  # fmt: skip
 HONEST = Fault("honest", "makes no mistake", "nothing", {})
 SOME = ("plain-3x3", "kernel-3x2", "groups-2-", "depthwise-times-2", "conv1d-", "transposed-3x3")
 MIXED = [(case, name) for case, name in select() if case.name.startswith(SOME)]
 # Faults that the exact float32 cases do not show.
 ARITHMETIC = [fault for fault in CATALOGUE if fault in PRECISION or fault.name.startswith("fold-through")]
-STRUCTURAL = [fault for fault in CATALOGUE if fault not in ARITHMETIC]
+# Faults that need several options at once: a few rows of the whole table show each.
+STRUCTURAL = [fault for fault in CATALOGUE if fault not in (*ARITHMETIC, *COMBINED)]
 # All of the catalogue under `nox -s kill-matrix`.
 EVERY = 1 if os.environ.get("DOCONV_FULL") else 8
 
@@ -71,6 +77,14 @@ def test_a_fault_outside_the_catalogue_gets_no_wrong_name(fault: Fault) -> None:
     claims_are_true(fault, named(fault, STRUCTURE, [other for other in CATALOGUE if other is not fault]))
 
 
+@pytest.mark.parametrize("fault", COMBINED[::EVERY], ids=lambda fault: fault.name)
+def test_a_fault_of_several_options_gets_no_wrong_name(fault: Fault) -> None:
+    """On the exact float32 rows that it can touch. One that is of another type, or beyond a size, shows nothing there."""
+    found = named(fault, [pair for pair in WHOLE if fault.where(pair[0].geometry)])
+    if found:
+        claims_are_true(fault, found)
+
+
 @pytest.mark.parametrize("fault", ARITHMETIC if EVERY == 1 else ARITHMETIC[:2], ids=lambda fault: fault.name)
 def test_arithmetic_outside_the_catalogue_gets_no_wrong_name(fault: Fault) -> None:
     """What is named instead is other arithmetic, whose bound holds the port's values, or nothing."""
@@ -80,8 +94,8 @@ def test_arithmetic_outside_the_catalogue_gets_no_wrong_name(fault: Fault) -> No
 
 def claims_are_true(fault: Fault, found: Sequence[Diagnosis]) -> None:
     assert found
-    names = {case.id: case.name for case, _ in select()}
-    other_numbers = {(case.name, operation): case for case, operation in select(seed=1)}
+    names = {case.id: case.name for case, _ in select(extended=True)}
+    other_numbers = {(case.name, operation): case for case, operation in select(seed=1, extended=True)}
     for diagnosis in found:
         if diagnosis.kind == "unknown":
             assert diagnosis.detail

@@ -230,7 +230,7 @@ def test_a_port_of_ffts_has_a_report_and_is_not_called_inaccurate(tmp_path: Path
 def test_what_check_lists_chooses_and_stops_at(tmp_path: Path) -> None:
     listed = CliRunner().invoke(app, ("check", "--list", "--stage", "groups", "--dtype", "float64"))
     assert listed.exit_code == 0
-    pairs = [pair for pair in select(stage="groups") if pair[0].dtype == "float64"]
+    pairs = [pair for pair in select(stage="groups", extended=True) if pair[0].dtype == "float64"]
     assert listed.stdout.splitlines() == [f"groups forward {case.id}" for case, _ in pairs]
     done = CliRunner().invoke(
         app, ("check", "--fail-fast", "--json", str(tmp_path / "r.json"), "--", "no-such-program")
