@@ -83,14 +83,19 @@ def pages(site: Path) -> list[str]:
 def test_every_page_can_be_read(site: Path, address: str, browser: Browser) -> None:
     """No formula cut off, no text below 12 pixels, enough contrast, nothing wider than the screen, nothing on the console."""
     problems = list[str]()
+    # The theme remembers the scheme of the page before.
+    browser.call("Page.addScriptToEvaluateOnNewDocument", source="localStorage.clear()")
     for page in pages(site):
         for width in (390, 1280):
             for dark in (False, True):
-                browser.evaluate("localStorage.clear()")  # where the theme remembers a scheme
                 browser.open(urljoin(address, "" if page == "." else f"{page}/"), width=width, dark=dark)
                 how = f"{page}, {width} pixels, {'dark' if dark else 'light'}"
                 problems += [f"{how}: {problem}" for problem in browser.evaluate(LOOK)]  # type: ignore[attr-defined]
-                said = [event for event in browser.events if event["method"] in ("Log.entryAdded", "Runtime.exceptionThrown")]
+                said = [
+                    event
+                    for event in browser.events
+                    if event["method"] in ("Log.entryAdded", "Runtime.exceptionThrown")
+                ]
                 problems += [f"{how}: {event['params']}" for event in said]
     assert not problems, "\n".join(problems)
 
