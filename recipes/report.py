@@ -19,6 +19,8 @@ import recipe as recipes
 from rows import Row, read_rows
 from train import FRESH, best_rate
 
+from doconv_conformance.files import write_text
+
 PAGE = Path(__file__).parents[1] / "docs" / "evidence.md"
 FIGURE = PAGE.with_name("evidence.svg")
 BEGIN, END = "<!-- results: written by python recipes/report.py -->", "<!-- /results -->"
@@ -184,9 +186,7 @@ def write_between(page: Path, text: str) -> None:
     if BEGIN not in old or END not in old:
         raise ValueError(f"{page} has no {BEGIN} ... {END}")
     new = re.sub(f"{re.escape(BEGIN)}.*?{re.escape(END)}", lambda _: f"{BEGIN}\n{text}\n{END}", old, flags=re.DOTALL)
-    temporary = page.with_name(f".{page.name}.new")
-    temporary.write_text(new, "utf-8")
-    temporary.replace(page)
+    write_text(page, new)
 
 
 def _comparisons(rows: Sequence[Row]) -> list[tuple[str, tuple[str, float], tuple[str, float]]]:

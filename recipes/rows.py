@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
-import os
+import io
 import platform
 import subprocess
 from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
+
+from doconv_conformance.files import write_text
 
 PACKAGES = {"torch": ("torch",), "keras": ("keras",), "flax": ("flax", "jax")}
 
@@ -55,13 +57,11 @@ def read_rows(path: Path) -> list[Row]:
 
 def append_row(path: Path, row: Row) -> None:
     """Add a row: the file is written whole under another name, then renamed."""
-    rows = [*read_rows(path), row]
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(temporary, "w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, [each.name for each in fields(Row)], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(asdict(each) for each in rows)
-    temporary.replace(path)
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, [each.name for each in fields(Row)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(each) for each in [*read_rows(path), row])
+    write_text(path, stream.getvalue())
 
 
 def device_name(device: str) -> str:

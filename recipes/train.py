@@ -28,6 +28,8 @@ from frameworks import FRAMEWORKS, Trainer, trainer
 from recipe import Recipe
 from rows import Row, append_row, commit, device_name, read_rows, versions
 
+from doconv_conformance.files import write_text
+
 FRESH = 1000  # seeds of the final runs start here: none of them has chosen a rate
 POINTS = 20  # of a loss curve
 
@@ -191,7 +193,7 @@ def cost_ratio(recipe: Recipe, data: Data, options: argparse.Namespace, out: Pat
             spent.append(clock() - began)
         ratios.append(spent[1] / spent[0])
     ratio = max(1.0, statistics.median(ratios))
-    _write(kept, json.dumps({"do / plain": ratio, "device": device_name(options.device)}))
+    write_text(kept, json.dumps({"do / plain": ratio, "device": device_name(options.device)}))
     return ratio
 
 
@@ -217,12 +219,6 @@ def _narrowed(recipe: Recipe, options: argparse.Namespace) -> Recipe:
         if getattr(options, f"{name}_seeds"):
             changes[name] = {"seeds": getattr(options, f"{name}_seeds")}
     return replace(recipe, **changes)  # type: ignore[arg-type]
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, "utf-8")
-    temporary.replace(path)
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
