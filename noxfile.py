@@ -122,7 +122,7 @@ def kill_matrix(session: nox.Session) -> None:
         *session.posargs,
     )
     session.env["DOCONV_FULL"] = "1"
-    pytest(session, "suite/test_diagnosis.py")
+    pytest(session, "suite/diagnosis/test_diagnosis.py")
 
 
 @nox.session(name="no-false-alarm")

@@ -20,7 +20,7 @@ from doconv_conformance.maintenance.support_table import (
     ways_table,
 )
 
-README = Path(__file__).parents[3] / "README.md"
+README = Path(__file__).parents[4] / "README.md"
 
 
 def test_the_readme_says_what_every_backend_declares() -> None:

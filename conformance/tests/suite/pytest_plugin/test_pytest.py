@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import pytest
 
 CORE = f"{sys.executable} -m doconv_conformance.adapters.core"
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 
 
 @pytest.fixture(scope="module")

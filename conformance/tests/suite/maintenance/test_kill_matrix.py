@@ -12,7 +12,7 @@ from doconv_conformance.maintenance import kill_matrix
 from doconv_conformance.verdicts.judge import judge, judged_exactly
 
 HONEST = Fault("honest", "makes no mistake", "nothing", {})
-PAGE = Path(__file__).parents[3] / "docs" / "kill-matrix.md"
+PAGE = Path(__file__).parents[4] / "docs" / "kill-matrix.md"
 
 
 @pytest.mark.parametrize("seed", kill_matrix.SEEDS)

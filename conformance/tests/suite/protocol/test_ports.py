@@ -13,7 +13,7 @@ from doconv_conformance.protocol.session import Backend
 from doconv_conformance.running.runner import Run, run_cases
 from doconv_conformance.verdicts.judge import disagreements, summarise
 
-PORTS = Path(__file__).parents[3] / "examples" / "ports"
+PORTS = Path(__file__).parents[4] / "examples" / "ports"
 
 
 def node() -> str:

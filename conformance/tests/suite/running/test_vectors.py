@@ -131,7 +131,7 @@ def test_schemas_are_schemas_and_every_request_keeps_to_them() -> None:
     assert problem({"type": "result", "id": "a", "status": "error"}, "protocol", "result") == "lacks reason"
 
 
-README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+README = (Path(__file__).parents[3] / "README.md").read_text("utf-8")
 
 
 def test_the_example_file_of_the_readme_is_a_safetensors_file(tmp_path: Path) -> None:
