@@ -178,6 +178,13 @@ def evidence(session: nox.Session) -> None:
 
 
 @nox.session
+def tutorials(session: nox.Session) -> None:
+    """Run the tutorials and write what they print into their pages, a minute."""
+    session.install(*CONSTRAINTS, "-e", ".[all]", "scikit-learn")
+    session.run("python", "docs/run_tutorials.py", *session.posargs)
+
+
+@nox.session
 def docs(session: nox.Session) -> None:
     """The site, in `site/`; a broken link is an error."""
     session.install(*CONSTRAINTS, "-e", ".[docs]")
