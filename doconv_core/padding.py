@@ -37,7 +37,7 @@ def resolve(
         padding: what the framework's layer is given. By name: PyTorch "same", "valid"; Keras "same", "valid", "causal"; Flax
             "SAME", "SAME_LOWER", "VALID", "CAUSAL", "CIRCULAR", "REFLECT". In numbers: PyTorch's and Flax's.
         input_size: spatial size of the input, on which "same" depends where there is a stride.
-        kernel_size: one integer an axis, as `stride` and `dilation`.
+        kernel_size: one integer per axis, as `stride` and `dilation`.
         stride: of the layer.
         dilation: of the kernel.
         transposed: whether the layer is a transposed convolution.

@@ -1,4 +1,4 @@
-"""Which layers of a model are meant: what `where` is to `overparameterize` in every backend."""
+"""Which layers of a model are selected: what `where` is to `overparameterize` in every backend."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def select(found: Mapping[str, L], where: Where | None, *, aliases: Mapping[str,
         aliases: further paths of layers that a model uses in more than one place, each with its path in `found`.
 
     Raises:
-        TypeError: `where` is nothing of the above.
+        TypeError: `where` is none of these.
         ValueError: nothing is selected, or a pattern matches nothing.
     """
     if where is None:

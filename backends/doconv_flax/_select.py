@@ -1,4 +1,4 @@
-"""Which convolutions of a model are meant."""
+"""Which convolutions of a model are selected."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def select(found: Mapping[str, L], where: Where | None) -> dict[str, L]:
     """The layers that `where` selects: a predicate of path and layer, or a glob pattern of paths, or several.
 
     Raises:
-        TypeError: `where` is nothing of that.
+        TypeError: `where` is none of these.
         ValueError: there is no convolution, none is selected, or a pattern matches none.
     """
     if not found:
