@@ -180,7 +180,7 @@ HELLO = "import sys; input(); print({!r}); input()"
         (("no-such-program",), "cannot start 'no-such-program'"),
         ((sys.executable, "-c", "import sys; sys.exit('no framework here')"), "no framework here"),
         ((sys.executable, "-c", HELLO.format("hello")), "answered what is not JSON: 'hello"),
-        ((sys.executable, "-c", HELLO.format('{"type": "hello"}')), "form that the protocol does not allow: lacks language, name"),
+        ((sys.executable, "-c", HELLO.format('{"type": "hello"}')), "the protocol does not allow: lacks language, name"),
         (
             (sys.executable, "-c", HELLO.format(
                 '{"type": "hello", "protocol": [7, 8], "name": "n", "version": "", "language": "l", "supports": '
