@@ -171,8 +171,8 @@ def fold(model: M, *, batch_norm: bool | Pairs = False) -> M:
     layers = {path: conv for path, conv in found.items() if isinstance(conv, DOConvMixin)}
     if any(cls.__name__ == FLAT for module in model.modules() for cls in type(module).__mro__):
         raise ValueError(
-            f"{FLAT} keeps the parameters of its own, which folded ones would not be: gather the full state dict and fold that "
-            f"by `fold_state_dict`. Received: {type(model).__name__}"
+            f"{FLAT} keeps its own copy of the parameters, which folding would not change: gather the full state dict and "
+            f"fold that by `fold_state_dict`. Received: {type(model).__name__}"
         )
     _refuse("folded", {path: _obstacle(conv) for path, conv in layers.items()})
     pairs = find_pairs(model, batch_norm)

@@ -81,12 +81,12 @@ def select_ways(
                 ports.append(WayPort(way, port, way.choose(pairs, full=full, device=device)))
     known = {way.name for backend in backends for way in ways_of(backend, None, device)}
     if unknown := [name for name in names or () if name not in found | {"all"}]:
-        raise ValueError(f"--way must be of all, {', '.join(sorted(known))}. Received: {', '.join(unknown)}")
+        raise ValueError(f"--way must be all or one of {', '.join(sorted(known))}. Received: {', '.join(unknown)}")
     if not ports:
         raise ValueError(f"no way of {', '.join(backends)} runs on {device}")
     ports = [port for port in ports if port.pairs]
     if not ports:
-        raise ValueError("these ways run none of the cases asked for: --full runs all that they support")
+        raise ValueError("these ways run none of the cases asked for; --full runs every case that they support")
     return ports
 
 
