@@ -238,7 +238,7 @@ def _obstacle(conv: _ConvNd) -> str:
         return f"of {parameters[0].dtype}, and not bfloat16, float16, float32 or float64"
     if not all(parameter.numel() for parameter in parameters):
         return f"its {' or '.join(names)} is empty"
-    if any(not has_no_values(parameter) and not parameter.isfinite().all() for parameter in parameters):
+    if any(not has_no_values(parameter) and not parameter.detach().isfinite().all() for parameter in parameters):
         return f"its {' or '.join(names)} has values that are not finite, which composition would spread"
     if isinstance(conv, DOConvMixin):
         for cls in type(conv).__mro__:

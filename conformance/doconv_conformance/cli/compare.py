@@ -58,14 +58,15 @@ def compare(
     from doconv_conformance.files import check_writable
     from doconv_conformance.running.pairwise import pairwise
     from doconv_conformance.running.picture import STEPS, PictureRun, send_picture
-    from doconv_conformance.running.ways import TIMEOUT, by_way, select_ways
+    from doconv_conformance.running.ways import TIMEOUT, by_way, idle_ways, select_ways
 
     began = time.monotonic()
     try:
         names, interpreters = _backends(backend, python or [], device)
         ways = [name.strip() for name in way.split(",")] if way else None
         pairs = of_dtypes(select(stage, case, extended=extended), dtype)
-        ports = select_ways(names, pairs, ways, device=device, full=full, interpreters=interpreters)
+        chosen = select_ways(names, pairs, ways, device=device, full=full, interpreters=interpreters)
+        ports = [item for item in chosen if item.pairs]
         backends = [item.port for item in ports]
         picture = PictureRun(_picture(image, figure), [item.name for item in backends]) if image else None
         check_writable(json, html, junit, figure if image else None, inputs=[image])
@@ -73,6 +74,8 @@ def compare(
         typer.echo(f"doconv compare: {error}", err=True)
         raise typer.Exit(2) from None
 
+    for line in idle_ways(chosen):
+        typer.echo(line, err=True)
     then = (lambda session, step: send_picture(session, picture, step)) if picture else None
     own = {item.port.name: item.pairs for item in ports}
     try:
