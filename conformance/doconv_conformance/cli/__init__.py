@@ -19,6 +19,7 @@ app = typer.Typer(
     help="DO-Conv: compare backends, check ports, fold and convert checkpoints.",
     no_args_is_help=True,
     epilog="Example: doconv compare --image photo.jpg",
+    rich_markup_mode="markdown",  # which joins the lines of a paragraph
 )
 app.command(rich_help_panel=COMPARE)(compare)
 app.command(rich_help_panel=COMPARE)(doctor)

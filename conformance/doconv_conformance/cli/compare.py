@@ -20,10 +20,12 @@ def compare(
     backend: Annotated[str | None, typer.Option(help="Backends, separated by commas; default: all installed.")] = None,
     way: Annotated[
         str | None,
-        typer.Option(help="Ways of running them, separated by commas, or all; default: called, or what jit compiled."),
+        typer.Option(
+            help="Ways of running the backends, separated by commas, or all; default: as called, in Flax under jit."
+        ),
     ] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    full: Annotated[bool, typer.Option(help="In every way all cases that it supports, not a part of them.")] = False,
+    full: Annotated[bool, typer.Option(help="Run every case that a way supports, not only some of them.")] = False,
     stage: Stage = None,
     case: CaseId = None,
     dtype: Dtype = None,
@@ -31,13 +33,14 @@ def compare(
         list[str] | None, typer.Option(help="NAME=PATH: the interpreter of another environment for a backend.")
     ] = None,
     image: Annotated[
-        Path | None, typer.Option(help="Send this picture through a network on every backend, too.")
+        Path | None, typer.Option(help="Also send this picture through a network on every backend.")
     ] = None,
     figure: Annotated[Path, typer.Option(help="Where the figure of --image goes (.png, .svg or .pdf).")] = Path(
         "compare.png"
     ),
     extended: Annotated[
-        bool, typer.Option("--extended", help="Ask for all that `doconv check` asks for: three times as many cases.")
+        bool,
+        typer.Option("--extended", help="Ask for everything that `doconv check` asks for: three times as many cases."),
     ] = False,
     json: Json = None,
     html: Html = None,
@@ -103,7 +106,7 @@ def _backends(backend: str | None, python: list[str], device: str) -> tuple[list
     from doconv_conformance.running.ways import DEVICES
 
     if device not in DEVICES:
-        raise ValueError(f"--device must be of {', '.join(DEVICES)}. Received: {device}")
+        raise ValueError(f"--device must be one of {', '.join(DEVICES)}. Received: {device}")
     known = BACKENDS if device == "cpu" else ON_GPU
     interpreters = dict(_interpreter(item) for item in python)
     if backend is None:
@@ -114,9 +117,9 @@ def _backends(backend: str | None, python: list[str], device: str) -> tuple[list
         names = [name.strip() for name in backend.split(",")]
     if unknown := [name for name in (*names, *interpreters) if name not in known]:
         where = "" if device == "cpu" else f" on {device}"
-        raise ValueError(f"--backend must be of {', '.join(known)}{where}. Received: {', '.join(unknown)}")
+        raise ValueError(f"--backend must be one of {', '.join(known)}{where}. Received: {', '.join(unknown)}")
     if len(set(names)) < len(names):
-        raise ValueError(f"--backend names one twice. Received: {backend}")
+        raise ValueError(f"--backend names a backend twice. Received: {backend}")
     return names, interpreters
 
 

@@ -33,7 +33,10 @@ Output = Annotated[
     ),
 ]
 Dialect = Annotated[
-    str | None, typer.Option(help="Whose file: original-torch or original-tf for the authors'; else this project's.")
+    str | None,
+    typer.Option(
+        help="Who wrote the file: original-torch or original-tf for the authors' code; default: this project."
+    ),
 ]
 KernelSize = Annotated[
     list[str] | None, typer.Option(metavar="PATTERN=MxN", help="Kernel size of the layers that a glob pattern matches.")
@@ -42,20 +45,22 @@ Transposed = Annotated[
     list[str] | None, typer.Option(metavar="PATTERN", help="Transposed convolutions, by a glob pattern.")
 ]
 Embedding = Annotated[
-    list[str] | None, typer.Option(metavar="PATTERN", help="Embeddings, which else count as linear layers.")
+    list[str] | None, typer.Option(metavar="PATTERN", help="Embeddings, which otherwise count as linear layers.")
 ]
 Like = Annotated[Path | None, typer.Option(help="A file of the plain model, to take kernel sizes from.")]
 Exclude = Annotated[
-    list[str] | None, typer.Option(metavar="PATTERN", help="Layers that are none of ours, passed on as they are.")
+    list[str] | None, typer.Option(metavar="PATTERN", help="Layers that are not doconv's, passed on as they are.")
 ]
 Prefix = Annotated[
     str | None,
-    typer.Option(help="What to drop from names, as model. or net.; module. and _orig_mod. are dropped anyway."),
+    typer.Option(
+        help="A prefix to drop from names, such as model. or net.; module. and _orig_mod. are always dropped."
+    ),
 ]
 Key = Annotated[
-    str | None, typer.Option(help="Where a .pth has its state dict, as ckpt.model; usual places are known.")
+    str | None, typer.Option(help="Where a .pth has its state dict, such as ckpt.model; the usual places are searched.")
 ]
-Ema = Annotated[bool, typer.Option("--ema", help="Take the average of the weights that stands beside them.")]
+Ema = Annotated[bool, typer.Option("--ema", help="Take the average of the weights that is beside them.")]
 
 LONGEST_LINE = 2000
 OTHER_FORMATS = (
@@ -66,7 +71,7 @@ OTHER_FORMATS = (
 
 @dataclass(frozen=True)
 class Choice:
-    """Which of the weights of a file are meant."""
+    """Which of the weights of a file to use."""
 
     dialect: str | None = None
     key: str | None = None
@@ -153,7 +158,7 @@ def check_output(source: Path, target: Path, *, reads: Sequence[Path | None] = (
             shards = _shards(source, target, index)
         elif target.suffix.lower() in OTHER_FORMATS:
             raise typer.BadParameter(
-                f"OUT is written as safetensors, which its name must not deny. Received: {target.name}"
+                f"OUT is written as safetensors, so its name must not end in another format's suffix. Received: {target.name}"
             )
     inputs = [source, *_shards_read(source, index), *(path for path in reads if path is not None)]
     for output in (target, *shards):
@@ -161,7 +166,7 @@ def check_output(source: Path, target: Path, *, reads: Sequence[Path | None] = (
             if same_file(output, path) and path == source:
                 raise typer.BadParameter(f"OUT is the same file as IN, which would lose W and D. Received: {target}")
             if same_file(output, path):
-                raise typer.BadParameter(f"{output} would take the place of a file that is read. Received: {target}")
+                raise typer.BadParameter(f"{output} would replace a file that is read. Received: {target}")
 
 
 def _shards_read(source: Path, index: str) -> list[Path]:
@@ -177,7 +182,7 @@ def _shards(source: Path, target: Path, index: str) -> list[Path]:
     from doconv_core.checkpoint import shard_paths
 
     if not source.name.endswith(index):
-        raise typer.BadParameter(f"OUT is one file where IN is: no index. Received: {target.name}")
+        raise typer.BadParameter(f"OUT must be one file, not an index, where IN is one file. Received: {target.name}")
     return shard_paths(target, len(_shards_read(source, index)))
 
 

@@ -45,7 +45,9 @@ def inspect(
     ema: Ema = False,
     stats: Annotated[
         bool,
-        typer.Option("--stats", help="Also what training made of each layer: D, its spectrum, the kernel, float16."),
+        typer.Option(
+            "--stats", help="Also show what training made of each layer: D, its spectrum, the kernel, float16."
+        ),
     ] = False,
     figure: Annotated[
         Path | None, typer.Option(help="Draw what --stats shows, as .png, .jpg, .svg or .pdf; needs matplotlib.")

@@ -64,7 +64,7 @@ def _cell(rows: list, name: str, stage: str) -> dict[str, Any] | None:
 
 
 def _table(rows: list, ports: list[str], stage: str) -> list[tuple[str, str, dict[str, Any]]]:
-    """A line a case and operation of a stage: `(case, operation, row a port)`."""
+    """One line per case and operation of a stage: `(case, operation, one row per port)`."""
     lines: dict[tuple[str, str], dict[str, Any]] = {}
     for row in rows:
         if row["stage"] == stage and row["backend"] in ports:

@@ -89,7 +89,7 @@ def select_ways(
                 ports.append(WayPort(way, port, own, idle))
     known = {way.name for backend in backends for way in ways_of(backend, None, device)}
     if unknown := [name for name in names or () if name not in found | {"all"}]:
-        raise ValueError(f"--way must be of all, {', '.join(sorted(known))}. Received: {', '.join(unknown)}")
+        raise ValueError(f"--way must be all or one of {', '.join(sorted(known))}. Received: {', '.join(unknown)}")
     if not ports:
         raise ValueError(f"no way of {', '.join(backends)} runs on {device}")
     if all(port.idle for port in ports):
