@@ -110,11 +110,11 @@ def gamma(n: float, u: float) -> float:
 
 def expected(case: Case, operation: str, numerics: Numerics | None = None) -> dict[str, Expected]:
     """The outputs of `operation`, each with the bound that follows from the case and the port's arithmetic."""
-    return {name: output.within(numerics or Numerics()) for name, output in _outputs(case, operation).items()}
+    return {name: output.within(numerics or Numerics()) for name, output in _remembered(case, operation).items()}
 
 
 @dataclass(frozen=True)
-class _Output:
+class Output:
     """An output before anything is known of a port's arithmetic.
 
     Attributes:
@@ -188,8 +188,8 @@ class _Output:
         return bound + rounding * (np.maximum(finite, _smallest_normal(self.dtype)) + bound)
 
 
-@lru_cache(maxsize=4096)  # ports are judged by the same values; only their bounds differ
-def _outputs(case: Case, operation: str) -> dict[str, _Output]:
+def outputs_of(case: Case, operation: str) -> dict[str, Output]:
+    """The outputs of `operation`, for any port's arithmetic; computed at every call, as layers of real models need memory."""
     if operation == "initialise":
         return _initialised(case)
     if case.large:
@@ -209,7 +209,11 @@ def _outputs(case: Case, operation: str) -> dict[str, _Output]:
     return outputs
 
 
-def _large(case: Case, operation: str) -> dict[str, _Output]:
+# Ports are judged by the same values; only their bounds differ.
+_remembered = lru_cache(maxsize=4096)(outputs_of)
+
+
+def _large(case: Case, operation: str) -> dict[str, Output]:
     """Outputs of an exact case of many numbers; `a` is everywhere that of the largest of them: quick, and no smaller."""
     g, largest = case.geometry, {name: float(np.abs(tensor).max()) for name, tensor in case.tensors.items()}
     kernel = largest["W"] * (g.d_mul // g.taps + g.d_mul * largest.get("D_delta", 0.0))
@@ -230,7 +234,7 @@ def _large(case: Case, operation: str) -> dict[str, _Output]:
     for name, value in integers.expected(case, operation).items():
         dtype = case.dtype if name in ("y", "grad_x") else case.param_dtype
         scale = np.broadcast_to(scales[name], value.shape)
-        outputs[name] = _Output(value, scale, chain, dtype, case.dtype, frozenset({case.dtype, case.param_dtype}))
+        outputs[name] = Output(value, scale, chain, dtype, case.dtype, frozenset({case.dtype, case.param_dtype}))
     return outputs
 
 
@@ -249,16 +253,16 @@ class _Model:
         self.once = case.numbers in ROUNDED_ONCE
         self.kernel_is_exact = self.once and not case.numbers.startswith("gradients")
 
-    def weight(self) -> _Output:
+    def weight(self) -> Output:
         """`S` products, the tiles of `W`, and the sum of both."""
         dtype = self.case.param_dtype
         rounded, once = _rounding(self.kernel, dtype) if self.once else (None, None)
         chain = self.geometry.d_mul + 2
-        return _Output(
+        return Output(
             self.kernel, self.kernel_size, chain, dtype, dtype, once=once, rounded=rounded, sums="composition"
         )
 
-    def y(self) -> _Output:
+    def y(self) -> Output:
         g, t, size, dtype = self.geometry, self.tensors, self.size, self.case.dtype
         value = convolve(t["x"], self.kernel, t.get("bias"), g)
         scale = convolve(size["x"], self.cast_size, size.get("bias"), g)
@@ -266,9 +270,9 @@ class _Model:
         rounded, once = _rounding(value, dtype) if self.kernel_is_exact else (None, None)
         chain = g.taps * g.in_channels // g.groups + g.d_mul + 2
         norms, sums = self._norms(t["x"], self.kernel), "scatter" if g.transposed else "products"
-        return _Output(value, scale, chain, dtype, dtype, self.types, added, norms, once, rounded, sums)
+        return Output(value, scale, chain, dtype, dtype, self.types, added, norms, once, rounded, sums)
 
-    def gradients(self) -> dict[str, _Output]:
+    def gradients(self) -> dict[str, Output]:
         g, t, size, case = self.geometry, self.tensors, self.size, self.case
         positions = t["grad_y"].size // g.out_channels
         grad_x, grad_kernel, grad_bias = convolve_vjp(t["x"], self.kernel, t["grad_y"], g)
@@ -294,11 +298,11 @@ class _Model:
             of_input = "products" if g.transposed else "scatter"
             sums = of_input if name == "grad_x" else "kernel_gradient"
             rounded, bound = once[name]
-            outputs[name] = _Output(
+            outputs[name] = Output(
                 value, scale, chain, dtype, case.dtype, self.types, None, norms, bound, rounded, sums
             )
 
-        outputs: dict[str, _Output] = {}
+        outputs: dict[str, Output] = {}
         chain = g.taps * g.out_channels // g.groups + _copies(g, case.input_size) + g.d_mul + 2
         output("grad_x", grad_x, x_scale, chain, case.dtype, t["grad_y"], self.kernel)
         output("grad_W", grad_W, W_scale, positions + g.taps + 2, case.param_dtype, t["x"], t["grad_y"])
@@ -306,7 +310,7 @@ class _Model:
             chain = positions + g.out_channels // g.groups + 2
             output("grad_D_delta", grad_D, D_scale, chain, case.param_dtype, t["x"], t["grad_y"])
         if case.bias:
-            outputs["grad_bias"] = _Output(
+            outputs["grad_bias"] = Output(
                 grad_bias, bias_scale, positions, case.param_dtype, case.dtype, self.types, sums="reduction"
             )
         return outputs
@@ -338,7 +342,7 @@ def _smallest_normal(dtype: str) -> float:
     return float(ml_dtypes.finfo(DTYPES[dtype]).smallest_normal)
 
 
-def _initialised(case: Case) -> dict[str, _Output]:
+def _initialised(case: Case) -> dict[str, Output]:
     """Exact in every type: the kernel in the first tile, zeros elsewhere; the surplus columns are free, but not zero.
 
     Where `W`, `D_delta` and `E` all have a column of zeros, no gradient ever reaches it.
@@ -351,10 +355,10 @@ def _initialised(case: Case) -> dict[str, _Output]:
     return outputs | ({} if D_delta is None else {"D_delta": _exactly(D_delta, case.param_dtype)})
 
 
-def _given(case: Case, name: str) -> _Output:
+def _given(case: Case, name: str) -> Output:
     return _exactly(case.tensors[name], case.param_dtype)
 
 
-def _exactly(tensor: np.ndarray, dtype: str) -> _Output:
+def _exactly(tensor: np.ndarray, dtype: str) -> Output:
     zeros = np.zeros(tensor.shape)
-    return _Output(tensor.astype(np.float64), zeros, 0, dtype, dtype, once=zeros)
+    return Output(tensor.astype(np.float64), zeros, 0, dtype, dtype, once=zeros)

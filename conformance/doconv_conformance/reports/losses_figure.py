@@ -1,0 +1,121 @@
+"""The figure of `doconv compare --checkpoint`: how far each layer is from the reference on each port, and what a type loses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from doconv_conformance.files import replacing
+from doconv_conformance.reports.row_figure import BLUE, GREY, MOST_ROWS, ORANGE, RED, label, row_figure
+from doconv_conformance.running.layers import LayerOutcome
+
+COLOURS = (BLUE, ORANGE, "#4c9f70", "#8a63b8", "#b8586b", "#2a9d8f", "#7a6a53", GREY)
+MARKERS = {"float64": "D", "float32": "o", "bfloat16": "s", "float16": "^"}
+LEAST = 1e-9  # what is smaller, zero above all, is drawn there
+HALF = 65504.0
+
+
+def write_losses_figure(outcomes: Sequence[LayerOutcome], path: Path, *, title: str, dpi: int = 120) -> None:
+    """Write the figure as PNG, JPEG, SVG or PDF, whichever `path` ends with.
+
+    Args:
+        outcomes: one or more layers, worst first; of more than `MOST_ROWS` the first are shown.
+        path: the file.
+        title: the name of the checkpoint.
+        dpi: of a bitmap.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        OSError: the file cannot be written.
+    """
+    shown = outcomes[:MOST_ROWS]
+    figure, axes, rows = row_figure([outcome.plan.path for outcome in shown], (1.2, 1, 0.8, 0.8))
+    _share_axis(axes[0], rows, shown)
+    _loss_axis(
+        axes[1], rows, shown, "output", "What a type loses", "|y - y in float64| / |y|, the backend that loses most"
+    )
+    _loss_axis(
+        axes[2], rows, shown, "folding", "What folding changes", "|folded y - y| / |y|, likewise; left edge: nothing"
+    )
+    _range_axis(axes[3], rows, shown)
+    first = f"the {len(shown)} worst of {len(outcomes)}" if len(shown) < len(outcomes) else f"{len(shown)}, worst first"
+    figure.suptitle(
+        f"{label(title)}: over-parameterized layers on every backend ({first})", fontsize=11, x=0.01, ha="left"
+    )
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=dpi)
+
+
+def _share_axis(axis: Any, rows: np.ndarray, shown: Sequence[LayerOutcome]) -> None:
+    """The largest error of every backend in every type as a share of its bound; a cross where it has no share."""
+    results = [(row, result) for row, outcome in zip(rows, shown, strict=True) for result in outcome.rows]
+    backends = list(dict.fromkeys(result.backend for _, result in results))
+    right = 1.0
+    for colour, backend in zip(COLOURS * len(backends), backends, strict=False):
+        axis.plot([], [], "o", color=colour, markersize=5, label=backend)
+        for dtype in _types(shown):
+            largest, failed = dict[int, float](), set[int]()
+            for row, result in results:
+                if (result.backend, result.dtype) == (backend, dtype):
+                    largest[row] = max(largest.get(row, 0.0), min(result.bound_fraction or 0.0, 1e9))
+                    failed |= set() if result.agrees else {row}
+            drawn = {row: share for row, share in largest.items() if row not in failed}
+            axis.plot([max(share, 1e-4) for share in drawn.values()], list(drawn), MARKERS[dtype], color=colour,
+                      markersize=4.5, alpha=0.8)  # fmt: skip
+            right = max(right, *(largest[row] for row in failed), 1.0)
+            axis.plot([max(largest[row], 1.0) for row in failed], list(failed), "x", color=RED, markersize=8, mew=2)
+    axis.axvline(1, color=RED, linewidth=1)
+    axis.set_xscale("log")
+    axis.set_xlim(7e-5, 3 * right)
+    axis.set_title("Share of the bound", loc="left", fontsize=10)
+    axis.set_xlabel("largest error / bound, forward, backward, folded;\nbeyond the line, or a cross: wrong", fontsize=8)
+    axis.legend(fontsize=7, loc="lower left", framealpha=0.9)
+
+
+def _loss_axis(
+    axis: Any, rows: np.ndarray, shown: Sequence[LayerOutcome], attribute: str, title: str, words: str
+) -> None:
+    """The largest loss of every type; a cross on the right where values overflow it."""
+    overflowing = list[int]()
+    for colour, dtype in zip(COLOURS, _types(shown), strict=False):
+        points = []
+        for row, outcome in zip(rows, shown, strict=True):
+            losses = [loss for loss in outcome.losses if loss.dtype == dtype]
+            values = [value for loss in losses if (value := getattr(loss, attribute)) is not None]
+            points += [(min(max(*values, LEAST), 10.0), row)] if values else []
+            if dtype in outcome.not_computed or any(loss.infinite for loss in losses):
+                overflowing.append(row)
+        x, y = zip(*points, strict=True) if points else ((), ())
+        axis.plot(x, y, MARKERS[dtype], color=colour, markersize=5, label=dtype)
+    if overflowing:
+        axis.plot([10.0] * len(overflowing), overflowing, "x", color=RED, markersize=8, mew=2, label="overflows")
+    axis.set_xscale("log")
+    axis.set_xlim(LEAST / 2, 20)
+    axis.set_title(title, loc="left", fontsize=10)
+    axis.set_xlabel(words, fontsize=8)
+    if attribute == "output":
+        axis.legend(fontsize=7, loc="upper left", framealpha=0.9)
+
+
+def _range_axis(axis: Any, rows: np.ndarray, shown: Sequence[LayerOutcome]) -> None:
+    """The largest absolute values beside the largest of float16."""
+    right = HALF * 5
+    for colour, (name, words) in zip(COLOURS, {"x": "input", "kernel": "kernel", "y": "output"}.items(), strict=False):
+        values = np.array([outcome.largest[name] for outcome in shown])
+        right = max(right, float(values.max()) * 5)
+        axis.plot(np.where(values > 0, values, np.nan), rows, "|", color=colour, markersize=11, mew=2.5, label=words)
+    axis.set_xscale("log")
+    axis.set_xlim(right=right)
+    axis.axvspan(HALF, right, color=RED, alpha=0.10, lw=0)
+    axis.set_title("Largest values and float16", loc="left", fontsize=10)
+    axis.set_xlabel("|values| in float64; red: beyond float16", fontsize=8)
+    axis.legend(fontsize=7, loc="lower left", framealpha=0.9)
+
+
+def _types(shown: Sequence[LayerOutcome]) -> list[str]:
+    found = {result.dtype for outcome in shown for result in outcome.rows}
+    found |= {dtype for outcome in shown for dtype in outcome.not_computed}
+    return [dtype for dtype in MARKERS if dtype in found]
