@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
-from rich.table import Table
+from rich.table import Column, Table
 
 from doconv_conformance.cases.table import DTYPES
 from doconv_conformance.cli.files import Choice, open_input, say, table_cell
@@ -23,6 +23,7 @@ from doconv_conformance.files import check_writable, write_json, write_text
 from doconv_conformance.reports import html, junit
 from doconv_conformance.reports.build import build
 from doconv_conformance.reports.losses_figure import write_losses_figure
+from doconv_conformance.reports.row_figure import short_path
 from doconv_conformance.running.layer_cases import OPERATIONS, TYPES, LayerPlan, notes, plan_layers
 from doconv_conformance.running.layers import LayerOutcome, run_layers, to_json
 from doconv_conformance.running.recordings import Recordings, open_recordings
@@ -104,7 +105,7 @@ def compare_checkpoint(
             runs, outcomes = run_layers(ports, checkpoint, plans, dtypes, recordings, step=step, timeout=TIMEOUT)
     report = build(runs, seconds={"total": time.monotonic() - began})
     report["checkpoint"] = {"file": str(files.checkpoint), "notes": said, "layers": to_json(outcomes)}
-    drawn = any(outcome.rows for outcome in outcomes) and bool(find_spec("matplotlib"))
+    drawn = bool(find_spec("matplotlib"))
     draw = partial(write_losses_figure, outcomes, title=files.checkpoint.name)
     _write(report, files, draw if drawn else None)
     _show_layers(outcomes, [run.backend.name for run in runs], dtypes)
@@ -137,12 +138,16 @@ def too_short(outcomes: Sequence[LayerOutcome]) -> list[str]:
                 f"{outcome.plan.label}: overflows {dtype}: {', '.join(parts)} "
                 f"({', '.join(loss.backend for loss in losses)}); in float64 {sizes}"
             )
-    free = {(loss.backend, loss.dtype) for outcome in outcomes for loss in outcome.losses if loss.unbounded}
-    for backend, dtype in sorted(free):
-        lines.append(
-            f"{backend} adds up {dtype} in {dtype}: of sums as long as these nothing bounds the error, any finite value "
-            "counts as right; see what it loses"
-        )
+    for backend in dict.fromkeys(loss.backend for outcome in outcomes for loss in outcome.losses):
+        free: dict[str, list[str]] = {}
+        for loss in (loss for outcome in outcomes for loss in outcome.losses if loss.backend == backend):
+            for name in loss.unbounded:
+                free.setdefault(loss.dtype, []).append(name)
+        if free:
+            which = " and ".join(f"{', '.join(dict.fromkeys(names))} in {dtype}" for dtype, names in free.items())
+            lines.append(
+                f"{backend} forms {which} in the type itself: no bound holds for sums so long, any finite value is right"
+            )
     return lines
 
 
@@ -166,7 +171,7 @@ def _say_first(
     say(
         f"{files.checkpoint}: {len(plans)}{of} are over-parameterized; on {', '.join(port.port.name for port in ports)}"
     )
-    said = [*checkpoint.notes, *notes(plans, recordings)]
+    said = notes(checkpoint, plans, recordings)
     for note in said:
         say(f"note: {note}")
     sys.stdout.flush()
@@ -206,23 +211,21 @@ def _write(report: Mapping[str, object], files: Files, draw: Callable[[Path], No
 def _show_layers(outcomes: Sequence[LayerOutcome], backends: Sequence[str], dtypes: Sequence[str]) -> None:
     """A line per layer, worst first."""
     console = Console(width=None if Console().is_terminal else 120)
-    columns = [*backends, f"folding in {dtypes[0]}", *(f"{dtype} loses" for dtype in dtypes)]
-    table = Table("layer", "kernel", *columns)
-    for column in table.columns[2:]:
-        column.justify = "right"
+    table = Table(Column("layer", no_wrap=True), "kernel")
+    for heading in (*backends, "folding", *dtypes):
+        table.add_column(heading, justify="right")
     for outcome in outcomes[:MOST_LAYERS]:
-        losses = [
-            _loss(outcome, dtype, attribute)
-            for dtype, attribute in ((dtypes[0], "folding"), *((d, "output") for d in dtypes))
-        ]
+        losses = [_loss(outcome, dtypes[0], "folding"), *(_loss(outcome, dtype, "output") for dtype in dtypes)]
         shares = [_share(outcome, backend) for backend in backends]
-        table.add_row(table_cell(outcome.plan.label), _kernel(outcome.plan), *shares, *losses)
+        table.add_row(table_cell(short_path(outcome.plan.label)), _kernel(outcome.plan), *shares, *losses)
     console.print(table)
     if len(outcomes) > MOST_LAYERS:
         say(f"and {len(outcomes) - MOST_LAYERS} layers that are better; --json has all")
     say(
-        "worst first. Under each backend its largest error as a share of the bound, forward, backward and folded; what folding "
-        "and a type lose: |change of the output| / |output|, of the backend that loses most"
+        "Worst first. Under each backend: its largest error as a share of the bound; forward, backward, folded, in all types."
+    )
+    say(
+        f"folding: what it changes in {dtypes[0]}; under each type: what it loses against float64; as shares of |output|."
     )
 
 
@@ -242,10 +245,9 @@ def _share(outcome: LayerOutcome, backend: str) -> str:
 
 
 def _loss(outcome: LayerOutcome, dtype: str, attribute: str) -> str:
-    """The largest loss of a type, with a sign where values are not finite."""
+    """The largest loss of a type, and whether values overflow it."""
     if dtype in outcome.not_computed:
         return "[red]overflow[/]"
-    losses = [loss for loss in outcome.losses if loss.dtype == dtype]
-    values = [value for loss in losses if (value := getattr(loss, attribute)) is not None]
-    text = f"{max(values):.1e}" if values else ""
-    return f"[red]{text} + inf[/]" if any(loss.infinite for loss in losses) and attribute == "output" else text
+    value = outcome.loss(dtype, attribute)
+    text = "" if value is None else f"{value:.1e}"
+    return f"[red]{text}, inf[/]" if attribute == "output" and outcome.is_beyond(dtype) else text

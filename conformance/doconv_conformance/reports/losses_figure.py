@@ -12,8 +12,13 @@ from doconv_conformance.files import replacing
 from doconv_conformance.reports.row_figure import BLUE, GREY, MOST_ROWS, ORANGE, RED, label, row_figure
 from doconv_conformance.running.layers import LayerOutcome
 
-COLOURS = (BLUE, ORANGE, "#4c9f70", "#8a63b8", "#b8586b", "#2a9d8f", "#7a6a53", GREY)
-MARKERS = {"float64": "D", "float32": "o", "bfloat16": "s", "float16": "^"}
+OF_BACKENDS = (BLUE, ORANGE, "#4c9f70", "#2a9d8f", "#7a6a53", GREY)
+TYPES = {
+    "float64": ("D", "#444444"),
+    "float32": ("o", "#8a63b8"),
+    "bfloat16": ("s", "#b8586b"),
+    "float16": ("^", "#2f7f86"),
+}
 LEAST = 1e-9  # what is smaller, zero above all, is drawn there
 HALF = 65504.0
 
@@ -34,12 +39,10 @@ def write_losses_figure(outcomes: Sequence[LayerOutcome], path: Path, *, title: 
     shown = outcomes[:MOST_ROWS]
     figure, axes, rows = row_figure([outcome.plan.path for outcome in shown], (1.2, 1, 0.8, 0.8))
     _share_axis(axes[0], rows, shown)
-    _loss_axis(
-        axes[1], rows, shown, "output", "What a type loses", "|y - y in float64| / |y|, the backend that loses most"
-    )
-    _loss_axis(
-        axes[2], rows, shown, "folding", "What folding changes", "|folded y - y| / |y|, likewise; left edge: nothing"
-    )
+    words = "distance from float64 as a share, the backend that\nloses most; filled: output, hollow: worst gradient"
+    _loss_axis(axes[1], rows, shown, ("output", "gradients"), "What a type loses", words)
+    words = "|folded output - output| / |output|, likewise;\nleft edge: nothing"
+    _loss_axis(axes[2], rows, shown, ("folding",), "What folding changes", words)
     _range_axis(axes[3], rows, shown)
     first = f"the {len(shown)} worst of {len(outcomes)}" if len(shown) < len(outcomes) else f"{len(shown)}, worst first"
     figure.suptitle(
@@ -54,7 +57,7 @@ def _share_axis(axis: Any, rows: np.ndarray, shown: Sequence[LayerOutcome]) -> N
     results = [(row, result) for row, outcome in zip(rows, shown, strict=True) for result in outcome.rows]
     backends = list(dict.fromkeys(result.backend for _, result in results))
     right = 1.0
-    for colour, backend in zip(COLOURS * len(backends), backends, strict=False):
+    for colour, backend in zip(OF_BACKENDS * len(backends), backends, strict=False):
         axis.plot([], [], "o", color=colour, markersize=5, label=backend)
         for dtype in _types(shown):
             largest, failed = dict[int, float](), set[int]()
@@ -63,7 +66,7 @@ def _share_axis(axis: Any, rows: np.ndarray, shown: Sequence[LayerOutcome]) -> N
                     largest[row] = max(largest.get(row, 0.0), min(result.bound_fraction or 0.0, 1e9))
                     failed |= set() if result.agrees else {row}
             drawn = {row: share for row, share in largest.items() if row not in failed}
-            axis.plot([max(share, 1e-4) for share in drawn.values()], list(drawn), MARKERS[dtype], color=colour,
+            axis.plot([max(share, 1e-4) for share in drawn.values()], list(drawn), TYPES[dtype][0], color=colour,
                       markersize=4.5, alpha=0.8)  # fmt: skip
             right = max(right, *(largest[row] for row in failed), 1.0)
             axis.plot([max(largest[row], 1.0) for row in failed], list(failed), "x", color=RED, markersize=8, mew=2)
@@ -71,39 +74,42 @@ def _share_axis(axis: Any, rows: np.ndarray, shown: Sequence[LayerOutcome]) -> N
     axis.set_xscale("log")
     axis.set_xlim(7e-5, 3 * right)
     axis.set_title("Share of the bound", loc="left", fontsize=10)
-    axis.set_xlabel("largest error / bound, forward, backward, folded;\nbeyond the line, or a cross: wrong", fontsize=8)
-    axis.legend(fontsize=7, loc="lower left", framealpha=0.9)
+    axis.set_xlabel("largest error / bound; shapes are the types beside;\na cross: wrong", fontsize=8)
+    if backends:
+        axis.legend(fontsize=7, framealpha=0.9)
 
 
 def _loss_axis(
-    axis: Any, rows: np.ndarray, shown: Sequence[LayerOutcome], attribute: str, title: str, words: str
+    axis: Any, rows: np.ndarray, shown: Sequence[LayerOutcome], attributes: Sequence[str], title: str, words: str
 ) -> None:
     """The largest loss of every type; a cross on the right where values overflow it."""
     overflowing = list[int]()
-    for colour, dtype in zip(COLOURS, _types(shown), strict=False):
-        points = []
-        for row, outcome in zip(rows, shown, strict=True):
-            losses = [loss for loss in outcome.losses if loss.dtype == dtype]
-            values = [value for loss in losses if (value := getattr(loss, attribute)) is not None]
-            points += [(min(max(*values, LEAST), 10.0), row)] if values else []
-            if dtype in outcome.not_computed or any(loss.infinite for loss in losses):
-                overflowing.append(row)
-        x, y = zip(*points, strict=True) if points else ((), ())
-        axis.plot(x, y, MARKERS[dtype], color=colour, markersize=5, label=dtype)
+    for dtype in _types(shown):
+        marker, colour = TYPES[dtype]
+        for name in attributes:
+            points = []
+            for row, outcome in zip(rows, shown, strict=True):
+                value = outcome.loss(dtype, name)
+                points += [] if value is None else [(min(max(value, LEAST), 10.0), row)]
+            x, y = zip(*points, strict=True) if points else ((), ())
+            hollow = {"fillstyle": "none"} if name == "gradients" else {"label": dtype}
+            axis.plot(x, y, marker, color=colour, markersize=5, **hollow)
+        overflowing += [row for row, outcome in zip(rows, shown, strict=True) if outcome.is_beyond(dtype)]
     if overflowing:
         axis.plot([10.0] * len(overflowing), overflowing, "x", color=RED, markersize=8, mew=2, label="overflows")
     axis.set_xscale("log")
     axis.set_xlim(LEAST / 2, 20)
     axis.set_title(title, loc="left", fontsize=10)
     axis.set_xlabel(words, fontsize=8)
-    if attribute == "output":
-        axis.legend(fontsize=7, loc="upper left", framealpha=0.9)
+    axis.legend(fontsize=7, framealpha=0.9)
 
 
 def _range_axis(axis: Any, rows: np.ndarray, shown: Sequence[LayerOutcome]) -> None:
     """The largest absolute values beside the largest of float16."""
     right = HALF * 5
-    for colour, (name, words) in zip(COLOURS, {"x": "input", "kernel": "kernel", "y": "output"}.items(), strict=False):
+    for colour, (name, words) in zip(
+        OF_BACKENDS, {"x": "input", "kernel": "kernel", "y": "output"}.items(), strict=False
+    ):
         values = np.array([outcome.largest[name] for outcome in shown])
         right = max(right, float(values.max()) * 5)
         axis.plot(np.where(values > 0, values, np.nan), rows, "|", color=colour, markersize=11, mew=2.5, label=words)
@@ -112,10 +118,10 @@ def _range_axis(axis: Any, rows: np.ndarray, shown: Sequence[LayerOutcome]) -> N
     axis.axvspan(HALF, right, color=RED, alpha=0.10, lw=0)
     axis.set_title("Largest values and float16", loc="left", fontsize=10)
     axis.set_xlabel("|values| in float64; red: beyond float16", fontsize=8)
-    axis.legend(fontsize=7, loc="lower left", framealpha=0.9)
+    axis.legend(fontsize=7, framealpha=0.9)
 
 
 def _types(shown: Sequence[LayerOutcome]) -> list[str]:
     found = {result.dtype for outcome in shown for result in outcome.rows}
     found |= {dtype for outcome in shown for dtype in outcome.not_computed}
-    return [dtype for dtype in MARKERS if dtype in found]
+    return [dtype for dtype in TYPES if dtype in found]

@@ -46,5 +46,9 @@ def row_figure(paths: Sequence[str], width_ratios: Sequence[float]) -> tuple[Any
 
 def label(text: str) -> str:
     """A path as the figure shows it: what matplotlib would take for mathematics stays text."""
-    text = printable(text).replace("$", r"\$") or "(the layer)"
+    return short_path(printable(text).replace("$", r"\$") or "(the layer)")
+
+
+def short_path(text: str) -> str:
+    """The end of a long path."""
     return text if len(text) <= LONGEST_LABEL else f"…{text[1 - LONGEST_LABEL :]}"

@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 
@@ -19,11 +18,11 @@ from doconv_core.geometry import ConvGeometry
 TYPES = ("float32", "bfloat16", "float16")
 OPERATIONS = ("forward", "backward", "fold")
 SPATIAL = ("stride", "padding", "dilation")
-# Positions of a random layer's output, for each number of spatial axes; images; products of one pass, which take a second
-# or less; numbers of an input or an output, which only a file that lies has more of.
+# Positions of a random layer's output, for each number of spatial axes; images; products of one pass, which take less than a
+# second; numbers of an input or an output, which only a file that lies has more of.
 POSITIONS = {1: (12,), 2: (3, 4), 3: (2, 3, 2)}
 BATCH = 2
-BUDGET = 2**29
+BUDGET = 2**27
 LARGEST = 2**26
 
 
@@ -132,27 +131,26 @@ def read_layer(checkpoint: Checkpoint, plan: LayerPlan, recordings: Recordings |
     return numbers | {"grad_y": generator.floats(f"checkpoint/{plan.path}/grad_y", outputs)}
 
 
-def notes(plans: Sequence[LayerPlan], recordings: Recordings | None = None, file: Path | None = None) -> list[str]:
+def notes(checkpoint: Checkpoint, plans: Sequence[LayerPlan], recordings: Recordings | None = None) -> list[str]:
     """What the layers are computed on and what was assumed, in sentences."""
-    said = []
+    said = [*checkpoint.notes]
+    if afresh := [plan.label for plan in plans if not checkpoint.is_exact(plan.path)]:
+        said.append(f"folded and over-parameterized afresh, as no layer here pairs groups with D so: {_some(afresh)}")
     random = [plan for plan in plans if not plan.recorded]
     if random:
-        few = (
-            "" if len(random) == len(plans) else f" (nothing is recorded for {_some([plan.label for plan in random])})"
-        )
-        shapes = {"x".join(map(str, plan.size)) for plan in random}
-        said.append(f"random inputs of few positions, {_some(sorted(shapes))}, for {len(random)} layers{few}")
+        few = f"; nothing is recorded for {_some([plan.label for plan in random])}" if len(random) < len(plans) else ""
+        shapes = dict.fromkeys(plan.size for plan in sorted(random, key=lambda plan: math.prod(plan.size)))
+        sizes = _some(["x".join(map(str, size)) for size in shapes])
+        said.append(f"random inputs of small sizes, {sizes}, always the same{few}")
     if cut := [plan.label for plan in plans if plan.recorded and plan.recorded != plan.shape]:
-        said.append(
-            f"of the recordings, the middle of the first images is taken, so that no layer takes long: {_some(cut)}"
-        )
+        said.append(f"of large recordings a part is computed, the middle of the first images: {_some(cut)}")
     if recordings and recordings.unused:
         said.append(f"layers without D are not computed, their recordings not used: {_some(recordings.unused)}")
     for unknown in dict.fromkeys(plan.unknown for plan in plans if plan.unknown):
         which = [plan.label for plan in plans if plan.unknown == unknown]
         of = "all layers" if len(which) == len(plans) else _some(which)
-        default = "no padding" if unknown == ("padding",) else "stride 1, no padding, no dilation"
-        said.append(f"the file does not say the {' and '.join(unknown)} of {of}: {default} is taken")
+        taken = ", ".join("no padding" if option == "padding" else f"{option} 1" for option in unknown)
+        said.append(f"the file does not say the {_list(unknown)} of {of}, taken: {taken}")
     return said
 
 
@@ -230,3 +228,7 @@ def _smaller(geometry: ConvGeometry, size: tuple[int, ...]) -> tuple[int, ...] |
 
 def _some(names: Sequence[str], shown: int = 5) -> str:
     return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
+
+
+def _list(words: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))

@@ -57,7 +57,8 @@ class Loss:
         folding: `|folded y - y| / |y64|`: what the fold itself changes.
         gradients: the largest of the gradients' `|g - g64| / |g64|`.
         infinite: for each result with values that are not finite, how many, and of how many.
-        unbounded: whether the port forms so long sums in a type so short that nothing bounds them: any finite value is right.
+        unbounded: results of which any finite value is right: the port forms sums so long in a type so short that no bound
+            holds.
     """
 
     backend: str
@@ -67,7 +68,7 @@ class Loss:
     folding: float | None = None
     gradients: float | None = None
     infinite: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    unbounded: bool = False
+    unbounded: tuple[str, ...] = ()
 
 
 @dataclass
@@ -92,10 +93,19 @@ class LayerOutcome:
     def agrees(self) -> bool:
         return all(result.agrees for result in self.rows)
 
+    def loss(self, dtype: str, name: str) -> float | None:
+        """`Loss.output` or another of its numbers, of the port that loses most; None where no port has it."""
+        found = (getattr(loss, name) for loss in self.losses if loss.dtype == dtype)
+        return max((value for value in found if value is not None), default=None)
+
+    def is_beyond(self, dtype: str) -> bool:
+        """Whether a type is too short for the layer."""
+        return dtype in self.not_computed or any(loss.infinite for loss in self.losses if loss.dtype == dtype)
+
     @property
     def overflows(self) -> bool:
-        """Whether a type is too short for the layer."""
-        return bool(self.not_computed) or any(loss.infinite for loss in self.losses)
+        """Whether one of the types is too short for the layer."""
+        return any(self.is_beyond(dtype) for dtype in {*self.not_computed, *(loss.dtype for loss in self.losses)})
 
     def share(self, backend: str | None = None) -> float | None:
         """The largest error as a share of its bound, of one port or of all; None where nothing could be compared."""
@@ -265,12 +275,14 @@ def _judge(
     exact: Tensors,
 ) -> None:  # fmt: skip
     """Add the rows of a port's answers, and what its results lose."""
-    numerics, unbounded = numerics_of(run.hello), False
+    numerics, unbounded = numerics_of(run.hello), set[str]()
     for operation, said in given.items():
         want = {name: output.within(numerics) for name, output in derived[operation].items()}
-        unbounded |= any(np.isinf(expectation.bound).any() for expectation in want.values())
+        unbounded |= {name for name, expectation in want.items() if np.isinf(expectation.bound).any()}
         outcome.rows.append(judge_answer(run, case, operation, said, derived[operation], want))
-    outcome.losses.append(replace(measure(run.backend.name, case.dtype, given, exact), unbounded=unbounded))
+    outcome.losses.append(
+        replace(measure(run.backend.name, case.dtype, given, exact), unbounded=tuple(sorted(unbounded)))
+    )
 
 
 def judge_answer(
@@ -364,7 +376,7 @@ def to_json(outcomes: Sequence[LayerOutcome]) -> list[dict[str, Any]]:
         }  # fmt: skip
         losses = [
             {"backend": loss.backend, "dtype": loss.dtype, "output": plain(loss.output), "folded": plain(loss.folded),
-             "folding": plain(loss.folding), "gradients": plain(loss.gradients), "unbounded": loss.unbounded,
+             "folding": plain(loss.folding), "gradients": plain(loss.gradients), "unbounded": list(loss.unbounded),
              "infinite": {name: list(counts) for name, counts in loss.infinite.items()}}
             for loss in outcome.losses
         ]  # fmt: skip
