@@ -14,7 +14,7 @@ from itertools import product
 import numpy as np
 
 from doconv_conformance.cases.table import LOW_PRECISION, Case
-from doconv_conformance.diagnosis import moves
+from doconv_conformance.diagnosis import moves, shares
 from doconv_conformance.diagnosis.agreement import same
 from doconv_conformance.diagnosis.asking import Ask, Question, random_question
 from doconv_conformance.diagnosis.planted import run
@@ -184,7 +184,7 @@ def fits(ask: Ask, case: Case, known: Sequence[Fault], operation: str = "compose
     if not lefts and operation == "compose":
         lefts = search.pairs(_left(), without, got_without)
     if not case.geometry.has_d:
-        return lefts
+        return lefts or (shares.fits(ask, case, known) if operation == "compose" else [])
     found: Fits = []
     for left in lefts[:MOST]:
         if search.gives(left, whole, got):
@@ -198,7 +198,7 @@ def fits(ask: Ask, case: Case, known: Sequence[Fault], operation: str = "compose
     if not found and operation == "compose":
         for left in lefts[: MOST // 8]:
             found += [(*left, *right) for right in search.pairs(_right(), whole, got, left)]
-    return found
+    return found or (shares.fits(ask, case, known) if operation == "compose" else [])
 
 
 def scaled_parts(search: _Search, case: Case, question: Question, got: Tensors) -> Fits:

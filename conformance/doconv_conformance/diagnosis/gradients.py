@@ -9,7 +9,7 @@ from functools import cache
 import numpy as np
 
 from doconv_conformance.cases.table import Case
-from doconv_conformance.diagnosis import convolution, moves
+from doconv_conformance.diagnosis import convolution, moves, selections
 from doconv_conformance.diagnosis.agreement import same
 from doconv_conformance.diagnosis.asking import Ask, Question, random_question
 from doconv_conformance.diagnosis.composition import rows
@@ -60,6 +60,8 @@ def fits(ask: Ask, case: Case, known: Sequence[Fault], left_out: Collection[Faul
                 chosen = [item for item, other in zip(chosen, wrong, strict=False) if other in rest] + [of_name]
                 wrong = rest
                 break
+        if not of_name and name in got:
+            of_name = [(fault,) for fault in selections.fits(name, got[name], right[name], case.geometry)]
         if not of_name:
             return []
         chosen.append(of_name)

@@ -299,7 +299,7 @@ class _State:
         if operation == "compose":
             found = composition.fits(self.asker, case, known)
             right = run(known, row.case.geometry, operation, row.case.inputs(operation))
-            found += [(fault,) for fault in structure.limited(dict(row.got), right)]
+            found += [(fault,) for fault in structure.limited(dict(row.got), right, case.geometry)]
         elif operation in ("forward", "fold"):
             found = structure.fold_fits(self.asker, case, known) if operation == "fold" else []
             found = found or structure.output_fits(self.asker, case, known, operation)

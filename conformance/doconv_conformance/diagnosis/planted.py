@@ -111,6 +111,7 @@ class MeasuredPort(FaultyPort):
     """`FaultyPort` with further hooks:
 
     - `options(options, g)`: another `Options`; `options_grad_x`, `options_grad_kernel` on top of it, in these gradients only;
+    - `delta_part(g)`, `identity_part(g)`: the share of each product in its part of the composition, `(*W's channels, K, S)`;
     - `delta_W(W, g)`, `identity_W(W, g)`: `W` as one part of the composition reads it;
     - `bare(y, g)`: the output before the bias is added;
     - `conv_kernel(kernel, g)`: the composed kernel as the convolution reads it, which `compose` and `fold` do not show;
@@ -199,40 +200,51 @@ class MeasuredPort(FaultyPort):
         return options
 
     def _compose(self, geometry: ConvGeometry, inputs: Tensors) -> np.ndarray:
-        if not self.hooks.keys() & {"delta_W", "identity_W"}:
+        own = {"delta_W", "identity_W", "delta_part", "identity_part"}
+        if not self.hooks.keys() & own or "compose" in self.hooks:
             return super()._compose(geometry, inputs)
         W = self._move("W", inputs["W"].astype(np.float64), geometry)
-        weight = self._move("identity_W", W, geometry) @ self._identity(geometry).T
+        matrix = self._part("identity_part", self._identity(geometry)[None, None], geometry)
+        weight = (matrix @ self._move("identity_W", W, geometry)[..., None])[..., 0]
         if "D_delta" in inputs:
             D = self._delta(geometry) * self._move("D_delta", inputs["D_delta"].astype(np.float64), geometry)
-            weight = weight + (D[self._rows(geometry)] @ self._move("delta_W", W, geometry)[..., None])[..., 0]
+            matrix = self._part("delta_part", D[self._rows(geometry)], geometry)
+            weight = weight + (matrix @ self._move("delta_W", W, geometry)[..., None])[..., 0]
         kernel = self._move("kernel", weight.reshape(geometry.kernel_shape), geometry)
         return kernel.astype(inputs["W"].dtype)
 
     def _compose_vjp(
         self, geometry: ConvGeometry, inputs: Tensors, grad_kernel: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        own = {"delta_W", "identity_W", "grad_parts", "grad_rows", "grad_delta_D", "grad_delta_W"}
+        own = {
+            "delta_W", "identity_W", "delta_part", "identity_part",
+            "grad_parts", "grad_rows", "grad_delta_D", "grad_delta_W",
+        }  # fmt: skip
         if not self.hooks.keys() & own or "compose_vjp" in self.hooks:
             return super()._compose_vjp(geometry, inputs, grad_kernel)
         W = self._move("W", inputs["W"].astype(np.float64), geometry)
         g = grad_kernel.reshape(*W.shape[:2], geometry.taps)
         one, other = self.hooks.get("grad_parts", (1.0, 1.0))
-        grad_W = one * self._moved_back("identity_W", g @ self._identity(geometry), W.shape, geometry)
+        matrix = self._part("identity_part", self._identity(geometry)[None, None], geometry)
+        grad_W = one * self._moved_back("identity_W", (g[..., None, :] @ matrix)[..., 0, :], W.shape, geometry)
         if "D_delta" not in inputs:
             return grad_W, None
         D = self._delta(geometry) * self._move("D_delta", inputs["D_delta"].astype(np.float64), geometry)
         rows = self.hooks["grad_rows"](geometry) if "grad_rows" in self.hooks else self._rows(geometry)
         D_used = self._move("grad_delta_D", D, geometry)
-        of_delta = (g[..., None, :] @ D_used[rows])[..., 0, :]
+        of_delta = (g[..., None, :] @ self._part("delta_part", D_used[rows], geometry))[..., 0, :]
         grad_W = grad_W + other * self._moved_back("delta_W", of_delta, W.shape, geometry)
         W_used = self._move("grad_delta_W", self._move("delta_W", W, geometry), geometry)
-        products = self._delta(geometry) * g[..., :, None] * W_used[..., None, :]
+        products = self._part("delta_part", self._delta(geometry) * g[..., :, None] * W_used[..., None, :], geometry)
         if "sum_group" in self.hooks:
             return grad_W, self.hooks["sum_group"](products, rows, geometry)
         grad_D = np.zeros(D.shape)
         np.add.at(grad_D, rows, products)
         return grad_W, grad_D
+
+    def _part(self, name: str, products: np.ndarray, geometry: ConvGeometry) -> np.ndarray:
+        shares: np.ndarray | float = self.hooks[name](geometry) if name in self.hooks else 1.0
+        return products * shares
 
     def _moved_back(
         self, name: str, gradient: np.ndarray, shape: tuple[int, ...], geometry: ConvGeometry
@@ -325,6 +337,8 @@ def joined(faults: Iterable[Fault]) -> Fault:
 
 
 def _after(name: str, first: Any, then: Any) -> Any:
+    if name in ("delta_part", "identity_part"):
+        return lambda g: first(g) * then(g)
     if name in ("rows", "identity", "compose", "convolve", "compose_vjp", "sum_group", "padded", "grad_rows"):
         raise ValueError(f"two faults replace {name}")
     if name == "delta":

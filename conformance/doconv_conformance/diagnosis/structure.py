@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from doconv_conformance.cases.table import Case
-from doconv_conformance.diagnosis import composition, convolution, moves
+from doconv_conformance.diagnosis import composition, convolution, moves, selections
 from doconv_conformance.diagnosis.agreement import same
 from doconv_conformance.diagnosis.asking import Ask, Question, random_question
 from doconv_conformance.diagnosis.options import families
@@ -80,6 +80,10 @@ def _of_the_map(ask: Ask, case: Case, known: Sequence[Fault], operation: str, ba
         ]
     if not found and operation == "forward":
         found = composition.fits(ask, replace(case, bias=False), known, operation)
+    right = _planted(known, bare, operation)
+    if not found and right is not None and "y" in answer:
+        hooks = ("bare", "y") if operation == "forward" else ("out_y",)
+        found = [(fault,) for hook in hooks for fault in selections.fits(hook, answer["y"], right["y"], case.geometry)]
     return found
 
 
@@ -121,7 +125,7 @@ def elementwise(got: Tensors, right: Tensors | None) -> list[Fault]:
     return found
 
 
-def limited(got: Tensors, right: Tensors | None) -> list[Fault]:
+def limited(got: Tensors, right: Tensors | None, g: ConvGeometry) -> list[Fault]:
     """The same of the composed kernel."""
     if (
         right is None
@@ -147,6 +151,7 @@ def limited(got: Tensors, right: Tensors | None) -> list[Fault]:
         of("absolute", "gives the absolute values of the composed kernel", np.abs),
         of("offset", f"adds {offset:.6g} to every entry of the composed kernel", lambda kernel: kernel + offset),
         of("halved", "halves the composed kernel", lambda kernel: kernel / 2),
+        *selections.fits("kernel", got["weight"], right["weight"], g),
     ]
 
 
@@ -359,6 +364,8 @@ def fold_fits(ask: Ask, case: Case, known: Sequence[Fault]) -> Fits:
             and name in got
             and same({name: got[name]}, {name: planted[name]})
         ]
+        if not of_name and name in got:
+            of_name = selections.fits(hook, got[name], right[name], case.geometry)
         each = [(*before, fault) for before in each for fault in of_name[:4]]
     return [fit for fit in each if fit]
 
