@@ -24,6 +24,7 @@ class Scope:
     holds: Condition
 
 
+MOST_TOGETHER = 3
 EVERYWHERE = Scope("", lambda case: True)
 
 
@@ -142,6 +143,25 @@ def best(rows: Sequence[Row], gains: np.ndarray, losses: np.ndarray) -> tuple[Sc
         if (mask & losses).any() or (~mask & gains).any():
             continue
         one, other = PLAIN[1 + first], PLAIN[1 + second]
-        words = f"{one.words.removesuffix(' only')} and {other.words}"
-        return Scope(words, lambda case, one=one, other=other: one.holds(case) and other.holds(case)), mask
-    return None
+        return _together((one, other)), mask
+    return _several(candidates, masks, gains, losses)
+
+
+def _several(
+    candidates: Sequence[Scope], masks: np.ndarray, gains: np.ndarray, losses: np.ndarray
+) -> tuple[Scope, np.ndarray] | None:
+    """Up to `MOST_TOGETHER` conditions that hold in all rows that are won, each leaving out the most of what is lost."""
+    usable = np.flatnonzero(~(~masks & gains).any(axis=1))
+    mask, chosen = np.ones(len(gains), bool), list[int]()
+    while (mask & losses).any() and len(chosen) < MOST_TOGETHER and len(usable):
+        left = [int((masks[at] & mask & losses).sum()) for at in usable]
+        chosen.append(int(usable[int(np.argmin(left))]))
+        mask = mask & masks[chosen[-1]]
+    if (mask & losses).any() or not chosen:
+        return None
+    return _together([candidates[at] for at in chosen]), mask
+
+
+def _together(several: Sequence[Scope]) -> Scope:
+    *before, last = (scope.words.removesuffix(" only") for scope in several)
+    return Scope(f"{', '.join(before)} and {last} only", lambda case: all(scope.holds(case) for scope in several))

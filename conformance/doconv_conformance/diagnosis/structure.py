@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -26,65 +26,68 @@ from doconv_core.geometry import ConvGeometry
 Fits = list[tuple[Fault, ...]]
 
 
-def output_fits(ask: Ask, case: Case, known: Sequence[Fault], operation: str) -> Fits:
-    """Sets of faults of the convolution, the bias, the composition inside `forward`, or the fold."""
+def output_fits(
+    ask: Ask, case: Case, known: Sequence[Fault], operation: str, holds: Callable[[tuple[Fault, ...]], bool]
+) -> Fits:
+    """Sets of faults of the convolution, the bias, the composition inside `forward`, or the fold.
+
+    Those of the plainest source that has some for which `holds` is true, as it is asked of the failing row itself.
+    """
     question = random_question(case, 1)
     bare = question.with_(bias=np.zeros(case.geometry.out_channels)) if case.bias else question
-    answer = ask(operation, bare)
-    if answer is None:
+    answer, whole = ask(operation, bare), ask(operation, question)
+    if answer is None or whole is None:
         return []
-    found: Fits = []
     if same(answer, _planted(known, bare, operation)):
-        bases: Fits = [()]
-    else:
-        bases = _of_the_map(ask, case, known, operation, bare, answer)
-    if not case.bias:
-        return bases
-    whole = ask(operation, question)
-    if whole is None:
-        return bases
-    for base in bases:
-        if same(whole, _planted((*known, *base), question, operation)):
-            found.append(base)
-    if not found:
-        for base in bases[:8]:
-            found += [
-                (*base, fault)
-                for fault in biases()
-                if same(whole, _planted((*known, *base, fault), question, operation))
-            ]
-    return found
+        return [fit for fit in _with_bias([()], whole, known, question, operation) if holds(fit)]
+    for bases in _of_the_map(ask, case, known, operation, bare, answer):
+        if found := [fit for fit in _with_bias(bases, whole, known, question, operation) if holds(fit)]:
+            return found
+    return []
 
 
-def _of_the_map(ask: Ask, case: Case, known: Sequence[Fault], operation: str, bare: Question, answer: Tensors) -> Fits:
-    found: Fits = []
+def _with_bias(bases: Fits, whole: Tensors, known: Sequence[Fault], question: Question, operation: str) -> Fits:
+    """Those of `bases` that explain the answer with a bias, too; else with a fault of the bias on top."""
+    found = [base for base in bases if same(whole, _planted((*known, *base), question, operation))]
+    if found or "bias" not in question.tensors:
+        return found
+    return [
+        (*base, fault)
+        for base in bases[:8]
+        for fault in biases()
+        if same(whole, _planted((*known, *base, fault), question, operation))
+    ]
+
+
+def _of_the_map(
+    ask: Ask, case: Case, known: Sequence[Fault], operation: str, bare: Question, answer: Tensors
+) -> Iterator[Fits]:
+    """What explains the answer without a bias, from one source after the other."""
+    right = _planted(known, bare, operation)
     if operation == "forward":
         measured = convolution.measure(ask, case, known)
         if measured is not None:
-            found = convolution.fits(measured)
+            yield convolution.fits(measured)
     if operation == "fold":
-        found = [(fault,) for fault in folds() if same(answer, _planted((*known, fault), bare, operation))]
-    if not found:
-        single = (
-            *moves.of_activations("x"),
-            *moves.of_activations("bare"),
-            *moves.of_activations("y"),
-            *moves.of_kernel("conv_kernel"),
-            *elementwise(answer, _planted(known, bare, operation)),
-            *(rule.fault("options") for family in families(case.geometry) for rule in family),
-        )
-        found = [
-            (fault,)
-            for fault in single
-            if fault.where(case.geometry) and same(answer, _planted((*known, fault), bare, operation))
-        ]
-    if not found and operation == "forward":
-        found = composition.fits(ask, replace(case, bias=False), known, operation)
-    right = _planted(known, bare, operation)
-    if not found and right is not None and "y" in answer:
+        yield [(fault,) for fault in folds() if same(answer, _planted((*known, fault), bare, operation))]
+    single = (
+        *moves.of_activations("x"),
+        *moves.of_activations("bare"),
+        *moves.of_activations("y"),
+        *moves.of_kernel("conv_kernel"),
+        *elementwise(answer, right),
+        *(rule.fault("options") for family in families(case.geometry) for rule in family),
+    )
+    yield [
+        (fault,)
+        for fault in single
+        if fault.where(case.geometry) and same(answer, _planted((*known, fault), bare, operation))
+    ]
+    if right is not None and "y" in answer:
         hooks = ("bare", "y") if operation == "forward" else ("out_y",)
-        found = [(fault,) for hook in hooks for fault in selections.fits(hook, answer["y"], right["y"], case.geometry)]
-    return found
+        yield [(fault,) for hook in hooks for fault in selections.fits(hook, answer["y"], right["y"], case.geometry)]
+    if operation == "forward":
+        yield composition.fits(ask, replace(case, bias=False), known, operation)
 
 
 def elementwise(got: Tensors, right: Tensors | None) -> list[Fault]:
@@ -368,6 +371,20 @@ def fold_fits(ask: Ask, case: Case, known: Sequence[Fault]) -> Fits:
             of_name = selections.fits(hook, got[name], right[name], case.geometry)
         each = [(*before, fault) for before in each for fault in of_name[:4]]
     return [fit for fit in each if fit]
+
+
+def fold_facts(ask: Ask, case: Case, known: Sequence[Fault]) -> list[str]:
+    """In words: which outputs of `fold` are wrong, and whether its `y` is that of its own weight and bias, or of `forward`."""
+    question = random_question(case, 1)
+    got, right = ask("fold", question), _planted(known, question, "fold")
+    if got is None or right is None:
+        return []
+    wrong = [name for name in right if name not in got or not same({name: got[name]}, {name: right[name]})]
+    lines = [f"of the outputs of fold {' and '.join(wrong)} {'are' if len(wrong) > 1 else 'is'} wrong"] if wrong else []
+    forward = ask("forward", question)
+    if forward is not None and "y" in got and "y" in wrong and same({"y": got["y"]}, {"y": forward["y"]}):
+        lines.append("y of fold is that of forward")
+    return lines
 
 
 def start_fits(row: Row) -> Fits:
