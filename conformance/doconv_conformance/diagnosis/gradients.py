@@ -12,7 +12,7 @@ from doconv_conformance.cases.table import Case
 from doconv_conformance.diagnosis import convolution, moves, selections
 from doconv_conformance.diagnosis.agreement import same
 from doconv_conformance.diagnosis.asking import Ask, Question, random_question
-from doconv_conformance.diagnosis.composition import rows
+from doconv_conformance.diagnosis.composition import computed_rows, rows
 from doconv_conformance.diagnosis.options import families
 from doconv_conformance.diagnosis.planted import run
 from doconv_conformance.faults.faulty_port import Fault
@@ -219,7 +219,7 @@ def _as_if_right(name: str) -> Fault:
 
 @cache
 def _row_faults() -> tuple[Fault, ...]:
-    return tuple(Fault(fault.name, fault.words, fault.look_at, {"grad_rows": fault.hooks["rows"]}) for fault in rows())
+    return tuple(Fault(fault.name, fault.words, fault.look_at, {"grad_rows": fault.hooks["rows"]}) for fault in (*rows(), *computed_rows()))
 
 
 def _only_in(name: str, fault: Fault) -> Fault:
