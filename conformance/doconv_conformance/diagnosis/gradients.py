@@ -14,7 +14,7 @@ from doconv_conformance.diagnosis.agreement import same
 from doconv_conformance.diagnosis.asking import Ask, Question, random_question
 from doconv_conformance.diagnosis.composition import computed_rows, rows
 from doconv_conformance.diagnosis.options import families
-from doconv_conformance.diagnosis.planted import run
+from doconv_conformance.diagnosis.planted import joined, run
 from doconv_conformance.faults.faulty_port import Fault
 from doconv_conformance.faults.gradients import GRADIENTS
 from doconv_conformance.port import Tensors
@@ -146,6 +146,18 @@ def _grad_y_moved(fault: Fault, outputs: Sequence[str], words: str) -> Fault:
         {"gradients": change},
         fault.where,
     )
+
+
+def in_grad_x_only(faults: Sequence[Fault]) -> Fault:
+    """Faults of the forward direction that the gradient of `x` follows, while the other gradients do not."""
+
+    def change(gradients: Tensors, inputs: Tensors, g: ConvGeometry) -> Tensors:
+        other = run([fault for fault in faults if fault.where(g)], g, "backward", inputs)
+        return gradients if other is None else gradients | {"grad_x": other["grad_x"]}
+
+    whole = joined(faults)
+    words = f"{whole.words}, in the gradient of x too but not in those of the parameters"
+    return Fault(f"grad_x-only-{whole.name}", words, "the parameters' gradients do not follow forward", {"gradients": change})
 
 
 def _of_ones() -> Fault:

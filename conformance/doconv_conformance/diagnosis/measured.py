@@ -210,6 +210,18 @@ class _State:
                 self.findings = trial
             elif not lost and all(row.failed for row in inside if self._changes(wider, row)):
                 self.findings = trial  # nothing speaks against it: what else is wrong here comes on top
+            elif operation == "backward":
+                self._inherit_grad_x(item, rows)
+
+    def _inherit_grad_x(self, item: Finding, rows: Sequence[Row]) -> None:
+        """The same where only the gradient of `x` shows it: the others have formulas of their own, and these are right."""
+        alone = replace(item, faults=(gradients.in_grad_x_only(item.faults),), operations=frozenset({"backward"}))
+        with_, without = (
+            np.array([reproduces(self.faults(row, found), row) for row in rows])
+            for found in ([*self.findings, alone], self.findings)
+        )
+        if (with_ & ~without).any() and not (without & ~with_).any():
+            self.findings.append(replace(alone, stage="backward"))
 
     def _changes(self, item: Finding, row: Row) -> bool:
         planted = run(

@@ -29,6 +29,8 @@ class Options:
     output_padding: tuple[int, ...]
     mode: str
     size: str = "floor"
+    overlap: str = "added"
+    keeps_size: bool = False
 
     @classmethod
     def of(cls, g: ConvGeometry) -> Options:
@@ -39,6 +41,7 @@ class Options:
 
 def relations(options: Options, g: ConvGeometry, sizes: Sequence[int]) -> list[np.ndarray]:
     """For each axis `(output size, input size, taps)`: how often an output position meets an input position at a tap."""
+    asked = g.output_size(tuple(sizes)) if options.keeps_size else (0,) * len(sizes)
     return [
         _relation(
             g.transposed,
@@ -51,6 +54,8 @@ def relations(options: Options, g: ConvGeometry, sizes: Sequence[int]) -> list[n
             options.output_padding[axis],
             options.mode,
             options.size,
+            options.overlap,
+            asked[axis],
         )
         for axis, size in enumerate(sizes)
     ]
@@ -68,12 +73,15 @@ def _relation(
     extra: int,
     mode: str,
     rule: str,
+    overlap: str,
+    asked: int,
 ) -> np.ndarray:
     span = taps if rule == "undilated" else dilation * (taps - 1) + 1
     room = size + low + high - span
     count = -(-room // stride) + 1 if rule == "ceil" else room // stride + 1
     if transposed:
         count = (size - 1) * stride + span - low - high + extra
+    count = asked or count
     if count < 1:
         raise ValueError("no output is left")
     table = np.zeros((count, size, taps))
@@ -82,13 +90,21 @@ def _relation(
             for k in range(taps):
                 if 0 <= (p := stride * q + dilation * k - low) < count:
                     table[p, q, k] += 1
-        return table
+        return table if overlap == "added" else _one_tap(table, last=overlap == "last")
     for p in range(count):
         for k in range(taps):
             at = inside(stride * p + dilation * k - low, size, mode)
             if at is not None:
                 table[p, at, k] += 1
     return table
+
+
+def _one_tap(table: np.ndarray, last: bool) -> np.ndarray:
+    """Of the taps that reach an output position only the last one or the first one, as where shares are assigned, not added."""
+    reached = table.any(axis=1)
+    taps = np.arange(table.shape[2])
+    kept = np.where(reached, taps, -1).max(1) if last else np.where(reached, taps, len(taps)).min(1)
+    return table * (taps == kept[:, None])[:, None, :]
 
 
 def inside(position: int, size: int, mode: str) -> int | None:

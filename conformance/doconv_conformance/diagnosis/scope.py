@@ -104,6 +104,16 @@ def scopes(rows: Sequence[Row]) -> list[Scope]:
     cases = [row.case for row in rows]
     found = list(PLAIN)
     for name, size in SIZES.items():
+        for rest, words in ((1, "odd"), (0, "even")):
+            found.append(
+                Scope(f"where {name} is {words} only", lambda case, size=size, rest=rest: size(case) % 2 == rest)
+            )
+            found.append(
+                Scope(
+                    f"where {name} is {words} and above {2 - rest} only",
+                    lambda case, size=size, rest=rest: size(case) % 2 == rest and size(case) > 2 - rest,
+                )
+            )
         values = sorted({size(case) for case in cases})
         for low, high in pairwise(values):
             found.append(

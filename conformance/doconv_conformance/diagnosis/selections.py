@@ -61,9 +61,13 @@ def conditions(size: int) -> Iterator[Condition]:
     yield Condition("the upper half of the {}s", lambda at, n: at >= (n + 1) // 2)
     yield Condition("the middle {}", lambda at, n: at == n // 2)
     for width in (2, 4, 8, 16, 32):
+        if size % width:
+            yield Condition(
+                f"each {{}} beyond the last multiple of {width}", lambda at, n, width=width: at >= n // width * width
+            )
         if size > width and size % width:
             yield Condition(
-                f"each {{}} beyond the last multiple of {width}",
+                f"each {{}} beyond the last multiple of {width}, where there are {width} or more",
                 lambda at, n, width=width: (at >= n // width * width) & (n > width),
             )
     for value in range(1, min(size - 1, 64)):

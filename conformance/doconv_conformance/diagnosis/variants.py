@@ -17,7 +17,9 @@ def variants(case: Case) -> Iterator[Case]:
     g = case.geometry
     rank, ones = g.spatial_rank, (1,) * g.spatial_rank
     yield replace(case, name=f"{case.name}-varied", bias=not case.bias)
-    yield replace(case, name=f"{case.name}-varied", batch=1 if case.batch > 1 else 2)
+    for batch in dict.fromkeys((1, 2, case.batch + 1, case.batch + 2)):
+        if batch != case.batch:
+            yield replace(case, name=f"{case.name}-varied", batch=batch)
     padding = tuple((low, high) for low, high in g.padding)
     zeros = tuple((0, 0) for _ in ones)
     changes: list[dict[str, Any]] = [
