@@ -63,6 +63,8 @@ def measure(ask: Ask, case: Case, known: Sequence[Fault], backward: bool = False
     if found is None:
         return None
     tensors, kernel = found
+    if case.bias:  # a zero: with a bias another path may be taken
+        tensors["bias"] = np.zeros(geometry.out_channels)
     y_size = geometry.output_size(x_size)
     sizes = (geometry.out_channels, *y_size) if backward else (geometry.in_channels, *x_size)
     count = int(np.prod(sizes))

@@ -185,7 +185,8 @@ class _State:
             if row.operation not in item.operations and not row.failed and item.scope.holds(row.case)
             and self._changes(item, row)
         }  # fmt: skip
-        return tuple(name for name in OPERATIONS if name in item.operations) if others else ()
+        shown = {row.operation for row in self.rows if row.failed and item.active(row) and self._changes(item, row)}
+        return tuple(name for name in OPERATIONS if name in shown) if others else ()
 
     def _shows(self, item: Finding, row: Row) -> bool:
         """Whether a finding changes a row, the others in place."""

@@ -276,6 +276,23 @@ def paddings() -> tuple[Rule, ...]:
             ],
         ),
     ]
+    for name, where, holds in (
+        ("even", "on axes where the kernel is even", lambda g, axis: g.kernel_size[axis] % 2 == 0),
+        ("odd", "on axes where the kernel is odd and longer than 1", lambda g, axis: g.kernel_size[axis] % 2 == 1 < g.kernel_size[axis]),
+        ("strided", "on axes with a stride", lambda g, axis: g.stride[axis] > 1),
+        ("dilated", "on axes with a dilation", lambda g, axis: g.dilation[axis] > 1),
+    ):
+        for step, words in ((1, "early"), (-1, "late")):
+            found.append(
+                pairs(
+                    f"{words}-{name}",
+                    f"starts one element too {words} {where}",
+                    lambda p, g, step=step, holds=holds: [
+                        (low + step, high - step) if holds(g, axis) else (low, high)
+                        for axis, (low, high) in enumerate(p)
+                    ],
+                )
+            )
     for axis in range(3):
         found.append(
             pairs(

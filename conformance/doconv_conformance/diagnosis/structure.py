@@ -22,6 +22,7 @@ from doconv_conformance.faults.gradients import FOLDING, STARTS
 from doconv_conformance.port import Tensors
 from doconv_core.composition import compose, identity, sum_tiles
 from doconv_core.geometry import ConvGeometry
+from doconv_core.padding import pad
 
 Fits = list[tuple[Fault, ...]]
 
@@ -77,6 +78,7 @@ def _of_the_map(
         *moves.of_kernel("conv_kernel"),
         *elementwise(answer, right),
         *(rule.fault("options") for family in families(case.geometry) for rule in family),
+        *paddings(),
     )
     yield [
         (fault,)
@@ -88,6 +90,33 @@ def _of_the_map(
         yield [(fault,) for hook in hooks for fault in selections.fits(hook, answer["y"], right["y"], case.geometry)]
     if operation == "forward":
         yield composition.fits(ask, replace(case, bias=False), known, operation)
+
+
+@cache
+def paddings() -> tuple[Fault, ...]:
+    """Padded inputs whose axes do not act apart, or that have a mode on some axes only."""
+
+    def of(name: str, words: str, keep: Callable[[np.ndarray], np.ndarray]) -> Fault:
+        """`keep` says which elements have the padding mode's value, by the axes along which they lie outside; others are zero."""
+
+        def padded(x: np.ndarray, g: ConvGeometry) -> np.ndarray:
+            if g.padding_mode == "zeros":
+                return pad(x, g.padding, g.padding_mode)
+            outside = [
+                np.pad(np.zeros(size), pair, constant_values=1).reshape([-1 if at == axis else 1 for at in range(g.spatial_rank)])
+                for axis, (size, pair) in enumerate(zip(x.shape[2:], g.padding, strict=True))
+            ]
+            stacked = np.stack(np.broadcast_arrays(*outside)).astype(bool)
+            return np.where(~stacked.any(0) | keep(stacked), pad(x, g.padding, g.padding_mode), 0.0)
+
+        where = "the order in which the axes are padded"
+        return Fault(f"padding-{name}", words, where, {"padded": padded}, lambda g: g.padding_mode != "zeros")
+
+    return (
+        of("corners", "has zeros for padding that lies outside along two axes or more", lambda outside: outside.sum(0) == 1),
+        of("last-axis", "pads by the mode on the last axis and with zeros on the others", lambda outside: ~outside[:-1].any(0)),
+        of("first-axis", "pads by the mode on the first axis and with zeros on the others", lambda outside: ~outside[1:].any(0)),
+    )
 
 
 def elementwise(got: Tensors, right: Tensors | None) -> list[Fault]:
