@@ -43,7 +43,7 @@ def check_one_dtype(*tensors: np.ndarray) -> None:
     """
     dtypes = {tensor.dtype for tensor in tensors}
     if len(dtypes) > 1:
-        raise TypeError(f"W and D_delta must have one dtype. Received: {', '.join(sorted(map(str, dtypes)))}")
+        raise TypeError(f"W and D_delta must have the same dtype. Received: {', '.join(sorted(map(str, dtypes)))}")
 
 
 def float_dtype(dtype: DTypeLike | None, default: np.dtype | None = None) -> np.dtype:

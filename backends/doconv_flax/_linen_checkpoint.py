@@ -35,7 +35,7 @@ def save_checkpoint(
     Args:
         variables: what `model.init` gave, with the collections "params" and "batch_stats"; or the params alone.
         path: the file, `.safetensors` by custom; replaced once it is complete.
-        spec: of `conv_spec(model, *inputs)`: names and shapes alone do not tell a convolution.
+        spec: of `conv_spec(model, *inputs)`: names and shapes alone do not show which are convolutions.
         name_map: what a layer is called in the file, where that is not its path (`block.Conv_0`): a dict from paths, a
             function of the path, or pairs of a regular expression for the whole path and a replacement.
         strict: False stores tensors that are of none of these layers as they are; only this function's twin loads them.

@@ -175,7 +175,7 @@ def _check_use(model: nnx.Module, layers: dict[str, Any], advice: str) -> None:
     acted |= used
     if acted:
         raise TypeError(
-            f"the kernels of these layers are used by something else than the layers, and what acts on W acts before it is "
+            f"the kernels of these layers are used by something other than the layers, and what acts on W acts before it is "
             f"composed: {advice}. Received: {', '.join(f'{path}: {by}' for path, by in acted.items())}"
         )
     for name in unclear:

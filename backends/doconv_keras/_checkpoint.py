@@ -94,7 +94,7 @@ def load_checkpoint(
         if name_map is None and state.layers.keys() != checkpoint.layers.keys():
             name_map = match_by_order(model, state.layers, checkpoint.layers)
             for layer, name in (name_map or {}).items():
-                log.info("%s: by its order, %s of the file", layer, name)
+                log.info("%s: matched by its order with %s of the file", layer, name)
         load_model(checkpoint, state, name_map=name_map, strict=strict)
     return model
 
@@ -114,7 +114,7 @@ def _state(model: keras.layers.Layer) -> ModelState:
             state.aliases[path] = first[id(layer)]
             continue
         if path in state.layers:
-            raise ValueError(f"two layers have one path: give them other names. Received: {path}")
+            raise ValueError(f"two layers have the same path: give them other names. Received: {path}")
         info, variables = found
         first[id(layer)] = path
         covered |= {id(variable) for variable in variables.values()}

@@ -171,8 +171,8 @@ def fold(model: M, *, batch_norm: bool | Pairs = False) -> M:
     layers = {path: conv for path, conv in found.items() if isinstance(conv, DOConvMixin)}
     if any(cls.__name__ == FLAT for module in model.modules() for cls in type(module).__mro__):
         raise ValueError(
-            f"{FLAT} keeps the parameters of its own, which folded ones would not be: gather the full state dict and fold that "
-            f"by `fold_state_dict`. Received: {type(model).__name__}"
+            f"{FLAT} keeps its own copy of the parameters, which folding would not change: gather the full state dict and "
+            f"fold that by `fold_state_dict`. Received: {type(model).__name__}"
         )
     _refuse("folded", {path: _obstacle(conv) for path, conv in layers.items()})
     pairs = find_pairs(model, batch_norm)
@@ -238,7 +238,7 @@ def _obstacle(conv: _ConvNd) -> str:
         return f"of {parameters[0].dtype}, and not bfloat16, float16, float32 or float64"
     if not all(parameter.numel() for parameter in parameters):
         return f"its {' or '.join(names)} is empty"
-    if any(not has_no_values(parameter) and not parameter.isfinite().all() for parameter in parameters):
+    if any(not has_no_values(parameter) and not parameter.detach().isfinite().all() for parameter in parameters):
         return f"its {' or '.join(names)} has values that are not finite, which composition would spread"
     if isinstance(conv, DOConvMixin):
         for cls in type(conv).__mro__:

@@ -39,7 +39,7 @@ ALGORITHMS = ("direct", "tf32", "winograd", "fft")
 WINOGRAD_GROWTH, WINOGRAD_CHAIN = 10 * 1 * 19, 6 + 3 + 6
 # Roundings of one level of an FFT, in units of its gamma: gamma_4 * sqrt(2) + u (Higham, section 24.1), rounded up.
 FFT_LEVEL = 7
-NEITHER: tuple[np.ndarray | None, np.ndarray | None] = (None, None)  # of `_Output.rounded` and `_Output.once`
+NEITHER: tuple[np.ndarray | None, np.ndarray | None] = (None, None)  # of `Output.rounded` and `Output.once`
 
 
 @dataclass(frozen=True)
@@ -111,11 +111,11 @@ def gamma(n: float, u: float) -> float:
 
 def expected(case: Case, operation: str, numerics: Numerics | None = None) -> dict[str, Expected]:
     """The outputs of `operation`, each with the bound that follows from the case and the port's arithmetic."""
-    return {name: output.within(numerics or Numerics()) for name, output in _outputs(case, operation).items()}
+    return {name: output.within(numerics or Numerics()) for name, output in _remembered(case, operation).items()}
 
 
 @dataclass(frozen=True)
-class _Output:
+class Output:
     """An output before anything is known of a port's arithmetic.
 
     Attributes:
@@ -205,8 +205,8 @@ class _Output:
         return bound + u * (np.maximum(finite, _smallest_normal(self.dtype)) + bound)
 
 
-@lru_cache(maxsize=4096)  # ports are judged by the same values; only their bounds differ
-def _outputs(case: Case, operation: str) -> dict[str, _Output]:
+def outputs_of(case: Case, operation: str) -> dict[str, Output]:
+    """The outputs of `operation`, for any port's arithmetic; computed at every call, as layers of real models need memory."""
     if operation == "initialise":
         return _initialised(case)
     if case.large:
@@ -226,7 +226,11 @@ def _outputs(case: Case, operation: str) -> dict[str, _Output]:
     return outputs
 
 
-def _large(case: Case, operation: str) -> dict[str, _Output]:
+# Ports are judged by the same values; only their bounds differ.
+_remembered = lru_cache(maxsize=4096)(outputs_of)
+
+
+def _large(case: Case, operation: str) -> dict[str, Output]:
     """Outputs of an exact case of many numbers; `a` is everywhere that of the largest of them: quick, and no smaller."""
     g, largest = case.geometry, {name: float(np.abs(tensor).max()) for name, tensor in case.tensors.items()}
     kernel = largest["W"] * (g.d_mul // g.taps + g.d_mul * largest.get("D_delta", 0.0))
@@ -247,7 +251,7 @@ def _large(case: Case, operation: str) -> dict[str, _Output]:
     for name, value in integers.expected(case, operation).items():
         dtype = case.dtype if name in ("y", "grad_x") else case.param_dtype
         scale = np.broadcast_to(scales[name], value.shape)
-        outputs[name] = _Output(value, scale, chain, dtype, case.dtype, frozenset({case.dtype, case.param_dtype}))
+        outputs[name] = Output(value, scale, chain, dtype, case.dtype, frozenset({case.dtype, case.param_dtype}))
     return outputs
 
 
@@ -267,11 +271,11 @@ class _Model:
         self.once = case.numbers in ROUNDED_ONCE
         self.kernel_is_exact = self.once and not case.numbers.startswith("gradients")
 
-    def weight(self) -> _Output:
+    def weight(self) -> Output:
         """`S` products, the tiles of `W`, and the sum of both."""
         dtype = self.case.param_dtype
         rounded, once = _rounding(self.kernel, dtype) if self.once else NEITHER
-        return _Output(
+        return Output(
             self.kernel,
             self.kernel_size,
             chain=self.geometry.d_mul + 2,
@@ -282,12 +286,12 @@ class _Model:
             sums="composition",
         )
 
-    def y(self) -> _Output:
+    def y(self) -> Output:
         """The convolution by the composed kernel."""
         g, t, size, dtype = self.geometry, self.tensors, self.size, self.case.dtype
         value = convolve(t["x"], self.kernel, t.get("bias"), g)
         rounded, once = _rounding(value, dtype) if self.kernel_is_exact else NEITHER
-        return _Output(
+        return Output(
             value,
             convolve(size["x"], self.cast_size, size.get("bias"), g),
             chain=g.taps * g.in_channels // g.groups + g.d_mul + 2,
@@ -301,7 +305,7 @@ class _Model:
             sums="scatter" if g.transposed else "products",
         )
 
-    def gradients(self) -> dict[str, _Output]:
+    def gradients(self) -> dict[str, Output]:
         """Of the input, of `W` and `D_delta` through the composed kernel, and of the bias."""
         g, t, size, case = self.geometry, self.tensors, self.size, self.case
         grad_x, grad_kernel, grad_bias = convolve_vjp(t["x"], self.kernel, t["grad_y"], g)
@@ -309,7 +313,7 @@ class _Model:
         outputs = {"grad_x": self._grad_x(grad_x, x_scale)}
         outputs |= self._grad_parameters(grad_kernel, kernel_scale + _smallest_normal(case.dtype))
         if case.bias:
-            outputs["grad_bias"] = _Output(
+            outputs["grad_bias"] = Output(
                 grad_bias,
                 bias_scale,
                 chain=self.positions,
@@ -320,10 +324,10 @@ class _Model:
             )
         return outputs
 
-    def _grad_x(self, value: np.ndarray, scale: np.ndarray) -> _Output:
+    def _grad_x(self, value: np.ndarray, scale: np.ndarray) -> Output:
         g, dtype = self.geometry, self.case.dtype
         rounded, once = _rounding(value, dtype) if self.kernel_is_exact else NEITHER
-        return _Output(
+        return Output(
             value,
             scale,
             chain=g.taps * g.out_channels // g.groups + _copies(g, self.case.input_size) + g.d_mul + 2,
@@ -336,7 +340,7 @@ class _Model:
             sums="products" if g.transposed else "scatter",
         )
 
-    def _grad_parameters(self, grad_kernel: np.ndarray, kernel_scale: np.ndarray) -> dict[str, _Output]:
+    def _grad_parameters(self, grad_kernel: np.ndarray, kernel_scale: np.ndarray) -> dict[str, Output]:
         """`compose_vjp` of the kernel's gradient: of its values, of their absolute values, and of what rounding it adds."""
         g, t, size = self.geometry, self.tensors, self.size
         grad_W, grad_D = compose_vjp_blocked(t["W"], t.get("D_delta"), grad_kernel, g)
@@ -351,11 +355,11 @@ class _Model:
             outputs["grad_D_delta"] = self._grad_parameter(grad_D, D_scale, chain, D_error)
         return outputs
 
-    def _grad_parameter(self, value: np.ndarray, scale: np.ndarray, chain: int, error: np.ndarray | None) -> _Output:
+    def _grad_parameter(self, value: np.ndarray, scale: np.ndarray, chain: int, error: np.ndarray | None) -> Output:
         """`error` is how far off the sum may be before it is rounded once; None where more is rounded than that."""
         dtype = self.case.param_dtype
         rounded, once = NEITHER if error is None else _rounding(value, dtype, error)
-        return _Output(
+        return Output(
             value,
             scale,
             chain,
@@ -395,7 +399,7 @@ def _smallest_normal(dtype: str) -> float:
     return float(ml_dtypes.finfo(DTYPES[dtype]).smallest_normal)
 
 
-def _initialised(case: Case) -> dict[str, _Output]:
+def _initialised(case: Case) -> dict[str, Output]:
     """Exact in every type: the kernel in the first tile, zeros elsewhere; the surplus columns are free, but not zero.
 
     Where `W`, `D_delta` and `E` all have a column of zeros, no gradient ever reaches it.
@@ -408,10 +412,10 @@ def _initialised(case: Case) -> dict[str, _Output]:
     return outputs | ({} if D_delta is None else {"D_delta": _exactly(D_delta, case.param_dtype)})
 
 
-def _given(case: Case, name: str) -> _Output:
+def _given(case: Case, name: str) -> Output:
     return _exactly(case.tensors[name], case.param_dtype)
 
 
-def _exactly(tensor: np.ndarray, dtype: str) -> _Output:
+def _exactly(tensor: np.ndarray, dtype: str) -> Output:
     zeros = np.zeros(tensor.shape)
-    return _Output(tensor.astype(np.float64), zeros, 0, dtype, dtype, once=zeros)
+    return Output(tensor.astype(np.float64), zeros, 0, dtype, dtype, once=zeros)

@@ -166,7 +166,11 @@ GEOMETRY = ConvGeometry(in_channels=4, out_channels=6, kernel_size=(3, 2), group
             ValueError,
             r"D_delta must have shape \(4, 6, 6\). Received: .*\(4, 6, 7\)",
         ),
-        ({"D_delta": np.zeros((4, 6, 6), np.float32)}, TypeError, "must have one dtype. Received: float32, float64"),
+        (
+            {"D_delta": np.zeros((4, 6, 6), np.float32)},
+            TypeError,
+            "must have the same dtype. Received: float32, float64",
+        ),
         ({"dialect": "tf"}, ValueError, "dialect must be one of doconv, original-torch, original-tf. Received: 'tf'"),
     ],
 )

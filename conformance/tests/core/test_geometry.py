@@ -20,13 +20,13 @@ GOOD = {"in_channels": 4, "out_channels": 6, "kernel_size": (3, 2)}
         (
             {"kernel_size": 3},
             TypeError,
-            "kernel_size must be a sequence of integers, one an axis. Received: .*kernel_size=3",
+            "kernel_size must be a sequence of integers, one per axis. Received: .*kernel_size=3",
         ),
         ({"kernel_size": (3, 3, 3, 3)}, ValueError, "kernel_size must have 1, 2 or 3 axes"),
         (
             {"stride": (1, 2, 3)},
             ValueError,
-            r"stride must be one integer, or 2: one an axis. Received: .*stride=\(1, 2, 3\)",
+            r"stride must be one integer, or 2: one per axis. Received: .*stride=\(1, 2, 3\)",
         ),
         ({"stride": 0}, ValueError, "stride must be at least 1. Received: .*stride=0"),
         ({"dilation": (1, -1)}, ValueError, "dilation must be at least 1"),
@@ -94,7 +94,7 @@ def test_describe_leaves_defaults_away() -> None:
     ("options", "text"),
     [
         ({"framework": "mxnet"}, "framework must be torch, keras or flax. Received: framework='mxnet', padding='same'"),
-        ({"input_size": (6,)}, r"input_size must be one integer, or 2: one an axis. Received: .*input_size=\(6,\)"),
+        ({"input_size": (6,)}, r"input_size must be one integer, or 2: one per axis. Received: .*input_size=\(6,\)"),
         ({"padding": "full"}, r"padding must be one of same, valid, causal .*Received: .*padding='full'"),
     ],
 )
