@@ -194,8 +194,14 @@ class Checkpoint:
         delta = self._canonical(info, "D_delta")
         if "diagonal" not in info.tensors:
             return delta
+        diagonal = self._canonical(info, "diagonal")
+        for role, array in (("D_delta", delta), ("diagonal", diagonal)):
+            if np.iscomplexobj(array):  # a sum in float64 would lose half of it
+                raise CheckpointError(
+                    f"{self.label}: {info.tensors[role]} must be of real numbers. Received: {array.dtype}"
+                )
         with np.errstate(all="ignore"):
-            trained = self._canonical(info, "diagonal").astype(np.float64) - identity(info.conv)
+            trained = diagonal.astype(np.float64) - identity(info.conv)
         if not trained.any():
             return delta
         paths = self._notes.setdefault("D_diag is not the identity, it was trained: read as D + D_diag", [])

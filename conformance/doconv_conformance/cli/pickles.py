@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -68,11 +69,9 @@ def _load(path: Path) -> Any:
     for options in ({"mmap": True}, {}):
         try:
             return torch.load(path, map_location="cpu", weights_only=True, **options)
-        except OSError:
-            raise
-        except (
-            Exception
-        ) as error:  # whatever an untrusted or broken pickle raises; files before PyTorch 1.6 have no map
+        except Exception as error:  # whatever a broken pickle raises; files before PyTorch 1.6 have no map
+            if isinstance(error, OSError) and error.errno != errno.EINVAL:  # a place that the file lacks
+                raise
             fault = error
     other = re.search(r"Unsupported (?:global|class|operand).*?([\w.]+\.[\w.]+)", str(fault))
     reason = f"it holds objects of {other[1]}" if other else "it is broken, or holds objects that are not loaded"
