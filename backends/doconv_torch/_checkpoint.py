@@ -26,6 +26,7 @@ from doconv_core.checkpoint import (
     ModelState,
     ModelTensor,
     NameMap,
+    check_name_map,
     find_state,
     load_model,
     mapped,
@@ -141,6 +142,7 @@ def load_original(
     """
     if dialect not in ("original-torch", "original-tf"):
         raise ValueError(f"dialect must be original-torch or original-tf. Received: {dialect!r}")
+    check_name_map(name_map)
     state = _state(model)
     known = {
         mapped(path, name_map): layer.info.geometry["kernel_size"]

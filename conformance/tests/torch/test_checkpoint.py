@@ -245,3 +245,27 @@ def test_layers_of_one_tap_in_networks_of_any_rank(make: type[nn.Module], rank: 
 def test_tensors_that_numpy_does_not_know_are_named(odd: torch.Tensor) -> None:
     with pytest.raises(ValueError, match="state dict: odd has no values that NumPy knows"):
         load_original(original()[0] | {"odd": odd}, target(over=False))
+
+
+class Task(nn.Module):
+    """What a trainer makes of a model: its names below one of its own."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.net = model
+
+
+def test_the_file_of_a_trainer_loads_into_the_model(tmp_path: Path) -> None:
+    trained, there = net(0), net(1)
+    save_checkpoint(Task(trained), tmp_path / "file", strict=False)
+    load_checkpoint(tmp_path / "file", there)
+    assert same(there, trained)
+
+
+@pytest.mark.parametrize("name_map", [{"stem": 5}, ["ab"]])
+def test_a_name_map_of_another_form_is_refused_before_any_work(name_map: Any, tmp_path: Path) -> None:
+    for load in (load_checkpoint, load_original):
+        with pytest.raises(TypeError, match="name_map must be a dict of strings"):
+            load(tmp_path / "no file.pth", net(0), name_map=name_map)
+    with pytest.raises(ValueError, match="no regular expression"):
+        load_original(tmp_path / "no file.pth", net(0), name_map=[("(", "b")])
