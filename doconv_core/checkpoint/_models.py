@@ -254,7 +254,7 @@ def _without_wrappers(checkpoint: Checkpoint, wanted: Iterable[str]) -> tuple[st
         return "", {}  # nothing fits: all that is missing will be listed
     if found.rivals:
         raise CheckpointError(
-            f"{checkpoint.label} has the model below more than one prefix: say by `name_map` which is meant. "
+            f"{checkpoint.label} has the model below more than one prefix: choose one by `name_map`. "
             f"Received: {', '.join(found.rivals)}"
         )
     if found.prefix:

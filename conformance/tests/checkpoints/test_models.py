@@ -150,7 +150,7 @@ def test_a_model_below_two_prefixes_is_a_choice(tmp_path: Path) -> None:
     both = Model(**{"student.a": linear(1), "teacher.a": linear(2)})
     save_model(tmp_path / "file", both.state())
     there = Model(a=linear(0))
-    with pytest.raises(CheckpointError, match=r"say by `name_map` which is meant. Received: student\., teacher\."):
+    with pytest.raises(CheckpointError, match=r"choose one by `name_map`. Received: student\., teacher\."):
         load_model(tmp_path / "file", there.state(), strict=False)
     left = load_model(tmp_path / "file", there.state(), strict=False, name_map=lambda path: f"teacher.{path}")
     assert left == ["left over in the file: student.a"]

@@ -202,7 +202,7 @@ def test_a_choice_between_weights_and_their_average_is_asked_for() -> None:
     other = {name: torch.zeros_like(tensor) if name.endswith("W") else tensor for name, tensor in state.items()}
     for plain, average in (("params", "params_ema"), ("state_dict", "state_dict_ema")):
         both = {average: other, plain: state, "epoch": 3}
-        with pytest.raises(ValueError, match=rf"say by `key` .* Received: .*of {plain}; .*of {average}"):
+        with pytest.raises(ValueError, match=rf"choose one by `key`\..* Received: .*of {plain}; .*of {average}"):
             load_original(both, target(over=False))
         model = load_original(both, target(over=False), key=plain)
         assert torch.equal(model["a"].weight, torch.from_numpy(kernels["a"]))
