@@ -208,7 +208,7 @@ def test_a_choice_between_weights_and_their_average_is_asked_for() -> None:
         assert torch.equal(model["a"].weight, torch.from_numpy(kernels["a"]))
         assert not load_original(both, target(over=False), key=average)["a"].weight.any()
     two = {f"{who}.{name.removeprefix('module.')}": t for who in ("one", "two") for name, t in state.items()}
-    with pytest.raises(ValueError, match=r"say by `prefix` .* Received: one\., two\."):
+    with pytest.raises(ValueError, match=r"choose one by `prefix`\. Received: one\., two\."):
         load_original(two, target(over=False))
     model = load_original(two, target(over=False), prefix="two.")
     assert torch.equal(model["a"].weight, torch.from_numpy(kernels["a"]))
