@@ -78,10 +78,16 @@ def tests_flax(session: nox.Session, *versions: str) -> None:
 
 @nox.session
 def zoo(session: nox.Session) -> None:
-    """Third-party models: over-parameterized, folded. KerasHub without its dependencies, of which the models need these."""
-    session.install(*CONSTRAINTS, "-e", ".[keras,test]", "kagglehub", "regex", "sentencepiece", "tokenizers")
-    session.install("--no-deps", "keras-hub")
-    session.run("pytest", "conformance/tests/keras/zoo.py", *session.posargs, env=ONE_THREAD)
+    """Third-party models: over-parameterized, trained, folded, loaded, for PyTorch and for Keras.
+
+    KerasHub and segmentation-models are without their dependencies, of which the models need those that are named.
+    """
+    keras = ("kagglehub", "regex", "sentencepiece", "tokenizers")
+    torch = ("accelerate", "diffusers", "huggingface_hub", "lightning", "timm", "torchvision", "transformers")
+    session.install(*CONSTRAINTS, "-e", ".[keras,torch,test]", *keras, *torch)
+    session.install("--no-deps", "keras-hub", "segmentation-models-pytorch")
+    for files in (("torch/zoo", "torch/zoo_loaders"), ("keras/zoo",)):
+        session.run("pytest", *(f"conformance/tests/{file}.py" for file in files), *session.posargs, env=ONE_THREAD)
 
 
 @nox.session
@@ -140,7 +146,7 @@ def no_false_alarm(session: nox.Session) -> None:
 @nox.session
 def fuzz(session: nox.Session) -> None:
     """A million files that no program should write, against every reader: each is read or refused."""
-    session.install(*CONSTRAINTS, "-e", ".", "h5py")
+    session.install(*CONSTRAINTS, "-e", ".[torch]", "h5py")
     session.run("python", "-m", "doconv_conformance.maintenance.fuzz", *session.posargs, env=ONE_THREAD)
 
 

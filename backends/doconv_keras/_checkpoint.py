@@ -16,6 +16,7 @@ from doconv_core.checkpoint import (
     ModelState,
     ModelTensor,
     NameMap,
+    check_name_map,
     load_model,
     open_checkpoint,
     save_model,
@@ -89,6 +90,7 @@ def load_checkpoint(
             layer.
         OSError: the file cannot be opened.
     """
+    check_name_map(name_map)
     state = _state(model)
     with open_checkpoint(path) as checkpoint:
         if name_map is None and state.layers.keys() != checkpoint.layers.keys():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +26,7 @@ from doconv_core.checkpoint import (
     ModelState,
     ModelTensor,
     NameMap,
+    check_name_map,
     find_state,
     load_model,
     mapped,
@@ -140,6 +142,7 @@ def load_original(
     """
     if dialect not in ("original-torch", "original-tf"):
         raise ValueError(f"dialect must be original-torch or original-tf. Received: {dialect!r}")
+    check_name_map(name_map)
     state = _state(model)
     known = {
         mapped(path, name_map): layer.info.geometry["kernel_size"]
@@ -172,9 +175,9 @@ def _open(source: str | os.PathLike[str] | Mapping[str, Any], key: str | None) -
             return open_source(path), label, []
         try:
             loaded = torch.load(path, map_location="cpu", weights_only=True)
-        except OSError:
-            raise
         except Exception as error:  # whatever an untrusted or broken pickle raises
+            if isinstance(error, OSError) and error.errno != errno.EINVAL:  # a place that the file lacks
+                raise
             raise CheckpointError(f"{label} cannot be read by torch.load(weights_only=True): {error}") from None
     state, notes = _choose(loaded, label, key)
     tensors = {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}

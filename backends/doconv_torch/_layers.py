@@ -21,6 +21,7 @@ from doconv_core.geometry import ConvGeometry
 from doconv_torch._arrays import has_no_values, to_numpy, to_tensor
 from doconv_torch._compose import compose
 from doconv_torch._kept import kept_kernel
+from doconv_torch._loaders import asked_by_accelerate, refuse_left_out_kernel
 from doconv_torch._made import MADE, made_kernel
 from doconv_torch._optimizers import note_layer
 from doconv_torch._recompute import remember
@@ -101,8 +102,14 @@ class DOConvMixin(_ConvNd):
                     f"Received: weight, for {self}"
                 )
             self.start_from(value)
-        else:
-            super().__setattr__(name, value)
+            return
+        if name == "W" and isinstance(value, nn.Parameter) and self._lacks_values() and not value.is_meta:
+            refuse_left_out_kernel(self)
+        super().__setattr__(name, value)
+
+    def _lacks_values(self) -> bool:
+        W = self._parameters.get("W")
+        return W is not None and W.is_meta
 
     @property
     def geometry(self) -> ConvGeometry:
@@ -134,9 +141,14 @@ class DOConvMixin(_ConvNd):
         if text := self._misfit(weight):
             raise ValueError(text)
         W, D = start_parameters(weight, self.in_channels, self.d_mul)
-        self.W.copy_(W)
-        if self.D is not None and D is not None:
-            self.D.copy_(D)
+        for name, value in (("W", W), ("D", D)):
+            parameter = self._parameters[name]
+            if parameter is None or value is None:
+                continue
+            if parameter.is_meta and not value.is_meta:  # a loader gives it its first values
+                self._parameters[name] = nn.Parameter(value.to(parameter.dtype), parameter.requires_grad)
+            else:
+                parameter.copy_(value)
 
     def _misfit(self, weight: Tensor) -> str:
         geometry = ConvGeometry(**options_of(self, self.d_mul))
@@ -182,6 +194,13 @@ class DOConvMixin(_ConvNd):
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if asked_by_accelerate():
+            destination[f"{prefix}weight"] = (
+                self.W
+            )  # for the name: it raises where a file has it, and skips what is unknown
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, d_mul={self.d_mul}"

@@ -36,6 +36,15 @@ def only_reads(code: Any) -> bool:
 
 def give_out(layer: _ConvNd, compose: Callable[[], Tensor]) -> Tensor:
     """A layer's kernel for its user, who may write to it."""
+    kernel = _followed(layer, compose)
+    if getattr(
+        layer._parameters.get("W"), "_is_hf_initialized", False
+    ):  # transformers' mark: its initialisers keep away
+        kernel._is_hf_initialized = True  # type: ignore[attr-defined]
+    return kernel
+
+
+def _followed(layer: _ConvNd, compose: Callable[[], Tensor]) -> Tensor:
     if torch.is_inference_mode_enabled():  # whose tensors count no writes
         with torch.inference_mode(False), torch.no_grad():
             kernel = compose()

@@ -22,7 +22,16 @@ from doconv_core.checkpoint._fold import fold_tensors
 from doconv_core.checkpoint._format import CheckpointError
 from doconv_core.checkpoint._hints import Hints
 from doconv_core.checkpoint._layers import LayerInfo
-from doconv_core.checkpoint._models import ModelLayer, ModelState, ModelTensor, NameMap, load_model, mapped, save_model
+from doconv_core.checkpoint._models import (
+    ModelLayer,
+    ModelState,
+    ModelTensor,
+    NameMap,
+    check_name_map,
+    load_model,
+    mapped,
+    save_model,
+)
 from doconv_core.checkpoint._nested import find_average, find_state
 from doconv_core.checkpoint._reader import TensorFile
 from doconv_core.checkpoint._shards import ShardedFile, shard_paths
@@ -46,6 +55,7 @@ __all__ = [
     "TensorFile",
     "TensorWriter",
     "Written",
+    "check_name_map",
     "convert_file",
     "find_average",
     "find_state",

@@ -127,6 +127,7 @@ class Checkpoint:
         info = self.layers[path]
         return info.dialect == "doconv" or row_order(info.dialect, info.conv) is not None
 
+    @np.errstate(all="ignore")  # what is not finite is named by an error
     def fold(self, path: str) -> np.ndarray:
         """The composed kernel of a DO-Conv layer, canonical: by `doconv_core.compose`, in float64 and rounded once.
 
@@ -147,6 +148,7 @@ class Checkpoint:
         info = self.layers[path]
         return self._canonical(info, "W"), self._delta(path, info)
 
+    @np.errstate(all="ignore")
     def compose(
         self,
         path: str,
@@ -158,8 +160,7 @@ class Checkpoint:
         """`doconv_core.compose` for a layer or a part of it; errors name the file and the tensor."""
         info = self.layers[path]
         try:
-            with np.errstate(over="ignore", invalid="ignore"):
-                kernel = compose_blocked(W, D_delta, conv, dialect=info.dialect, out=out)
+            kernel = compose_blocked(W, D_delta, conv, dialect=info.dialect, out=out)
         except (ValueError, TypeError) as error:
             raise CheckpointError(f"{self.label}: {path}: {error}") from None
         if np.isfinite(kernel).all():
@@ -194,8 +195,14 @@ class Checkpoint:
         delta = self._canonical(info, "D_delta")
         if "diagonal" not in info.tensors:
             return delta
+        diagonal = self._canonical(info, "diagonal")
+        for role, array in (("D_delta", delta), ("diagonal", diagonal)):
+            if np.iscomplexobj(array):  # a sum in float64 would lose half of it
+                raise CheckpointError(
+                    f"{self.label}: {info.tensors[role]} must be of real numbers. Received: {array.dtype}"
+                )
         with np.errstate(all="ignore"):
-            trained = self._canonical(info, "diagonal").astype(np.float64) - identity(info.conv)
+            trained = diagonal.astype(np.float64) - identity(info.conv)
         if not trained.any():
             return delta
         paths = self._notes.setdefault("D_diag is not the identity, it was trained: read as D + D_diag", [])
@@ -243,7 +250,7 @@ def open_checkpoint(
         path: the file.
         dialect: None for files of this project, "original-torch" or "original-tf" for the authors'.
         hints: what a file without this project's metadata leaves open.
-        ema: whether to take the average of the weights that the file has under a prefix (`ema.`, `model_ema.`).
+        ema: whether to take the average of the weights that the file has beside them (`find_average`).
 
     Raises:
         CheckpointError: the file cannot be read, or its tensors do not make up what it says.
@@ -252,8 +259,10 @@ def open_checkpoint(
     """
     source = open_source(Path(path))
     try:
-        part = find_average(source, str(path)) if ema else source
-        return Checkpoint(part, str(path), dialect=dialect, hints=hints)
+        chosen, notes = find_average(source, str(path)) if ema else (source, [])
+        checkpoint = Checkpoint(chosen, str(path), dialect=dialect, hints=hints)
+        checkpoint.add_notes(*notes)
+        return checkpoint
     except CheckpointError as error:
         source.close()
         if SHARD.search(os.fspath(path)):

@@ -6,9 +6,10 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from doconv_core.checkpoint._format import CheckpointError, check_metadata
 from doconv_core.checkpoint._hints import Hints
 from doconv_core.checkpoint._layers import COMPARED, OPTIONAL, LayerInfo, join, split
 from doconv_core.checkpoint._metadata import KEY, describe
+from doconv_core.checkpoint._prefixes import plain_names, without_inner
 from doconv_core.checkpoint._writer import write_tensors
 
 NameMap = Mapping[str, str] | Callable[[str], str] | Sequence[tuple[str, str]]
@@ -94,10 +96,12 @@ def save_model(
         metadata: further strings for the file.
 
     Raises:
-        TypeError: metadata that are not strings.
-        ValueError: such tensors, two layers or tensors with one name in the file, a `name_map` that names no layer.
+        TypeError: metadata that are not strings, a `name_map` of another form.
+        ValueError: such tensors, two layers or tensors with one name in the file, a `name_map` that names no layer or has no
+            regular expressions.
         OSError: the file cannot be written.
     """
+    check_name_map(name_map)
     check_metadata(metadata or {})
     if KEY in (metadata or {}):
         raise ValueError(f"the format keeps a key of the metadata for itself. Received: {KEY!r}")
@@ -139,6 +143,9 @@ def load_model(
 ) -> list[str]:
     """Read a checkpoint into a model; nothing is written before everything is known to fit.
 
+    What a wrapper or a trainer put before all names of the file (`module.`, `net.` and any other) is found by the model's names
+    and dropped: the prefix is the one under which most of its layers are found.
+
     Args:
         path: the file, or a checkpoint that is open.
         model: the state to write to.
@@ -153,10 +160,12 @@ def load_model(
 
     Raises:
         CheckpointError: the file cannot be read, or does not fit: every layer that is missing, left over, of another shape, of
-            a type that would lose values, or with other options is named.
-        ValueError: a `name_map` that names no layer of the model.
+            a type that would lose values, or with other options is named; the model is found below more than one prefix.
+        TypeError: a `name_map` of another form.
+        ValueError: a `name_map` that names no layer of the model or has no regular expressions.
         OSError: the file cannot be opened.
     """
+    check_name_map(name_map)
     if not isinstance(path, Checkpoint):
         _names(model, name_map)
         with open_checkpoint(path, dialect=dialect, hints=hints) as opened:
@@ -187,7 +196,10 @@ class _Fit:
 
     def __init__(self, checkpoint: Checkpoint, model: ModelState, name_map: NameMap | None, fold: bool) -> None:
         self.checkpoint, self.model, self.name_map, self.fold = checkpoint, model, name_map, fold
-        self.names = {layer: checkpoint.aliases.get(name, name) for layer, name in _names(model, name_map).items()}
+        wanted = _names(model, name_map)
+        self.prefix, stored = _without_wrappers(checkpoint, wanted.values())
+        called = {layer: stored.get(name, stored.get(without_inner(name), name)) for layer, name in wanted.items()}
+        self.names = {layer: checkpoint.aliases.get(name, name) for layer, name in called.items()}
         self.writes: list[Callable[[], None]] = []
         self.problems: list[str] = []
         self.missing: list[str] = []
@@ -209,7 +221,7 @@ class _Fit:
     def match_others(self) -> None:
         others = set(self.checkpoint.others)
         for path, tensor in self.model.others.items():
-            name = _name_of_other(path, self.name_map)
+            name = self.prefix + _name_of_other(path, self.name_map)
             self.used.add(name)
             if name not in others:
                 self.missing.append(_called(path, name))
@@ -227,6 +239,27 @@ class _Fit:
         missing = [f"missing in the file: {', '.join(self.missing)}"] if self.missing else []
         left_over = [f"left over in the file: {', '.join(over)}"] if over else []
         return [*missing, *left_over, *self.problems]
+
+
+def _without_wrappers(checkpoint: Checkpoint, wanted: Iterable[str]) -> tuple[str, dict[str, str]]:
+    """What stands before the names of a file, "" for nothing, and its names by those of the plain model.
+
+    Raises:
+        CheckpointError: the model is found below more than one prefix.
+    """
+    kernels = {join(layer, "weight"): (1,) for layer in (*checkpoint.layers, *checkpoint.aliases)}
+    try:
+        found = plain_names(kernels, like=[join(name, "weight") for name in wanted], label=checkpoint.label)
+    except CheckpointError:
+        return "", {}  # nothing fits: all that is missing will be listed
+    if found.rivals:
+        raise CheckpointError(
+            f"{checkpoint.label} has the model below more than one prefix: choose one by `name_map`. "
+            f"Received: {', '.join(found.rivals)}"
+        )
+    if found.prefix:
+        log.info("%s: names are without the prefix %r", checkpoint.label, found.prefix)
+    return found.prefix, {split(plain)[0]: split(stored)[0] for stored, plain in found.names.items()}
 
 
 def _copy_other(checkpoint: Checkpoint, name: str, tensor: ModelTensor) -> None:
@@ -311,6 +344,35 @@ def _names(model: ModelState, name_map: NameMap | None) -> dict[str, str]:
     return {path: mapped(path, name_map) for path in model.layers}
 
 
+def check_name_map(name_map: Any) -> None:
+    """Check the form of a name map before anything is read or written.
+
+    Raises:
+        TypeError: neither a dict of strings, nor a function, nor pairs of strings.
+        ValueError: a pattern or a replacement that is no regular expression.
+    """
+    if name_map is None or callable(name_map):
+        return
+    known = isinstance(name_map, Mapping | Sequence) and not isinstance(name_map, str | bytes)
+    pairs = list(name_map.items() if isinstance(name_map, Mapping) else name_map) if known else [name_map]
+    for pair in pairs:
+        strings = isinstance(pair, tuple | list) and len(pair) == 2 and all(isinstance(part, str) for part in pair)
+        if not known or not strings:
+            raise TypeError(
+                "name_map must be a dict of strings, a function of a path, or pairs of a regular expression and its "
+                f"replacement. Received: {pair!r}"
+            )
+    for pattern, replacement in () if isinstance(name_map, Mapping) else pairs:
+        try:
+            if match := re.fullmatch(f"{pattern}|", ""):  # the empty text matches, whatever the pattern is
+                match.expand(replacement)
+        except (re.error, IndexError) as error:
+            raise ValueError(
+                f"name_map has a pattern or replacement that is no regular expression: {error}. "
+                f"Received: {pattern!r}, {replacement!r}"
+            ) from None
+
+
 def mapped(path: str, name_map: NameMap | None) -> str:
     """What `name_map` calls a layer of the model."""
     if name_map is None:
@@ -318,7 +380,9 @@ def mapped(path: str, name_map: NameMap | None) -> str:
     if isinstance(name_map, Mapping):
         return name_map.get(path, path)
     if callable(name_map):
-        return name_map(path)
+        if not isinstance(name := name_map(path), str):
+            raise TypeError(f"name_map must return a string. Received: {name!r} for {path!r}")
+        return name
     for pattern, replacement in name_map:
         match = re.fullmatch(pattern, path)
         if match:

@@ -9,6 +9,7 @@ import numpy as np
 
 from doconv_core.checkpoint._format import CheckpointError
 from doconv_core.checkpoint._metadata import KEY
+from doconv_core.checkpoint._prefixes import averages_without_dots, is_average
 from doconv_core.checkpoint._sources import Source
 
 KEYS = ("state_dict", "model_state_dict", "model", "net", "network", "module", "params", "weights")
@@ -66,45 +67,69 @@ def find_state(
     return loaded, notes
 
 
-def find_average(source: Source, label: str) -> Part:
-    """The average of the weights in a file that has its names below one prefix.
+def find_average(source: Source, label: str) -> tuple[Source, list[str]]:
+    """The average of the weights in a file of one dict: names below a prefix (`ema.`), or names that lost their dots.
+
+    LitEma and others average parameters only: what has no copy of the second kind (running statistics) is the model's own.
+
+    Returns:
+        The tensors by the model's names, and what was chosen, in sentences.
 
     Raises:
         CheckpointError: there is none.
     """
+    copies = averages_without_dots(source.shapes, label)
     for key in AVERAGES:
-        if any(name.startswith(f"{key}.") for name in source.shapes):
-            return Part(source, f"{key}.")
-    raise CheckpointError(
-        f"{label} has no average of the weights whose names have a prefix ({AVERAGES[0]}, ema and their like). "
-        f"Received: {_received(source.shapes)}"
-    )
+        below = [name.removeprefix(f"{key}.") for name in source.shapes if name.startswith(f"{key}.")]
+        if below and (not copies or any("." in name for name in below)):
+            return Part(source, f"{key}."), []
+    if not copies:
+        raise CheckpointError(
+            f"{label} has no average of the weights beside them, no names below a prefix ({AVERAGES[0]}, ema and their "
+            f"like), none that lost their dots (ema_conv_W, model_ema.convW). Received: {_received(source.shapes)}"
+        )
+    own = [name for name in source.shapes if name not in copies and not is_average(name)]
+    notes = [f"averages are taken, whose names lost their dots: {_received(dict.fromkeys(copies.values()))}"]
+    if own:
+        notes.append(f"no average, and taken from the model: {_received(dict.fromkeys(own))}")
+    names = {name: copies.get(name, name) for name in source.shapes if name in copies or name in own}
+    return Renamed(source, names), notes
 
 
-class Part:
-    """The tensors of a source whose names begin with a prefix, without it."""
+class Renamed:
+    """Tensors of a source under other names.
 
-    def __init__(self, source: Source, prefix: str) -> None:
-        self.source, self.prefix = source, prefix
+    Args:
+        source: all tensors.
+        names: those that are meant, by their new names.
+    """
+
+    def __init__(self, source: Source, names: Mapping[str, str]) -> None:
+        self.source, self.names = source, names
         self.metadata = {key: value for key, value in source.metadata.items() if key != KEY}
-        self.shapes = {
-            name.removeprefix(prefix): shape for name, shape in source.shapes.items() if name.startswith(prefix)
-        }
+        self.shapes = {name: source.shapes[stored] for name, stored in names.items()}
 
     def code(self, name: str) -> str:
-        return self.source.code(self.prefix + name)
+        return self.source.code(self.names[name])
 
     def array(self, name: str) -> np.ndarray:
-        return self.source.array(self.prefix + name)
+        return self.source.array(self.names[name])
 
     def chunks(self, name: str) -> Iterator[memoryview]:
-        return self.source.chunks(self.prefix + name)
+        return self.source.chunks(self.names[name])
 
     def release(self, name: str) -> None:
-        self.source.release(self.prefix + name)
+        self.source.release(self.names[name])
 
     def close(self) -> None:
         self.source.close()
+
+
+class Part(Renamed):
+    """The tensors of a source whose names begin with a prefix, without it."""
+
+    def __init__(self, source: Source, prefix: str) -> None:
+        super().__init__(source, {name.removeprefix(prefix): name for name in source.shapes if name.startswith(prefix)})
 
 
 def _first(loaded: Mapping[Any, Any], keys: tuple[str, ...]) -> str | None:

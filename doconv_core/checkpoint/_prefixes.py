@@ -24,6 +24,7 @@ from doconv_core.checkpoint._layers import join, split
 Shapes = Mapping[str, tuple[int, ...]]
 WRAPPERS = ("module.", "_orig_mod.")  # before all names
 INNER = ("_orig_mod.", "_checkpoint_wrapped_module.", "_fsdp_wrapped_module.")  # anywhere: no model names its parts so
+MARKS = ("modelema", "ema", "avg", "average")  # before the names of averages, their dots and underscores aside
 KERNELS = ("W", "weight", "kernel")
 
 
@@ -113,10 +114,34 @@ def copies_without_dots(shapes: Shapes, names: Iterable[str]) -> dict[str, str]:
         if name in known:
             continue
         letters = _letters(name)
-        starts = [len(mark) for mark in ("modelema", "ema", "avg", "average") if letters.startswith(mark)]
+        starts = [len(mark) for mark in MARKS if letters.startswith(mark)]
         original = next((originals[rest] for start in starts if (rest := letters[start:]) in originals), None)
         if original is not None and shapes[original] == shape and split(name)[1] != split(original)[1]:
             found[name] = original
+    return found
+
+
+def is_average(name: str) -> bool:
+    """Whether a name is that of an average or of what is kept beside one (`model_ema.decay`)."""
+    return _letters(name).startswith(MARKS)
+
+
+def averages_without_dots(shapes: Shapes, label: str) -> dict[str, str]:
+    """The names of a model's tensors, each with its copy whose name lost the dots.
+
+    Raises:
+        CheckpointError: a copy may be of two tensors, or a tensor has two copies.
+    """
+    found: dict[str, str] = {}
+    names = [name for name in shapes if not is_average(name)]
+    same = Counter(map(_letters, names))
+    for copy, original in copies_without_dots(shapes, names).items():
+        if original in found or same[_letters(original)] > 1:
+            other = found.get(original) or next(n for n in names if n != original and _letters(n) == _letters(original))
+            raise CheckpointError(
+                f"{label}: without their dots, names of averages say nothing certain. Received: {copy}, {original}, {other}"
+            )
+        found[original] = copy
     return found
 
 

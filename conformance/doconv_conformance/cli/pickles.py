@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-    from doconv_core.checkpoint import Arrays
+    from doconv_core.checkpoint._sources import Source
 
 SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".tar")
 
@@ -31,32 +32,44 @@ class LoadedTensor:
         return _to_array(self.tensor).astype(dtype or self.dtype, copy=False)
 
 
-def load_pickle(path: Path, *, key: str | None = None, ema: bool = False) -> tuple[Arrays, list[str]]:
+def load_pickle(path: Path, *, key: str | None = None, ema: bool = False) -> tuple[Source, list[str]]:
     """The tensors of a PyTorch file, and what was chosen of it, in sentences.
 
     Args:
         path: the file.
         key: the keys that lead to the state dict, dots between them; by default those that are usual.
-        ema: whether to take the average of the weights that is beside them.
+        ema: whether to take the average of the weights that is beside them, in another dict or in the same.
 
     Raises:
         CheckpointError: it cannot be read, holds no state dict, or tensors that no file can hold.
         ImportError: PyTorch is not installed.
         OSError: it cannot be opened.
     """
-    from doconv_core.checkpoint import Arrays, find_state
+    from doconv_core.checkpoint import Arrays, CheckpointError, find_average, find_state
 
     try:
         import torch
     except ImportError as error:
         raise ImportError(f"reading {path.name} needs PyTorch: pip install 'doconv-core[torch]'") from error
 
-    loaded = _load(path)
-    state, notes = find_state(loaded, str(path), lambda value: isinstance(value, torch.Tensor), key=key, ema=ema)
+    def is_tensor(value: Any) -> bool:
+        return isinstance(value, torch.Tensor)
+
+    loaded, in_the_same = _load(path), False
+    try:
+        state, notes = find_state(loaded, str(path), is_tensor, key=key, ema=ema)
+    except CheckpointError:
+        if not ema:
+            raise
+        in_the_same = True
+        state, notes = find_state(loaded, str(path), is_tensor, key=key)
     arrays = {name: _checked(path, name, value) for name, value in state.items() if isinstance(value, torch.Tensor)}
     left_out = [str(name) for name in state if name not in arrays]
     if left_out:
         notes.append(f"no tensors, and left out: {', '.join(left_out[:8])}{' and more' * (len(left_out) > 8)}")
+    if in_the_same:
+        chosen, more = find_average(Arrays(str(path), arrays), str(path))
+        return chosen, [*notes, *more]
     return Arrays(str(path), arrays), notes
 
 
@@ -68,11 +81,9 @@ def _load(path: Path) -> Any:
     for options in ({"mmap": True}, {}):
         try:
             return torch.load(path, map_location="cpu", weights_only=True, **options)
-        except OSError:
-            raise
-        except (
-            Exception
-        ) as error:  # whatever an untrusted or broken pickle raises; files before PyTorch 1.6 have no map
+        except Exception as error:  # whatever a broken pickle raises; files before PyTorch 1.6 have no map
+            if isinstance(error, OSError) and error.errno != errno.EINVAL:  # a place that the file lacks
+                raise
             fault = error
     other = re.search(r"Unsupported (?:global|class|operand).*?([\w.]+\.[\w.]+)", str(fault))
     reason = f"it holds objects of {other[1]}" if other else "it is broken, or holds objects that are not loaded"

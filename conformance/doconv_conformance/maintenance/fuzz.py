@@ -31,6 +31,7 @@ from typing import Any
 import numpy as np
 
 from doconv_conformance.cli.inspect import describe
+from doconv_conformance.cli.pickles import SUFFIXES, load_pickle
 from doconv_core.checkpoint import (
     Arrays,
     Checkpoint,
@@ -51,7 +52,7 @@ except ImportError:  # Windows: what takes too long or too much memory is not st
 
 SECONDS = 10
 MEMORY = 2**30
-CHUNK = 2000  # seeds of one process
+CHUNK = 10_000  # seeds of one process
 LEAVES: tuple[str, ...] = (
     "W",
     "D",
@@ -81,6 +82,7 @@ PATHS = (
     "a\n",
     "x" * 300,
 )
+KEYS = ("model", "state_dict", "ema", "model_ema", "params", "optimizer", "epoch", "teacher")
 CODES = {"F32": 4, "F64": 8, "F16": 2, "BF16": 2, "I64": 8, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "C64": 8, "F8_E8M0": 1}
 NUMBERS = (0, -1, 1, 2, 3, 9, 2**31, 2**40, 2**63, 2**64, 10**30, 1.5, -0.0, float("nan"), float("inf"), 1e308, True)
 VALUES: tuple[Any, ...] = (
@@ -106,12 +108,21 @@ def check(path: Path, rng: random.Random) -> bool:
     said = (Hints(exclude="*"), Hints(transposed="*"), Hints({"*": (3, 3)}), Hints({"*": (2, 3)}), Hints(prefix="a"))
     hints = rng.choice((*[Hints()] * 10, *said))
     try:
-        with open_checkpoint(path, dialect=dialect, hints=hints, ema=rng.random() < 0.02) as checkpoint:
+        with _open(path, rng, dialect=dialect, hints=hints) as checkpoint:
             _use(checkpoint, rng)
             return True
     except CheckpointError as error:
         str(error).encode("utf-8", "surrogatepass")
         return False
+
+
+def _open(path: Path, rng: random.Random, **options: Any) -> Checkpoint:
+    """Open a file as the commands do."""
+    ema = rng.random() < 0.02
+    if path.suffix not in SUFFIXES:
+        return open_checkpoint(path, **options, ema=ema)
+    tensors, _ = load_pickle(path, key="model" if rng.random() < 0.02 else None, ema=ema)
+    return Checkpoint(tensors, str(path), **options)
 
 
 def _use(checkpoint: Checkpoint, rng: random.Random) -> None:
@@ -196,12 +207,59 @@ def index_file(rng: random.Random) -> bytes:
     return _change_bytes(text, rng) if rng.random() < 0.3 else text
 
 
+def pth_file(rng: random.Random) -> bytes:
+    """A `.pth` of PyTorch: dicts around the state dict, odd values in it, the bytes of the file or of its pickle changed."""
+    import torch
+
+    others = ("float64", "float16", "bfloat16", "int64", "bool", "complex64", "float8_e4m3fn", "float8_e5m2", "uint16")
+    types = (*[torch.float32] * 60, *(getattr(torch, name) for name in others))
+    loaded: Any = {name: torch.ones(shape, dtype=rng.choice(types)) for name, (_, shape) in _tensors(rng).items()}
+    for _ in range(rng.choice((0, 0, 0, 0, 0, 1, 2))):
+        loaded[rng.choice((*LEAVES, "a.W", 0, None, "n_averaged"))] = _odd(loaded, rng)
+    for _ in range(rng.choice((0, 0, 1, 2))):
+        beside = {rng.choice(KEYS): _odd(loaded, rng)} if rng.random() < 0.3 else {}
+        loaded = beside | {rng.choice(KEYS): loaded}
+    buffer = io.BytesIO()
+    torch.save(loaded, buffer, _use_new_zipfile_serialization=rng.random() < 0.8)
+    whole = buffer.getvalue()
+    if zipfile.is_zipfile(buffer) and rng.random() < 0.3:
+        whole = _repacked(whole, rng)
+    return _change_bytes(whole, rng) if rng.random() < 0.2 else whole
+
+
+def _odd(loaded: dict[Any, Any], rng: random.Random) -> Any:
+    """What stands in a `.pth` beside tensors, or in their place."""
+    import torch
+
+    odd: tuple[Callable[[], Any], ...] = (
+        lambda: loaded, lambda: dict(loaded), lambda: rng.choice(VALUES), lambda: [torch.ones(2)], lambda: torch.ones(()),
+        lambda: torch.ones(1).expand(2**rng.choice((4, 40)), 2, 9), lambda: torch.ones(2, 2).to_sparse(),
+        lambda: torch.empty(2, 2, 9, device="meta"), lambda: torch.nn.Parameter(torch.ones(4, 2, 9)),
+        lambda: torch.quantize_per_tensor(torch.ones(2, 2), 1.0, 0, torch.qint8), lambda: torch.ones(2, 2).T,
+        lambda: torch.ones(4, 2, 9)[::2], lambda: torch.nested.nested_tensor([torch.ones(1), torch.ones(2)]),
+    )  # fmt: skip
+    with warnings.catch_warnings(action="ignore"):  # of kinds of tensors that PyTorch gives up
+        return rng.choice(odd)()
+
+
+def _repacked(whole: bytes, rng: random.Random) -> bytes:
+    """The archive with its checksums right, one of its members changed: most often the pickle."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(whole)) as old, zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as new:
+        chosen = rng.choice((*[name for name in old.namelist() if name.endswith("data.pkl")] * 10, *old.namelist()))
+        for name in old.namelist():
+            new.writestr(name, _change_bytes(old.read(name), rng) if name == chosen else old.read(name))
+    return buffer.getvalue()
+
+
 KINDS: dict[str, tuple[Callable[[random.Random], bytes], str]] = {
     "safetensors": (safetensors_file, "in.safetensors"),
     "npz": (npz_file, "in.npz"),
     "h5": (h5_file, "in.h5"),
     "index": (index_file, "in.safetensors.index.json"),
+    "pth": (pth_file, "in.pth"),
 }
+NEEDED = {"h5": "h5py", "pth": "torch"}  # packages that may not be installed
 
 
 def fuzz(seeds: Iterable[int], folder: Path, kinds: Iterable[str] = tuple(KINDS)) -> tuple[list[Failure], int]:
@@ -221,7 +279,9 @@ def fuzz(seeds: Iterable[int], folder: Path, kinds: Iterable[str] = tuple(KINDS)
         make, name = KINDS[kind]
         (folder / name).write_bytes(make(rng))
         try:
-            with _limits():
+            with _limits(), warnings.catch_warnings():
+                warnings.simplefilter("error", np.exceptions.ComplexWarning)  # half of a value lost
+                warnings.simplefilter("ignore", UserWarning)  # PyTorch's
                 opened += check(folder / name, rng)
         except Exception as error:
             failures.append(Failure(seed, kind, "".join(traceback.format_exception(error)[-3:]).strip()))
@@ -373,7 +433,7 @@ def main() -> None:
     parser.add_argument("--start", type=int, default=0)
     parser.add_argument("--count", type=int, default=1_000_000)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
-    known = [kind for kind in KINDS if kind != "h5" or find_spec("h5py")]
+    known = [kind for kind in KINDS if kind not in NEEDED or find_spec(NEEDED[kind])]
     parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=known)
     options = parser.parse_args()
     if options.count > CHUNK:

@@ -7,9 +7,11 @@ at most `conv(error, |W'|)`, and each layer adds the bound of its own rounding (
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,6 +22,9 @@ from doconv_conformance.running.runner import numerics_of
 from doconv_conformance.verdicts.bounds import UNIT_ROUNDOFF, Expected, Numerics, gamma
 from doconv_conformance.verdicts.judge import Result, judge
 from doconv_core import ConvGeometry, compose, convolve
+
+if TYPE_CHECKING:
+    import PIL.Image
 
 DTYPE = np.dtype(np.float32)
 LAYERS = (
@@ -38,6 +43,7 @@ LAYERS = (
 )
 
 STEPS = 2 * len(LAYERS)
+PIXELS_AT_ONCE = 2**17
 
 
 @dataclass
@@ -69,23 +75,41 @@ class PictureRun:
 
 
 def load_picture(path: Path) -> np.ndarray:
-    """A picture file as `(1, 3, height, width)` float32 in [0, 1].
+    """A picture file as `(1, 3, height, width)` float32 in [0, 1], turned as its camera says (EXIF).
 
     Raises:
-        ValueError: the file is missing, is no picture, or is smaller than 32 x 32.
+        ValueError: the file is missing, is no picture, is smaller than 32 x 32, or has more pixels than Pillow takes from
+            files that anyone may have made.
     """
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     try:
-        with Image.open(path) as image:
-            pixels = np.asarray(image.convert("RGB"), np.float32) / 255
-    except OSError as error:
+        with warnings.catch_warnings(), Image.open(path) as image:
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            pixels = _pixels(ImageOps.exif_transpose(image))
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ValueError(f"the picture is too large: {error}. Received: {path}") from None
+    except (OSError, SyntaxError, ValueError) as error:  # a broken file may raise any of them
         raise ValueError(f"cannot read a picture from {path}: {error}") from error
     if min(pixels.shape[:2]) < 32:
         raise ValueError(
             f"the picture must be at least 32 x 32. Received: {pixels.shape[1]} x {pixels.shape[0]} in {path}"
         )
     return np.ascontiguousarray(pixels.transpose(2, 0, 1)[None])
+
+
+def _pixels(image: PIL.Image.Image) -> np.ndarray:
+    """The values of a picture, `(height, width, 3)` float32 in [0, 1]; Pillow's own conversion would cut off 16 bits."""
+    if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
+        pixels = np.asarray(image.convert("RGB"), np.float32)
+        pixels /= 255
+        return pixels
+    grey: np.ndarray = np.asarray(image, np.float32)
+    grey = grey if image.mode == "F" else grey / (2**16 - 1)
+    if not (grey.min() >= 0 and grey.max() <= 1):
+        kind = "floats in [0, 1]" if image.mode == "F" else "integers of 16 bits"
+        raise ValueError(f"its values must be {kind}. Received: {np.asarray(image).min()} to {np.asarray(image).max()}")
+    return np.repeat(grey[..., None], 3, axis=2)
 
 
 def parameters(geometry: ConvGeometry, name: str) -> dict[str, np.ndarray]:
@@ -120,12 +144,42 @@ def compare_maps(run: PictureRun) -> None:
                 run.results.append(_compare(run, first, second))
 
 
-def reference(picture: np.ndarray, numerics: Numerics) -> Expected:
-    """The network's output in float64, with the bound carried through all layers and the scale of its last layer."""
-    x, error = picture.astype(np.float64), np.zeros(picture.shape)
+def reference(picture: np.ndarray, numerics: Numerics, *, pixels: int = PIXELS_AT_ONCE) -> Expected:
+    """The network's output in float64, with the bound carried through all layers and the scale of its last layer.
+
+    Args:
+        picture: `(1, 3, height, width)`.
+        numerics: those of the port.
+        pixels: of the picture, that a band of rows has about; a band's feature maps are all that is in memory at once.
+    """
+    heights = [picture.shape[2]]
+    for _, geometry in LAYERS:
+        heights.append(geometry.output_size((heights[-1], picture.shape[3]))[0])
+    bands = -(-picture.shape[2] * picture.shape[3] // pixels)
+    rows = -(-heights[-1] // bands)
+    parts = [
+        _band(picture, numerics, heights, (start, min(start + rows, heights[-1])))
+        for start in range(0, heights[-1], rows)
+    ]
+    value, bound, scale = (np.concatenate(arrays, axis=2) for arrays in zip(*parts, strict=True))
+    return Expected(value, bound, scale, DTYPE)
+
+
+def _band(
+    picture: np.ndarray, numerics: Numerics, heights: Sequence[int], rows: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Some rows of the network's output, their bound and scale, from those rows of the picture that they depend on."""
+    layers = list[tuple[str, ConvGeometry]]()
+    for (name, geometry), height in zip(reversed(LAYERS), reversed(heights[:-1]), strict=True):
+        (low, _), across = geometry.padding
+        first = rows[0] * geometry.stride[0] - low
+        end = (rows[1] - 1) * geometry.stride[0] - low + (geometry.kernel_size[0] - 1) * geometry.dilation[0] + 1
+        rows = max(first, 0), min(end, height)
+        layers.insert(0, (name, replace(geometry, padding=((rows[0] - first, end - rows[1]), across))))
+    x = picture[:, :, rows[0] : rows[1]].astype(np.float64)
+    error, u = np.zeros(x.shape), numerics.unit_roundoff(str(DTYPE))
     scale = error
-    u = numerics.unit_roundoff(str(DTYPE))
-    for position, (name, geometry) in enumerate(LAYERS):
+    for position, (name, geometry) in enumerate(layers):
         tensors = {key: value.astype(np.float64) for key, value in parameters(geometry, name).items()}
         kernel = compose(tensors["W"], tensors.get("D_delta"), geometry)
         size = compose(np.abs(tensors["W"]), np.abs(tensors["D_delta"]) if geometry.has_d else None, geometry)
@@ -133,9 +187,9 @@ def reference(picture: np.ndarray, numerics: Numerics) -> Expected:
         scale = convolve(np.abs(x) + error, size, np.abs(tensors["bias"]), geometry)
         error = convolve(error, np.abs(kernel), None, geometry) + gamma(chain, u) * scale
         x = convolve(x, kernel, tensors["bias"], geometry)
-        if position < len(LAYERS) - 1:
+        if position < len(layers) - 1:
             x = np.maximum(x, 0)
-    return Expected(x, error, UNIT_ROUNDOFF[str(DTYPE)] * scale, DTYPE)
+    return x, error, UNIT_ROUNDOFF[str(DTYPE)] * scale
 
 
 def _run_network(session: PortSession, run: PictureRun, folded: bool, progress: Callable[[], None]) -> Result:
@@ -151,13 +205,16 @@ def _run_network(session: PortSession, run: PictureRun, folded: bool, progress: 
                 return _row(
                     session.backend.name, folded, {"verdict": "crashed", "reason": f"{name}: {reason or status}"}
                 )
-            x = outputs["y"] if position == len(LAYERS) - 1 else np.maximum(outputs["y"], 0)
+            x = inputs["x"] = outputs.pop("y")  # each map has a hundred megabytes, and none is needed twice
+            if position < len(LAYERS) - 1:
+                x = inputs["x"] = np.maximum(x, 0)
     except (PortCrash, PortTimeout) as failure:
         return _failed(session.backend.name, folded, failure)
     want = run.reference(numerics_of(session.hello))
     judgement = judge({"y": want}, {"y": x}, exact=False)
     if x.shape == want.value.shape:
-        run.maps.append(Maps(session.backend.name, folded, x, (x - want.value) / want.scale))
+        difference = ((x - want.value) / want.scale).astype(np.float32)
+        run.maps.append(Maps(session.backend.name, folded, x, difference))
     return _row(session.backend.name, folded, judgement)
 
 

@@ -89,6 +89,74 @@ def test_name_maps_that_cannot_be_meant_are_refused(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+BAD_MAPS = {
+    "a value that is no name": ({"a": 5}, TypeError, r"must be a dict of strings, .* Received: \('a', 5\)"),
+    "a key that is no name": ({0: "a"}, TypeError, r"Received: \(0, 'a'\)"),
+    "strings for pairs": (["ab"], TypeError, "Received: 'ab'"),
+    "triples": ([("a", "b", "c")], TypeError, "Received: \\('a', 'b', 'c'\\)"),
+    "a pair of no strings": ([("a", 1)], TypeError, "Received: \\('a', 1\\)"),
+    "a string": ("ab", TypeError, "Received: 'ab'"),
+    "a number": (3, TypeError, "Received: 3"),
+    "a function of no name": (lambda path: None, TypeError, "name_map must return a string. Received: None for 'a'"),
+    "a pattern": ([("x", "y"), ("(", "b")], ValueError, r"no regular expression: missing \).* Received: '\(', 'b'"),
+    "a replacement": ([("b", r"\1")], ValueError, r"no regular expression: invalid group reference 1"),
+    "a name of a group": ([("b", r"\g<x>")], ValueError, r"no regular expression: unknown group name 'x'"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_MAPS)
+def test_name_maps_of_another_form_are_refused_before_any_work(case: str, tmp_path: Path) -> None:
+    name_map, kind, error = BAD_MAPS[case]
+    with pytest.raises(kind, match=error):
+        save_model(tmp_path / "file", Model(a=linear(1)).state(), name_map=name_map)  # type: ignore[arg-type]
+    with pytest.raises(kind, match=error):
+        load_model(tmp_path / "no file", Model(a=linear(1)).state(), name_map=name_map)  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())
+
+
+PREFIXES = {
+    "module.": {"block.conv": "module.block.conv", "fc": "module.fc"},
+    "net.": {"block.conv": "net.block.conv", "fc": "net.fc"},
+    "two": {"block.conv": "module.model.block.conv", "fc": "module.model.fc"},
+    "torch.compile": {"block.conv": "_orig_mod.block.conv", "fc": "_orig_mod.fc"},
+    "a part compiled": {"block.conv": "block._orig_mod.conv"},
+}
+
+
+@pytest.mark.parametrize("name_map", [None, {"fc": "head"}])
+@pytest.mark.parametrize("wrapped", PREFIXES)
+def test_what_stands_before_the_names_is_found(wrapped: str, name_map: dict[str, str] | None, tmp_path: Path) -> None:
+    names = PREFIXES[wrapped]
+    if name_map:
+        names = {path: name.removesuffix("fc") + "head" if path == "fc" else name for path, name in names.items()}
+        names.setdefault("fc", "head")
+    model = Model(**{"block.conv": do_layer(1), "fc": linear(2)})
+    save_model(tmp_path / "file", model.state(), name_map=names)
+    there = Model(**{"block.conv": do_layer(0), "fc": linear(0)})
+    load_model(tmp_path / "file", there.state(), name_map=name_map)
+    assert (there["block.conv"]["W"] == 1).all()
+    assert (there["fc"]["bias"] == 2).all()
+
+
+def test_tensors_of_no_layer_have_the_prefix_too(tmp_path: Path) -> None:
+    model, there = Model(a=linear(1)), Model(a=linear(0))
+    model.others, there.others = {"a.scale": np.ones(2, np.float32)}, {"a.scale": np.zeros(2, np.float32)}
+    save_model(tmp_path / "file", model.state(), strict=False, name_map={"a": "net.a"})
+    load_model(tmp_path / "file", there.state())
+    assert there.others["a.scale"].all()
+
+
+def test_a_model_below_two_prefixes_is_a_choice(tmp_path: Path) -> None:
+    both = Model(**{"student.a": linear(1), "teacher.a": linear(2)})
+    save_model(tmp_path / "file", both.state())
+    there = Model(a=linear(0))
+    with pytest.raises(CheckpointError, match=r"choose one by `name_map`. Received: student\., teacher\."):
+        load_model(tmp_path / "file", there.state(), strict=False)
+    left = load_model(tmp_path / "file", there.state(), strict=False, name_map=lambda path: f"teacher.{path}")
+    assert left == ["left over in the file: student.a"]
+    assert (there["a"]["bias"] == 2).all()
+
+
 def test_one_error_lists_everything_and_changes_nothing(tmp_path: Path) -> None:
     file = Model(
         a=do_layer(1), b=do_layer(1), c=do_layer(1), d=linear(1), e=linear(1), f=linear(1), g=linear(1), old=linear(1)

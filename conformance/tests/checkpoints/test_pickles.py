@@ -97,6 +97,40 @@ def test_the_average_below_a_prefix(prefix: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(out["conv.weight"], kernel(2 * W))
 
 
+STYLES = {
+    "mmengine": lambda name: f"ema_{name.replace('.', '_')}",
+    "LitEma": lambda name: f"model_ema.{name.replace('.', '')}",
+}
+
+
+@pytest.mark.parametrize("file", ["in.safetensors", "in.pth"])
+@pytest.mark.parametrize("style", STYLES)
+def test_the_average_whose_names_lost_their_dots(style: str, file: str, tmp_path: Path) -> None:
+    model = {f"net.{name}": tensor for name, tensor in STATE.items()} | {"net.bn.running_mean": torch.ones(4)}
+    state = model | {STYLES[style](f"net.{name}"): tensor for name, tensor in AVERAGE.items()}
+    state |= {"model_ema.decay": torch.tensor(0.9)} if style == "LitEma" else {}
+    if file == "in.pth":
+        torch.save({"state_dict": state, "epoch": 3}, tmp_path / file)
+    else:
+        save_file({name: tensor.numpy() for name, tensor in state.items()}, tmp_path / file)
+    status, text = run("fold", tmp_path / file, tmp_path / "out.safetensors", "--ema")
+    assert status == 0, text
+    out = load_file(tmp_path / "out.safetensors")
+    assert out.keys() == {"net.conv.weight", "net.bn.running_mean"}
+    np.testing.assert_array_equal(out["net.conv.weight"], kernel(2 * W))
+    assert "averages are taken, whose names lost their dots: " in text
+    assert STYLES[style]("net.conv.W") in text
+    assert "no average, and taken from the model: net.bn.running_mean" in text
+
+
+def test_an_average_that_may_be_of_two_tensors_is_refused(tmp_path: Path) -> None:
+    state = {name: np.ones(3, np.float32) for name in ("a.b_c", "a_b.c", "ema_a_b_c")}
+    save_file(state, tmp_path / "in.safetensors")
+    status, text = run("fold", tmp_path / "in.safetensors", tmp_path / "out.safetensors", "--ema")
+    assert status == 1
+    assert "names of averages say nothing certain. Received: ema_a_b_c, a" in text
+
+
 def loops() -> dict[str, Any]:
     loop: dict[str, Any] = {}
     loop["model"] = loop

@@ -152,3 +152,16 @@ def test_nnx_names_what_no_layer_covers(tmp_path: Path) -> None:
     assert (other.scale[...] == 1).all()
     with pytest.raises(TypeError, match=r"model must be a flax\.nnx\.Module. Received: dict"):
         doconv_flax.nnx.save_checkpoint({}, tmp_path / "file")
+
+
+@pytest.mark.parametrize("name_map", [{"fc": 5}, ["ab"], [("(", "b")]])
+def test_a_name_map_of_another_form_is_refused_before_any_work(name_map: Any, tmp_path: Path) -> None:
+    model, spec = variables(Net(), 0)
+    with pytest.raises((TypeError, ValueError), match=r"name_map (must be a dict|has a pattern)"):
+        doconv_flax.linen.load_checkpoint(tmp_path / "no file", model, spec, name_map=name_map)
+
+
+def test_names_with_a_prefix_in_the_file_are_found(tmp_path: Path) -> None:
+    (model, spec), (other, _) = variables(Net(), 0), variables(Net(), 1)
+    doconv_flax.linen.save_checkpoint(model, tmp_path / "file", spec, name_map=lambda path: f"net.{path}")
+    assert same(doconv_flax.linen.load_checkpoint(tmp_path / "file", other, spec), model)

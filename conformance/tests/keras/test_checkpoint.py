@@ -1,6 +1,7 @@
 """Portable checkpoints of Keras models; `checkpoints/test_travel.py` sends one through all frameworks."""
 
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -132,3 +133,18 @@ def test_models_that_cannot_be_saved_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"two layers have the same path: give them other names. Received: same"):
         save_checkpoint(model, tmp_path / "file")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name_map", [{"fc": 5}, ["ab"], [("(", "b")]])
+def test_a_name_map_of_another_form_is_refused_before_any_work(name_map: Any, tmp_path: Path) -> None:
+    with pytest.raises((TypeError, ValueError), match=r"name_map (must be a dict|has a pattern)"):
+        load_checkpoint(tmp_path / "no file", net(), name_map=name_map)
+
+
+def test_names_with_a_prefix_in_the_file_are_found(tmp_path: Path) -> None:
+    model, other = net(), net()
+    fill(model, 1)
+    save_checkpoint(model, tmp_path / "file", name_map=lambda path: f"module.{path}")
+    load_checkpoint(tmp_path / "file", other)
+    for ours, theirs in zip(model.weights, other.weights, strict=True):
+        np.testing.assert_array_equal(ours, theirs)

@@ -202,13 +202,13 @@ def test_a_choice_between_weights_and_their_average_is_asked_for() -> None:
     other = {name: torch.zeros_like(tensor) if name.endswith("W") else tensor for name, tensor in state.items()}
     for plain, average in (("params", "params_ema"), ("state_dict", "state_dict_ema")):
         both = {average: other, plain: state, "epoch": 3}
-        with pytest.raises(ValueError, match=rf"say by `key` .* Received: .*of {plain}; .*of {average}"):
+        with pytest.raises(ValueError, match=rf"choose one by `key`\..* Received: .*of {plain}; .*of {average}"):
             load_original(both, target(over=False))
         model = load_original(both, target(over=False), key=plain)
         assert torch.equal(model["a"].weight, torch.from_numpy(kernels["a"]))
         assert not load_original(both, target(over=False), key=average)["a"].weight.any()
     two = {f"{who}.{name.removeprefix('module.')}": t for who in ("one", "two") for name, t in state.items()}
-    with pytest.raises(ValueError, match=r"say by `prefix` .* Received: one\., two\."):
+    with pytest.raises(ValueError, match=r"choose one by `prefix`\. Received: one\., two\."):
         load_original(two, target(over=False))
     model = load_original(two, target(over=False), prefix="two.")
     assert torch.equal(model["a"].weight, torch.from_numpy(kernels["a"]))
@@ -245,3 +245,27 @@ def test_layers_of_one_tap_in_networks_of_any_rank(make: type[nn.Module], rank: 
 def test_tensors_that_numpy_does_not_know_are_named(odd: torch.Tensor) -> None:
     with pytest.raises(ValueError, match="state dict: odd has no values that NumPy knows"):
         load_original(original()[0] | {"odd": odd}, target(over=False))
+
+
+class Task(nn.Module):
+    """What a trainer makes of a model: its names below one of its own."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.net = model
+
+
+def test_the_file_of_a_trainer_loads_into_the_model(tmp_path: Path) -> None:
+    trained, there = net(0), net(1)
+    save_checkpoint(Task(trained), tmp_path / "file", strict=False)
+    load_checkpoint(tmp_path / "file", there)
+    assert same(there, trained)
+
+
+@pytest.mark.parametrize("name_map", [{"stem": 5}, ["ab"]])
+def test_a_name_map_of_another_form_is_refused_before_any_work(name_map: Any, tmp_path: Path) -> None:
+    for load in (load_checkpoint, load_original):
+        with pytest.raises(TypeError, match="name_map must be a dict of strings"):
+            load(tmp_path / "no file.pth", net(0), name_map=name_map)
+    with pytest.raises(ValueError, match="no regular expression"):
+        load_original(tmp_path / "no file.pth", net(0), name_map=[("(", "b")])

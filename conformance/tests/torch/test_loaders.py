@@ -1,7 +1,9 @@
 """Ways to load a plain checkpoint into over-parameterized layers: right, or refused."""
 
 import copy
+import sys
 from collections.abc import Callable
+from types import ModuleType
 
 import pytest
 import torch
@@ -121,3 +123,111 @@ def test_a_layer_that_was_never_loaded_says_so(make: Callable) -> None:
     assert conv(X.to("meta")).is_meta
     tensors = {name: torch.rand(parameter.shape) for name, parameter in conv.named_parameters()}
     assert torch.func.functional_call(conv, tensors, X).isfinite().all()
+
+
+# What transformers 4.57 and 5 do after the constructor, which ran on the meta device; `zoo_loaders.py` runs their own code.
+FROM_PRETRAINED = """
+def from_pretrained(model, state):
+    expected = list(model.state_dict())
+    for name in expected:
+        if name in state:
+            path, _, leaf = name.rpartition(".")
+            value = state[name] if leaf in model.get_submodule(path)._buffers else Parameter(state[name])
+            value._is_hf_initialized = True
+            setattr(model.get_submodule(path), leaf, value)
+    move_missing(model, [name for name in expected if name not in state], [name for name in state if name not in expected])
+    for module in model.modules():
+        if isinstance(module, _ConvNd) and not getattr(module.weight, "_is_hf_initialized", False):
+            init.normal_(module.weight)
+    return model
+
+def move_missing(model, missing_keys, unexpected_keys):
+    for name in missing_keys:
+        load_parameter(model, name, torch.empty_like(model.get_parameter(name), device="cpu"))
+
+def load_parameter(model, param_name, tensor):
+    path, _, leaf = param_name.rpartition(".")
+    if by_load_state_dict:  # 4.57
+        model.get_submodule(path).load_state_dict({leaf: tensor}, strict=False, assign=True)
+    else:
+        setattr(model.get_submodule(path), leaf, Parameter(tensor))
+"""
+IN_MODEL = """
+def load_checkpoint_in_model(model, state, device_map):
+    names = set(model.state_dict())
+    for name, value in state.items():
+        if name in names:
+            set_module_tensor_to_device(model, name, value)
+    return model
+
+def set_module_tensor_to_device(model, name, value):
+    path, _, leaf = name.rpartition(".")
+    module = model.get_submodule(path)
+    if leaf not in module._parameters and leaf not in module._buffers:
+        raise ValueError(f"{module} does not have a parameter or a buffer named {leaf}.")
+    owner = module._buffers if leaf in module._buffers else module._parameters
+    owner[leaf] = value if leaf in module._buffers else Parameter(value)
+"""
+
+
+def library(monkeypatch: pytest.MonkeyPatch, name: str, code: str, **values: object) -> dict:
+    """Code that runs as a library's own."""
+    package, _, _ = name.partition(".")
+    monkeypatch.setitem(sys.modules, package, ModuleType(package))
+    of_torch = {"torch": torch, "Parameter": nn.Parameter, "_ConvNd": nn.modules.conv._ConvNd, "init": nn.init}
+    module = {"__name__": name, **of_torch, **values}
+    exec(code, module)
+    return module
+
+
+def trained() -> Net:
+    net = Net().eval()
+    nn.init.normal_(net.body[0].D)
+    return net
+
+
+@pytest.mark.parametrize("by_load_state_dict", [True, False])
+class TestFromPretrained:
+    def load(self, monkeypatch: pytest.MonkeyPatch, by_load_state_dict: bool, state: dict[str, Tensor]) -> nn.Module:
+        code = library(
+            monkeypatch, "transformers.modeling_utils", FROM_PRETRAINED, by_load_state_dict=by_load_state_dict
+        )
+        with torch.device("meta"):
+            net = Net()
+        return code["from_pretrained"](net, copy.deepcopy(state)).eval()
+
+    def test_a_plain_checkpoint_is_refused(self, monkeypatch: pytest.MonkeyPatch, by_load_state_dict: bool) -> None:
+        with pytest.raises(RuntimeError, match=r"from_pretrained can't start .* Received: body\.0\.weight"):
+            self.load(monkeypatch, by_load_state_dict, Plain().state_dict())
+
+    def test_that_of_the_base_too(self, monkeypatch: pytest.MonkeyPatch, by_load_state_dict: bool) -> None:
+        with pytest.raises(RuntimeError, match=r"from_pretrained can't start .* Received: body\.0\.weight"):
+            self.load(monkeypatch, by_load_state_dict, Plain().body.state_dict())
+
+    def test_its_own_is_right(self, monkeypatch: pytest.MonkeyPatch, by_load_state_dict: bool) -> None:
+        want = trained()
+        assert torch.equal(self.load(monkeypatch, by_load_state_dict, want.state_dict())(X), want(X))
+
+    def test_a_layer_that_is_new_is_initialised(
+        self, monkeypatch: pytest.MonkeyPatch, by_load_state_dict: bool
+    ) -> None:
+        state = {name: value for name, value in trained().state_dict().items() if not name.startswith("body.0.")}
+        layer = self.load(monkeypatch, by_load_state_dict, state).body[0]
+        assert not layer.D.any()
+        assert 0.7 < layer.W.std() < 1.3
+
+
+def test_accelerate_finds_the_plain_name_and_refuses_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    load = library(monkeypatch, "accelerate.utils.modeling", IN_MODEL)["load_checkpoint_in_model"]
+    want = trained()
+    assert torch.equal(load(Net().eval(), copy.deepcopy(want.state_dict()), {"": "cpu"})(X), want(X))
+    with pytest.raises(ValueError, match=r"DOConv2d\(3, 4, .* does not have a parameter or a buffer named weight"):
+        load(Net(), Plain().state_dict(), {"": "cpu"})
+    assert "body.0.weight" not in Net().state_dict()
+
+
+def test_the_first_values_of_a_layer_on_the_meta_device() -> None:
+    want = Plain().eval()
+    with torch.device("meta"):
+        net = Net()
+    assert torch.equal(set_by_name(net, want.state_dict()).eval()(X), want(X))
