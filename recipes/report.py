@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import re
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ import recipe as recipes
 from rows import Row, read_rows
 from train import FRESH, best_rate
 
-from doconv_conformance.files import write_text
+from doconv_conformance.files import insert_between, write_text
 
 PAGE = Path(__file__).parents[1] / "docs" / "evidence.md"
 FIGURE = PAGE.with_name("evidence.svg")
@@ -176,22 +175,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         f"that did not. Folding changed the metric by at most {max(folded):.4f}."
     )
     result = "\n".join([*table(rows), "", summary, *same_rate_table(rows), *rates_table(rows)])
-    write_between(options.page, result)
+    write_text(options.page, insert_between(options.page.read_text("utf-8"), result, BEGIN, END))
     draw(rows, options.page.with_suffix(".svg"))
     print(result)
-
-
-def write_between(page: Path, text: str) -> None:
-    """Replace what stands between the markers.
-
-    Raises:
-        ValueError: the page does not have them.
-    """
-    old = page.read_text("utf-8")
-    if BEGIN not in old or END not in old:
-        raise ValueError(f"{page} has no {BEGIN} ... {END}")
-    new = re.sub(f"{re.escape(BEGIN)}.*?{re.escape(END)}", lambda _: f"{BEGIN}\n{text}\n{END}", old, flags=re.DOTALL)
-    write_text(page, new)
 
 
 def _comparisons(rows: Sequence[Row]) -> list[tuple[str, tuple[str, float], tuple[str, float]]]:

@@ -75,3 +75,15 @@ def write_all(output: Output, data: bytes) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file, whole or not at all."""
     write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def insert_between(text: str, inserted: str, begin: str, end: str) -> str:
+    """`text` with what stands between its markers replaced, each marker on a line of its own.
+
+    Raises:
+        ValueError: they are not there.
+    """
+    for marker in (begin, end):
+        if marker not in text:
+            raise ValueError(f"no table between {begin} and {end}: the page has no {marker}")
+    return f"{text.split(begin)[0]}{begin}\n{inserted}\n{end}{text.split(end)[1]}"

@@ -15,7 +15,7 @@ from typing import Any
 
 from doconv_conformance.adapters.ways.table import WAYS, Way, ways_of
 from doconv_conformance.cases.table import Case, select
-from doconv_conformance.files import replacing
+from doconv_conformance.files import insert_between, replacing
 from doconv_conformance.running.runner import Backend, PortSession, declared_unsupported, python_backend
 
 BEGIN, END = "<!-- support: written by python -m doconv_conformance.maintenance.support_table -->", "<!-- /support -->"
@@ -163,20 +163,9 @@ def main() -> None:
     text = path.read_text()
     parse(text)  # raises before any backend is started
     table = render({label: column(ask(backend)) for label, backend in BACKENDS.items()})
-    text = insert(insert(text, ways_table(), WAYS_BEGIN, WAYS_END), table, BEGIN, END)
+    text = insert_between(insert_between(text, ways_table(), WAYS_BEGIN, WAYS_END), table, BEGIN, END)
     with replacing(path) as temporary:
         temporary.write_text(text)
-
-
-def insert(text: str, table: str, begin: str, end: str) -> str:
-    """`text` with `table` between its markers.
-
-    Raises:
-        ValueError: they are not there.
-    """
-    if begin not in text or end not in text:
-        raise ValueError(f"no table between {begin} and {end}")
-    return f"{text.split(begin)[0]}{begin}\n{table}\n{end}{text.split(end)[1]}"
 
 
 if __name__ == "__main__":

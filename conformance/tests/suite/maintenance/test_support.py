@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from doconv_conformance.adapters.core import CorePort
+from doconv_conformance.files import insert_between
 from doconv_conformance.maintenance.support_table import (
     BACKENDS,
     BEGIN,
@@ -14,7 +15,6 @@ from doconv_conformance.maintenance.support_table import (
     WAYS_END,
     ask,
     column,
-    insert,
     parse,
     render,
     ways_table,
@@ -33,7 +33,7 @@ def test_the_readme_says_what_every_backend_declares() -> None:
 
 def test_the_readme_has_the_ways_that_are_declared() -> None:
     text = README.read_text()
-    assert insert(text, ways_table(), WAYS_BEGIN, WAYS_END) == text, (
+    assert insert_between(text, ways_table(), WAYS_BEGIN, WAYS_END) == text, (
         f"run: python -m doconv_conformance.maintenance.support_table {README}"
     )
 
