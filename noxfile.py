@@ -19,7 +19,8 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INT
 WORKERS = ("-n", "auto", "--maxprocesses", "4", "--dist", "loadfile")
 # Tests that need no framework.
 FRAMEWORKLESS = (
-    *(f"core/test_{name}" for name in ("blocked", "composition", "contract", "dtypes", "geometry", "selection")),
+    *(f"core/test_{name}" for name in ("blocked", "composition", "contract", "convolution", "dtypes", "geometry")),
+    *(f"core/test_{name}" for name in ("framework_padding", "layouts", "selection")),
     *(f"checkpoints/test_{name}" for name in ("commands", "convert", "files", "fold", "models", "original", "outputs")),
     *(f"checkpoints/test_{name}" for name in ("fuzz", "prefixes", "recognise", "shards", "stats")),
 )
@@ -139,6 +140,13 @@ def fuzz(session: nox.Session) -> None:
     """A million files that no program should write, against every reader: each is read or refused."""
     session.install(*CONSTRAINTS, "-e", ".", "h5py")
     session.run("python", "-m", "doconv_conformance.maintenance.fuzz", *session.posargs, env=ONE_THREAD)
+
+
+@nox.session
+def mutants(session: nox.Session) -> None:
+    """Every small change of the core's mathematics, or of the modules named, must fail a test; half an hour."""
+    session.install(*CONSTRAINTS, "-e", ".[all,test]", "cosmic-ray")
+    session.run("python", "-m", "doconv_conformance.maintenance.mutants", *session.posargs, env=ONE_THREAD)
 
 
 @nox.session

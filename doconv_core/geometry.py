@@ -16,7 +16,7 @@ from typing import Any, SupportsIndex
 
 import numpy as np
 
-from doconv_core.padding import resolve
+from doconv_core.framework_padding import resolve
 
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
@@ -141,7 +141,7 @@ class ConvGeometry:
 
         Args:
             framework: "torch", "keras" or "flax".
-            padding: what the layer is given, see `doconv_core.padding.resolve`.
+            padding: what the layer is given, see `doconv_core.framework_padding.resolve`.
             input_size: spatial size of the input.
             kernel_size: as in `ConvGeometry`.
             stride: as in `ConvGeometry`.

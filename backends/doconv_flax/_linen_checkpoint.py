@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -104,9 +104,8 @@ class _Tree:
             if found:
                 info, roles = found
                 covered |= set(roles.values())
-                self.state.layers[".".join(path)] = ModelLayer(
-                    info, self._reader(info, roles), self._writer(info, roles)
-                )
+                tensors = {role: self._tensor(key) for role, key in roles.items()}
+                self.state.layers[".".join(path)] = ModelLayer.of(info, tensors, "flax")
         for key, leaf in self.flat.items():
             if key not in covered and hasattr(raw(leaf), "shape"):
                 name = ".".join(key[1:] if key[0] == "params" else key)
@@ -142,15 +141,8 @@ class _Tree:
             return LayerInfo("linear", {}), {"weight": names["kernel"]} | bias
         return None
 
-    def _reader(self, info: LayerInfo, roles: dict[str, Key]) -> Callable[[], dict[str, np.ndarray]]:
-        return lambda: {role: info.to_canonical(role, self._read(key), "flax") for role, key in roles.items()}
-
-    def _writer(self, info: LayerInfo, roles: dict[str, Key]) -> Callable[[dict[str, np.ndarray]], None]:
-        def write(arrays: dict[str, np.ndarray]) -> None:
-            for role, key in roles.items():
-                self._write(key, info.from_canonical(role, arrays[role], "flax"))
-
-        return write
+    def _tensor(self, key: Key) -> ModelTensor:
+        return ModelTensor(partial(self._read, key), partial(self._write, key))
 
     def _read(self, key: Key) -> np.ndarray:
         return np.asarray(raw(self.flat[key]))

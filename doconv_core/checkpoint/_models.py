@@ -37,10 +37,23 @@ class ModelLayer:
     read: Callable[[], dict[str, np.ndarray]]
     write: Callable[[dict[str, np.ndarray]], None]
 
+    @classmethod
+    def of(cls, info: LayerInfo, tensors: Mapping[str, ModelTensor], layout: str) -> ModelLayer:
+        """A layer whose tensors, by role, lie in `layout`: "keras" or "flax"."""
+
+        def read() -> dict[str, np.ndarray]:
+            return {role: info.to_canonical(role, tensor.read(), layout) for role, tensor in tensors.items()}
+
+        def write(arrays: dict[str, np.ndarray]) -> None:
+            for role, tensor in tensors.items():
+                tensor.write(info.from_canonical(role, arrays[role], layout))
+
+        return cls(info, read, write)
+
 
 @dataclass(frozen=True)
 class ModelTensor:
-    """One tensor of a model that no kind of layer covers, in the framework's own layout."""
+    """One tensor of a model, in the framework's own layout."""
 
     read: Callable[[], np.ndarray]
     write: Callable[[np.ndarray], None]

@@ -32,9 +32,9 @@ def by_asking(
     """
     work = _Work(rows, asker, numerics, catalogue, say)
     try:
-        if not work.state():
-            work.structure(structure)
-            work.arithmetic()
+        work.state()
+        work.structure([row for row in structure if row.key not in work.of_state])
+        work.arithmetic()
     except Spent:
         work.facts.append("the time for questions was over")
     return work.result()
@@ -53,21 +53,25 @@ class _Work:
         self.facts: list[str] = []
         self.found: list[Diagnosis] = []
         self.taken: set[tuple[str, str]] = set()
+        self.of_state: set[tuple[str, str]] = set()
 
-    def state(self) -> bool:
-        """Whether answers depend on more than the question: then nothing else can be said."""
+    def state(self) -> None:
+        """What depends on more than the question: nothing else can be said of these rows."""
         self.say("asking the same again")
-        words, facts = state.depends(self.rows, sorted(self.wrong, key=size), self.asker)
+        words, facts, rows = state.depends(self.rows, sorted(self.wrong, key=size), self.asker)
         if words:
-            self._claim("state", words, "what is kept between questions: caches, buffers, globals", self.wrong, facts)
-        return bool(words)
+            self._claim("state", words, "what is kept between questions: caches, buffers, globals", rows, facts)
+            self.of_state = set(self.taken)
+        self.asker.restart()
 
     def structure(self, rows: Sequence[Row]) -> None:
         """What is computed, first where the types cannot matter, then where only other types are wrong."""
         if any(row.failed for row in rows):
             self.measured = measure(rows, self.asker, self.say, self.catalogue)
         spoilt = {row.case.geometry for of_stage in self.measured.unknown.values() for row in of_stage}
-        exact = [row for row in self.rows if row.exact and row.case.geometry not in spoilt]
+        exact = [
+            row for row in self.rows if row.exact and row.case.geometry not in spoilt and row.key not in self.of_state
+        ]
         if any(row.failed and not reproduces(self._planted(row), row) for row in exact):
             known = [replace(item, only=()) for item in self.measured.findings]
             further = measure(exact, self.asker, self.say, self.catalogue, known)
@@ -78,7 +82,7 @@ class _Work:
             others = [other for other in self.measured.findings if other is not item]
             mine = [
                 row for row in self.wrong
-                if item.active(row) and reproduces(self._planted(row), row) and not reproduces(self._planted(row, others), row)
+                if row.key not in self.of_state and item.active(row) and reproduces(self._planted(row), row) and not reproduces(self._planted(row, others), row)
             ]  # fmt: skip
             name = "+".join(fault.name for fault in item.faults)
             look_at = "; ".join(dict.fromkeys(fault.look_at for fault in item.faults))

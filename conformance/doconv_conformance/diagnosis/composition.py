@@ -14,7 +14,7 @@ from itertools import product
 import numpy as np
 
 from doconv_conformance.cases.table import LOW_PRECISION, Case
-from doconv_conformance.diagnosis import moves
+from doconv_conformance.diagnosis import moves, shares
 from doconv_conformance.diagnosis.agreement import same
 from doconv_conformance.diagnosis.asking import Ask, Question, random_question
 from doconv_conformance.diagnosis.planted import run
@@ -116,6 +116,89 @@ def _identity(name: str, words: str, of: Callable[[ConvGeometry], np.ndarray]) -
 
 
 @cache
+def computed_rows() -> tuple[Fault, ...]:
+    """Rows of `D` by every short formula of the channels: an offset of the group, and a channel within it."""
+    offsets: dict[str, Callable[..., np.ndarray]] = {
+        "": lambda o, i, g: 0 * o,
+        "floor(o / (C_out/G)) * (C_in/G)": lambda o, i, g: o // _out(g) * _in(g),
+        "floor(o / (C_out/G)) * (C_out/G)": lambda o, i, g: o // _out(g) * _out(g),
+        "floor(o / (C_in/G)) * (C_out/G)": lambda o, i, g: o // _in(g) * _out(g),
+        "floor(o / (C_in/G)) * (C_in/G)": lambda o, i, g: o // _in(g) * _in(g),
+        "floor(o / (C_out/G))": lambda o, i, g: o // _out(g),
+        "floor(o / (C_in/G))": lambda o, i, g: o // _in(g),
+        "floor(o / G) * (C_in/G)": lambda o, i, g: o // g.groups * _in(g),
+        "(o mod G) * (C_in/G)": lambda o, i, g: o % g.groups * _in(g),
+        "(G - 1 - floor(o / (C_out/G))) * (C_in/G)": lambda o, i, g: (g.groups - 1 - o // _out(g)) * _in(g),
+    }
+    channels: dict[str, Callable[..., np.ndarray]] = {
+        "": lambda o, i, g: 0 * o,
+        "c": lambda o, i, g: i % _in(g),
+        "c * G": lambda o, i, g: i % _in(g) * g.groups,
+        "C_in/G - 1 - c": lambda o, i, g: _in(g) - 1 - i % _in(g),
+        "o mod (C_out/G)": lambda o, i, g: o % _out(g),
+        "o mod (C_in/G)": lambda o, i, g: o % _in(g),
+        "1": lambda o, i, g: 0 * o + 1,
+        "c + 1": lambda o, i, g: i % _in(g) + 1,
+    }
+
+    def rows_of(offset: Callable[..., np.ndarray], channel: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
+        def rows(g: ConvGeometry) -> np.ndarray:
+            first, second = np.indices(g.w_shape[:2])
+            group = first // (g.w_shape[0] // g.groups)
+            o = group * _out(g) + second if g.transposed else first
+            i = first if g.transposed else group * _in(g) + second
+            return (offset(o, i, g) + channel(o, i, g)) % g.in_channels
+
+        return rows
+
+    found = []
+    for (one, offset), (other, channel) in product(offsets.items(), channels.items()):
+        formula = " + ".join(filter(None, (one, other))) or "0"
+        words = f"takes row {formula} of D, modulo C_in, for the kernel of output channel o and channel c of its group"
+        found.append(Fault(f"rows-{formula}", words, ROWS_AT, {"rows": rows_of(offset, channel)}))
+    return tuple(found)
+
+
+@cache
+def computed_identities() -> tuple[Fault, ...]:
+    """The identity with its ones by every short formula of column and tap, in every range of columns."""
+    taps: dict[str, Callable[..., np.ndarray]] = {
+        "s mod K": lambda s, g: s % g.taps,
+        "floor(s / floor(S/K))": lambda s, g: s // (g.d_mul // g.taps),
+        "K - 1 - s mod K": lambda s, g: g.taps - 1 - s % g.taps,
+        "(s - S mod K) mod K": lambda s, g: (s - g.d_mul % g.taps) % g.taps,
+        "(s + 1) mod K": lambda s, g: (s + 1) % g.taps,
+        "(s - 1) mod K": lambda s, g: (s - 1) % g.taps,
+        "floor(s * K / S)": lambda s, g: s * g.taps // g.d_mul,
+        "floor(s / ceil(S/K))": lambda s, g: s // -(-g.d_mul // g.taps),
+        "min(s, K - 1)": lambda s, g: np.minimum(s, g.taps - 1),
+    }
+    ranges: dict[str, Callable[..., np.ndarray]] = {
+        "for s < K floor(S/K)": lambda s, g: s < g.taps * (g.d_mul // g.taps),
+        "for every s": lambda s, g: s >= 0,
+        "for s < K": lambda s, g: s < g.taps,
+        "for s >= S - K": lambda s, g: s >= g.d_mul - g.taps,
+        "for s in the last whole tile": lambda s, g: s // g.taps == g.d_mul // g.taps - 1,
+        "for s >= S mod K": lambda s, g: s >= g.d_mul % g.taps,
+        "for s >= K": lambda s, g: s >= g.taps,
+        "for s < S - 1": lambda s, g: s < g.d_mul - 1,
+        "for s > 0": lambda s, g: s > 0,
+    }
+
+    def ones_at(tap: Callable[..., np.ndarray], inside: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
+        def identity_(g: ConvGeometry) -> np.ndarray:
+            s = np.arange(g.d_mul)
+            return np.where((np.arange(g.taps)[:, None] == tap(s, g)) & inside(s, g), 1.0, 0.0)
+
+        return identity_
+
+    return tuple(
+        _identity(f"{one}-{other}", f"has a one of the identity at k = {one} {other}", ones_at(tap, inside))
+        for (one, tap), (other, inside) in product(taps.items(), ranges.items())
+    )
+
+
+@cache
 def identities() -> tuple[Fault, ...]:
     """Things that stand for the identity beside the catalogue's."""
     return (
@@ -150,13 +233,13 @@ def identities() -> tuple[Fault, ...]:
 @cache
 def _left() -> tuple[Fault, ...]:
     listed = [fault for fault in COMPOSITION if fault.hooks.keys() <= {"W", "identity", "kernel"}]
-    return (*listed, *identities(), *moves.of_w("W"), *moves.of_w("identity_W"), *moves.of_kernel("kernel"))
+    return (*listed, *identities(), *computed_identities(), *moves.of_w("W"), *moves.of_w("identity_W"), *moves.of_kernel("kernel"))
 
 
 @cache
 def _right() -> tuple[Fault, ...]:
     listed = [fault for fault in COMPOSITION if fault.hooks.keys() <= {"D_delta", "rows", "delta"}]
-    return (*listed, *rows(), twice(), *moves.of_d("D_delta"), *moves.of_w("delta_W"))
+    return (*listed, *rows(), *computed_rows(), twice(), *moves.of_d("D_delta"), *moves.of_w("delta_W"))
 
 
 def catalogue_first(faults: Sequence[Fault], excluded: Sequence[Fault] = ()) -> list[Fault]:
@@ -184,7 +267,7 @@ def fits(ask: Ask, case: Case, known: Sequence[Fault], operation: str = "compose
     if not lefts and operation == "compose":
         lefts = search.pairs(_left(), without, got_without)
     if not case.geometry.has_d:
-        return lefts
+        return lefts or (shares.fits(ask, case, known) if operation == "compose" else [])
     found: Fits = []
     for left in lefts[:MOST]:
         if search.gives(left, whole, got):
@@ -198,7 +281,7 @@ def fits(ask: Ask, case: Case, known: Sequence[Fault], operation: str = "compose
     if not found and operation == "compose":
         for left in lefts[: MOST // 8]:
             found += [(*left, *right) for right in search.pairs(_right(), whole, got, left)]
-    return found
+    return found or (shares.fits(ask, case, known) if operation == "compose" else [])
 
 
 def scaled_parts(search: _Search, case: Case, question: Question, got: Tensors) -> Fits:

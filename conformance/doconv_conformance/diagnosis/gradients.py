@@ -9,12 +9,12 @@ from functools import cache
 import numpy as np
 
 from doconv_conformance.cases.table import Case
-from doconv_conformance.diagnosis import convolution, moves
+from doconv_conformance.diagnosis import convolution, moves, selections
 from doconv_conformance.diagnosis.agreement import same
 from doconv_conformance.diagnosis.asking import Ask, Question, random_question
-from doconv_conformance.diagnosis.composition import rows
+from doconv_conformance.diagnosis.composition import computed_rows, rows
 from doconv_conformance.diagnosis.options import families
-from doconv_conformance.diagnosis.planted import run
+from doconv_conformance.diagnosis.planted import joined, run
 from doconv_conformance.faults.faulty_port import Fault
 from doconv_conformance.faults.gradients import GRADIENTS
 from doconv_conformance.port import Tensors
@@ -60,6 +60,8 @@ def fits(ask: Ask, case: Case, known: Sequence[Fault], left_out: Collection[Faul
                 chosen = [item for item, other in zip(chosen, wrong, strict=False) if other in rest] + [of_name]
                 wrong = rest
                 break
+        if not of_name and name in got:
+            of_name = [(fault,) for fault in selections.fits(name, got[name], right[name], case.geometry)]
         if not of_name:
             return []
         chosen.append(of_name)
@@ -146,6 +148,18 @@ def _grad_y_moved(fault: Fault, outputs: Sequence[str], words: str) -> Fault:
     )
 
 
+def in_grad_x_only(faults: Sequence[Fault]) -> Fault:
+    """Faults of the forward direction that the gradient of `x` follows, while the other gradients do not."""
+
+    def change(gradients: Tensors, inputs: Tensors, g: ConvGeometry) -> Tensors:
+        other = run([fault for fault in faults if fault.where(g)], g, "backward", inputs)
+        return gradients if other is None else gradients | {"grad_x": other["grad_x"]}
+
+    whole = joined(faults)
+    words = f"{whole.words}, in the gradient of x too but not in those of the parameters"
+    return Fault(f"grad_x-only-{whole.name}", words, "the parameters' gradients do not follow forward", {"gradients": change})
+
+
 def _of_ones() -> Fault:
     """`grad_y` not used: the gradients of the plain sum of `y`."""
 
@@ -217,7 +231,7 @@ def _as_if_right(name: str) -> Fault:
 
 @cache
 def _row_faults() -> tuple[Fault, ...]:
-    return tuple(Fault(fault.name, fault.words, fault.look_at, {"grad_rows": fault.hooks["rows"]}) for fault in rows())
+    return tuple(Fault(fault.name, fault.words, fault.look_at, {"grad_rows": fault.hooks["rows"]}) for fault in (*rows(), *computed_rows()))
 
 
 def _only_in(name: str, fault: Fault) -> Fault:

@@ -17,12 +17,14 @@ import numpy as np
 from doconv_conformance.cases.table import STAGES, Case
 from doconv_conformance.diagnosis import composition, convolution, gradients, shrinking, structure, values
 from doconv_conformance.diagnosis.agreement import reproduces, same
-from doconv_conformance.diagnosis.asking import Asker, Spent, random_question
+from doconv_conformance.diagnosis.asking import Asker, Spent, question_of, random_question
 from doconv_conformance.diagnosis.planted import run
 from doconv_conformance.diagnosis.replay import Row
 from doconv_conformance.diagnosis.scope import EVERYWHERE, Scope, best
+from doconv_conformance.diagnosis.variants import variants
 from doconv_conformance.faults import CATALOGUE, Fault
 from doconv_conformance.port import OPERATIONS
+from doconv_conformance.verdicts.judge import judge
 from doconv_core.geometry import ConvGeometry
 
 # Hooks that show in `compose`: where that is right, the same mistake inside `forward` has a hook of its own.
@@ -183,7 +185,8 @@ class _State:
             if row.operation not in item.operations and not row.failed and item.scope.holds(row.case)
             and self._changes(item, row)
         }  # fmt: skip
-        return tuple(name for name in OPERATIONS if name in item.operations) if others else ()
+        shown = {row.operation for row in self.rows if row.failed and item.active(row) and self._changes(item, row)}
+        return tuple(name for name in OPERATIONS if name in shown) if others else ()
 
     def _shows(self, item: Finding, row: Row) -> bool:
         """Whether a finding changes a row, the others in place."""
@@ -208,6 +211,18 @@ class _State:
                 self.findings = trial
             elif not lost and all(row.failed for row in inside if self._changes(wider, row)):
                 self.findings = trial  # nothing speaks against it: what else is wrong here comes on top
+            elif operation == "backward":
+                self._inherit_grad_x(item, rows)
+
+    def _inherit_grad_x(self, item: Finding, rows: Sequence[Row]) -> None:
+        """The same where only the gradient of `x` shows it: the others have formulas of their own, and these are right."""
+        alone = replace(item, faults=(gradients.in_grad_x_only(item.faults),), operations=frozenset({"backward"}))
+        with_, without = (
+            np.array([reproduces(self.faults(row, found), row) for row in rows])
+            for found in ([*self.findings, alone], self.findings)
+        )
+        if (with_ & ~without).any() and not (without & ~with_).any():
+            self.findings.append(replace(alone, stage="backward"))
 
     def _changes(self, item: Finding, row: Row) -> bool:
         planted = run(
@@ -223,7 +238,24 @@ class _State:
         """Find what explains one row, and how far it reaches; whether something did."""
         candidates = self._fits(operation, row)
         everything, rows = rows, [item for item in rows if item is row or _cost(item) <= max(LARGE, _cost(row))]
+        asked = self._varied(operation, row) if candidates else []
+        while True:
+            chosen = self._widest(operation, row, rows, asked, candidates)
+            if chosen is None:
+                return False
+            self.findings.append(chosen)
+            contrary = [item for item in everything if self._contradicts(item, chosen)]  # the large ones, once
+            if not contrary or all(item in rows for item in contrary):
+                return True
+            self.findings.pop()
+            rows = [*rows, *contrary]
+
+    def _widest(
+        self, operation: str, row: Row, rows: Sequence[Row], asked: Sequence[Row], candidates: Sequence[tuple[Fault, ...]]
+    ) -> Finding | None:
+        """Of the candidates the one that explains the most rows, each with the plainest condition that `asked` does not refute."""
         found_: list[tuple[tuple[int, bool, bool, int, int], Finding]] = []
+        count, rows = len(rows), [*rows, *asked]
         base = np.array([reproduces(self.faults(item), item) for item in rows])
         for order, fit in enumerate(candidates[:FITS]):
             self.asker.check()
@@ -236,28 +268,36 @@ class _State:
             scope, mask = found
             if not scope.holds(row.case):
                 continue
-            won = {item.case.id for item, is_won in zip(rows, mask & gains, strict=True) if is_won}
+            won = {
+                item.case.id for item, is_won in zip(rows[:count], (mask & gains)[:count], strict=True) if is_won
+            }
             if len(won) < 2 and not self._holds_on_other_numbers(operation, row, fit):
                 continue
-            left = mask & ~base & ~with_
+            left = (mask & ~base & ~with_)[:count]
             rank = (len(won), not left.any(), scope is EVERYWHERE, -len(fit), -order)
             found_.append((rank, Finding(fit, scope, frozenset({operation}), operation)))
         if not found_:
-            return False
+            return None
         found_.sort(key=lambda item: item[0], reverse=True)
         alike = [finding for rank, finding in found_ if rank[:4] == found_[0][0][:4]]
-        chosen = self._told_apart(operation, row, alike)
-        if chosen is None:
-            return False
-        self.findings.append(chosen)
-        if len(everything) > len(rows) and not self._holds_in(everything, chosen):  # the large ones, once
-            self.findings.pop()
-            return False
-        return True
+        return self._told_apart(operation, row, alike)
 
-    def _holds_in(self, rows: Sequence[Row], chosen: Finding) -> bool:
-        """Whether no right row contradicts a finding."""
-        return all(reproduces(self.faults(row), row) for row in rows if not row.failed and chosen.scope.holds(row.case))
+    def _varied(self, operation: str, row: Row) -> list[Row]:
+        """Answers on the row's case with one option changed at a time."""
+        if operation == "initialise":
+            return []
+        found, small = [], self._small(operation, row)
+        for case in variants(replace(small, numbers="integers", delta="unit", one_in=1, own=None)):
+            answer = self.asker(operation, question_of(case))
+            if answer is not None and set(answer) == set(row.got):
+                item = Row(case, operation, answer, failed=False, numerics=row.numerics)
+                failed = judge(item.want, answer, exact=item.exact)["verdict"] == "mismatch"
+                found.append(Row(case, operation, answer, failed=failed, numerics=row.numerics))
+        return found
+
+    def _contradicts(self, row: Row, chosen: Finding) -> bool:
+        """Whether a right row contradicts a finding."""
+        return not row.failed and chosen.scope.holds(row.case) and not reproduces(self.faults(row), row)
 
     def _told_apart(self, operation: str, row: Row, alike: Sequence[Finding]) -> Finding | None:
         """The first of several that the cases do not tell apart which holds on larger ones, too; None where none does."""
@@ -288,9 +328,7 @@ class _State:
 
     def _fits(self, operation: str, row: Row) -> list[tuple[Fault, ...]]:
         """Sets of faults that explain one row on top of what is known."""
-        known, case = self.faults(row), row.case
-        if _cost(row) > LARGE:
-            case = shrinking.shrunk(case, partial(self._fails, operation, known))[0]
+        known, case = self.faults(row), self._small(operation, row)
         listed = [
             (fault,) for fault in self.catalogue
             if (operation == "compose" or not fault.hooks.keys() <= COMPOSED) and self._reproduces_with(row, (fault,))
@@ -299,10 +337,12 @@ class _State:
         if operation == "compose":
             found = composition.fits(self.asker, case, known)
             right = run(known, row.case.geometry, operation, row.case.inputs(operation))
-            found += [(fault,) for fault in structure.limited(dict(row.got), right)]
+            found += [(fault,) for fault in structure.limited(dict(row.got), right, case.geometry)]
         elif operation in ("forward", "fold"):
             found = structure.fold_fits(self.asker, case, known) if operation == "fold" else []
-            found = found or structure.output_fits(self.asker, case, known, operation)
+            found = found or structure.output_fits(
+                self.asker, case, known, operation, lambda fit: self._reproduces_with(row, fit)
+            )
         elif operation == "backward":
             found = gradients.fits(self.asker, case, known, set(CATALOGUE) - set(self.catalogue))
         elif operation == "initialise":
@@ -311,6 +351,12 @@ class _State:
             found = [(fault,) for fault in values.limits(self.asker, case, operation)]
         allowed = [fit for fit in found if self._is_allowed(fit) and self._has_effect(operation, row, fit)]
         return [*listed, *(fit for fit in allowed if self._reproduces_with(row, fit))]
+
+    def _small(self, operation: str, row: Row) -> Case:
+        """A smaller case that fails as well, where the row is large."""
+        if _cost(row) <= LARGE:
+            return row.case
+        return shrinking.shrunk(row.case, partial(self._fails, operation, self.faults(row)))[0]
 
     def _fails(self, operation: str, known: Sequence[Fault], case: Case) -> bool:
         """Whether a case is answered otherwise than by what is known."""
@@ -359,9 +405,11 @@ class _State:
         lines = structure.properties(self.asker, row.case, operation)
         if operation == "compose":
             lines += composition.facts(self.asker, row.case, known)
-        elif operation in ("forward", "fold"):
+        elif operation == "forward":
             measured = convolution.measure(self.asker, row.case, known)
             lines += convolution.facts(measured) if measured else []
+        elif operation == "fold":
+            lines += structure.fold_facts(self.asker, row.case, known)
         elif operation == "backward":
             lines += gradients.facts(self.asker, row.case, known)
         if operation != "initialise":
@@ -377,6 +425,11 @@ def larger(case: Case) -> list[Case]:
         return replace(case, name=f"{case.name}-larger", **fields)
 
     found = [changed(batch=case.batch + 3), changed(input_size=tuple(n + 3 for n in case.input_size))]
+    if g.taps > 1:
+        taller = (g.kernel_size[0] + 3, *g.kernel_size[1:])
+        sizes = {"kernel_size": taller, "d_mul": g.d_mul - g.taps + int(np.prod(taller))}
+        input_size = tuple(n + 3 * d for n, d in zip(case.input_size, g.dilation, strict=True))
+        found.append(changed(geometry=ConvGeometry.from_json(g.to_json() | sizes), input_size=input_size))
     for factors in ({"in_channels": 3, "out_channels": 2}, {"in_channels": 3, "out_channels": 3, "groups": 3}):
         if g.groups == 1 and "groups" in factors:
             continue

@@ -276,6 +276,23 @@ def paddings() -> tuple[Rule, ...]:
             ],
         ),
     ]
+    for name, where, holds in (
+        ("even", "on axes where the kernel is even", lambda g, axis: g.kernel_size[axis] % 2 == 0),
+        ("odd", "on axes where the kernel is odd and longer than 1", lambda g, axis: g.kernel_size[axis] % 2 == 1 < g.kernel_size[axis]),
+        ("strided", "on axes with a stride", lambda g, axis: g.stride[axis] > 1),
+        ("dilated", "on axes with a dilation", lambda g, axis: g.dilation[axis] > 1),
+    ):
+        for step, words in ((1, "early"), (-1, "late")):
+            found.append(
+                pairs(
+                    f"{words}-{name}",
+                    f"starts one element too {words} {where}",
+                    lambda p, g, step=step, holds=holds: [
+                        (low + step, high - step) if holds(g, axis) else (low, high)
+                        for axis, (low, high) in enumerate(p)
+                    ],
+                )
+            )
     for axis in range(3):
         found.append(
             pairs(
@@ -348,11 +365,36 @@ def sizes() -> tuple[Rule, ...]:
     )
 
 
+def _with_size_kept(rules: Sequence[Rule]) -> tuple[Rule, ...]:
+    """The same misreadings where elements are read, with the right size of the output."""
+    kept = (
+        Rule(
+            rule.field,
+            f"{rule.name}-size-kept",
+            f"{rule.words} where it reads, with the right size of the output",
+            lambda o, g, rule=rule: replace(rule.change(o, g), keeps_size=True),
+        )
+        for rule in rules
+    )
+    return (*rules, *kept)
+
+
+@cache
+def overlaps() -> tuple[Rule, ...]:
+    """Of taps that reach the same output position of a transposed convolution."""
+
+    def rule(which: str) -> Rule:
+        words = f"keeps only the share of the {which} tap where several taps reach one output position: it assigns, not adds"
+        return Rule("sum over the taps", f"overlap-{which}", words, lambda o, g: replace(o, overlap=which))
+
+    return rule("last"), rule("first")
+
+
 def families(g: ConvGeometry) -> list[tuple[Rule, ...]]:
     """The options that a geometry has, each with its rules."""
-    found = [strides(), dilations(), paddings(), sizes()]
+    found = [_with_size_kept(strides()), _with_size_kept(dilations()), _with_size_kept(paddings()), sizes()]
     if g.transposed:
-        found.append(output_paddings())
+        found += [output_paddings(), overlaps()]
     if g.padding_mode != "zeros":
         found.append(modes())
     return found
@@ -380,7 +422,7 @@ def combinations_of(
                 changed = rule.change(asked, g)
             except (ValueError, ZeroDivisionError, IndexError):
                 continue
-            if changed != asked:
+            if replace(changed, keeps_size=False) != asked:
                 values.setdefault(changed, []).append(rule)
         by_value.append(values)
     choices = [[None, *values] for values in by_value]

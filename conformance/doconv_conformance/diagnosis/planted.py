@@ -29,6 +29,8 @@ class Options:
     output_padding: tuple[int, ...]
     mode: str
     size: str = "floor"
+    overlap: str = "added"
+    keeps_size: bool = False
 
     @classmethod
     def of(cls, g: ConvGeometry) -> Options:
@@ -39,6 +41,7 @@ class Options:
 
 def relations(options: Options, g: ConvGeometry, sizes: Sequence[int]) -> list[np.ndarray]:
     """For each axis `(output size, input size, taps)`: how often an output position meets an input position at a tap."""
+    asked = g.output_size(tuple(sizes)) if options.keeps_size else (0,) * len(sizes)
     return [
         _relation(
             g.transposed,
@@ -51,6 +54,8 @@ def relations(options: Options, g: ConvGeometry, sizes: Sequence[int]) -> list[n
             options.output_padding[axis],
             options.mode,
             options.size,
+            options.overlap,
+            asked[axis],
         )
         for axis, size in enumerate(sizes)
     ]
@@ -68,12 +73,15 @@ def _relation(
     extra: int,
     mode: str,
     rule: str,
+    overlap: str,
+    asked: int,
 ) -> np.ndarray:
     span = taps if rule == "undilated" else dilation * (taps - 1) + 1
     room = size + low + high - span
     count = -(-room // stride) + 1 if rule == "ceil" else room // stride + 1
     if transposed:
         count = (size - 1) * stride + span - low - high + extra
+    count = asked or count
     if count < 1:
         raise ValueError("no output is left")
     table = np.zeros((count, size, taps))
@@ -82,13 +90,21 @@ def _relation(
             for k in range(taps):
                 if 0 <= (p := stride * q + dilation * k - low) < count:
                     table[p, q, k] += 1
-        return table
+        return table if overlap == "added" else _one_tap(table, last=overlap == "last")
     for p in range(count):
         for k in range(taps):
             at = inside(stride * p + dilation * k - low, size, mode)
             if at is not None:
                 table[p, at, k] += 1
     return table
+
+
+def _one_tap(table: np.ndarray, last: bool) -> np.ndarray:
+    """Of the taps that reach an output position only the last one or the first one, as where shares are assigned, not added."""
+    reached = table.any(axis=1)
+    taps = np.arange(table.shape[2])
+    kept = np.where(reached, taps, -1).max(1) if last else np.where(reached, taps, len(taps)).min(1)
+    return table * (taps == kept[:, None])[:, None, :]
 
 
 def inside(position: int, size: int, mode: str) -> int | None:
@@ -111,6 +127,7 @@ class MeasuredPort(FaultyPort):
     """`FaultyPort` with further hooks:
 
     - `options(options, g)`: another `Options`; `options_grad_x`, `options_grad_kernel` on top of it, in these gradients only;
+    - `delta_part(g)`, `identity_part(g)`: the share of each product in its part of the composition, `(*W's channels, K, S)`;
     - `delta_W(W, g)`, `identity_W(W, g)`: `W` as one part of the composition reads it;
     - `bare(y, g)`: the output before the bias is added;
     - `conv_kernel(kernel, g)`: the composed kernel as the convolution reads it, which `compose` and `fold` do not show;
@@ -199,40 +216,51 @@ class MeasuredPort(FaultyPort):
         return options
 
     def _compose(self, geometry: ConvGeometry, inputs: Tensors) -> np.ndarray:
-        if not self.hooks.keys() & {"delta_W", "identity_W"}:
+        own = {"delta_W", "identity_W", "delta_part", "identity_part"}
+        if not self.hooks.keys() & own or "compose" in self.hooks:
             return super()._compose(geometry, inputs)
         W = self._move("W", inputs["W"].astype(np.float64), geometry)
-        weight = self._move("identity_W", W, geometry) @ self._identity(geometry).T
+        matrix = self._part("identity_part", self._identity(geometry)[None, None], geometry)
+        weight = (matrix @ self._move("identity_W", W, geometry)[..., None])[..., 0]
         if "D_delta" in inputs:
             D = self._delta(geometry) * self._move("D_delta", inputs["D_delta"].astype(np.float64), geometry)
-            weight = weight + (D[self._rows(geometry)] @ self._move("delta_W", W, geometry)[..., None])[..., 0]
+            matrix = self._part("delta_part", D[self._rows(geometry)], geometry)
+            weight = weight + (matrix @ self._move("delta_W", W, geometry)[..., None])[..., 0]
         kernel = self._move("kernel", weight.reshape(geometry.kernel_shape), geometry)
         return kernel.astype(inputs["W"].dtype)
 
     def _compose_vjp(
         self, geometry: ConvGeometry, inputs: Tensors, grad_kernel: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        own = {"delta_W", "identity_W", "grad_parts", "grad_rows", "grad_delta_D", "grad_delta_W"}
+        own = {
+            "delta_W", "identity_W", "delta_part", "identity_part",
+            "grad_parts", "grad_rows", "grad_delta_D", "grad_delta_W",
+        }  # fmt: skip
         if not self.hooks.keys() & own or "compose_vjp" in self.hooks:
             return super()._compose_vjp(geometry, inputs, grad_kernel)
         W = self._move("W", inputs["W"].astype(np.float64), geometry)
         g = grad_kernel.reshape(*W.shape[:2], geometry.taps)
         one, other = self.hooks.get("grad_parts", (1.0, 1.0))
-        grad_W = one * self._moved_back("identity_W", g @ self._identity(geometry), W.shape, geometry)
+        matrix = self._part("identity_part", self._identity(geometry)[None, None], geometry)
+        grad_W = one * self._moved_back("identity_W", (g[..., None, :] @ matrix)[..., 0, :], W.shape, geometry)
         if "D_delta" not in inputs:
             return grad_W, None
         D = self._delta(geometry) * self._move("D_delta", inputs["D_delta"].astype(np.float64), geometry)
         rows = self.hooks["grad_rows"](geometry) if "grad_rows" in self.hooks else self._rows(geometry)
         D_used = self._move("grad_delta_D", D, geometry)
-        of_delta = (g[..., None, :] @ D_used[rows])[..., 0, :]
+        of_delta = (g[..., None, :] @ self._part("delta_part", D_used[rows], geometry))[..., 0, :]
         grad_W = grad_W + other * self._moved_back("delta_W", of_delta, W.shape, geometry)
         W_used = self._move("grad_delta_W", self._move("delta_W", W, geometry), geometry)
-        products = self._delta(geometry) * g[..., :, None] * W_used[..., None, :]
+        products = self._part("delta_part", self._delta(geometry) * g[..., :, None] * W_used[..., None, :], geometry)
         if "sum_group" in self.hooks:
             return grad_W, self.hooks["sum_group"](products, rows, geometry)
         grad_D = np.zeros(D.shape)
         np.add.at(grad_D, rows, products)
         return grad_W, grad_D
+
+    def _part(self, name: str, products: np.ndarray, geometry: ConvGeometry) -> np.ndarray:
+        shares: np.ndarray | float = self.hooks[name](geometry) if name in self.hooks else 1.0
+        return products * shares
 
     def _moved_back(
         self, name: str, gradient: np.ndarray, shape: tuple[int, ...], geometry: ConvGeometry
@@ -325,6 +353,8 @@ def joined(faults: Iterable[Fault]) -> Fault:
 
 
 def _after(name: str, first: Any, then: Any) -> Any:
+    if name in ("delta_part", "identity_part"):
+        return lambda g: first(g) * then(g)
     if name in ("rows", "identity", "compose", "convolve", "compose_vjp", "sum_group", "padded", "grad_rows"):
         raise ValueError(f"two faults replace {name}")
     if name == "delta":

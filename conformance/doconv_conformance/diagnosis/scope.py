@@ -24,6 +24,7 @@ class Scope:
     holds: Condition
 
 
+MOST_TOGETHER = 3
 EVERYWHERE = Scope("", lambda case: True)
 
 
@@ -103,6 +104,16 @@ def scopes(rows: Sequence[Row]) -> list[Scope]:
     cases = [row.case for row in rows]
     found = list(PLAIN)
     for name, size in SIZES.items():
+        for rest, words in ((1, "odd"), (0, "even")):
+            found.append(
+                Scope(f"where {name} is {words} only", lambda case, size=size, rest=rest: size(case) % 2 == rest)
+            )
+            found.append(
+                Scope(
+                    f"where {name} is {words} and above {2 - rest} only",
+                    lambda case, size=size, rest=rest: size(case) % 2 == rest and size(case) > 2 - rest,
+                )
+            )
         values = sorted({size(case) for case in cases})
         for low, high in pairwise(values):
             found.append(
@@ -142,6 +153,25 @@ def best(rows: Sequence[Row], gains: np.ndarray, losses: np.ndarray) -> tuple[Sc
         if (mask & losses).any() or (~mask & gains).any():
             continue
         one, other = PLAIN[1 + first], PLAIN[1 + second]
-        words = f"{one.words.removesuffix(' only')} and {other.words}"
-        return Scope(words, lambda case, one=one, other=other: one.holds(case) and other.holds(case)), mask
-    return None
+        return _together((one, other)), mask
+    return _several(candidates, masks, gains, losses)
+
+
+def _several(
+    candidates: Sequence[Scope], masks: np.ndarray, gains: np.ndarray, losses: np.ndarray
+) -> tuple[Scope, np.ndarray] | None:
+    """Up to `MOST_TOGETHER` conditions that hold in all rows that are won, each leaving out the most of what is lost."""
+    usable = np.flatnonzero(~(~masks & gains).any(axis=1))
+    mask, chosen = np.ones(len(gains), bool), list[int]()
+    while (mask & losses).any() and len(chosen) < MOST_TOGETHER and len(usable):
+        left = [int((masks[at] & mask & losses).sum()) for at in usable]
+        chosen.append(int(usable[int(np.argmin(left))]))
+        mask = mask & masks[chosen[-1]]
+    if (mask & losses).any() or not chosen:
+        return None
+    return _together([candidates[at] for at in chosen]), mask
+
+
+def _together(several: Sequence[Scope]) -> Scope:
+    *before, last = (scope.words.removesuffix(" only") for scope in several)
+    return Scope(f"{', '.join(before)} and {last} only", lambda case: all(scope.holds(case) for scope in several))

@@ -7,39 +7,60 @@ from collections.abc import Sequence
 from doconv_conformance.diagnosis.agreement import same
 from doconv_conformance.diagnosis.asking import Asker, question_of
 from doconv_conformance.diagnosis.replay import Row
-from doconv_conformance.verdicts.judge import judge
 
-SAMPLE = 3
+SAMPLE = 2
 AGAIN = 8
 
 
-def depends(rows: Sequence[Row], failing: Sequence[Row], asker: Asker) -> tuple[str, list[str]]:
-    """What a port does in words, and what was measured; both empty where the same question has the same answer.
+def depends(rows: Sequence[Row], failing: Sequence[Row], asker: Asker) -> tuple[str, list[str], list[Row]]:
+    """What a port does in words, what was measured, and the failing rows of it; nothing where answers depend on the question alone.
+
+    Asked are the smallest failing rows of each operation, each first in a fresh process: what else may be wrong with a port, a
+    question has one answer.
 
     Args:
         rows: all rows, in the order in which they were asked.
         failing: those that failed, the smallest first.
         asker: of a port that was just started and asked nothing.
     """
-    sample = list(failing[:1])
-    fresh = [_is_right(row, asker.afresh(row.operation, question_of(row.case))) for row in sample]
-    if not any(fresh):
-        return _differs(sample[0], asker)
-    for row in failing[1:SAMPLE]:
-        asker.restart()
-        sample.append(row)
-        fresh.append(_is_right(row, asker.afresh(row.operation, question_of(row.case))))
-    if not all(fresh):
-        return "", []
-    facts = [f"{len(sample)} failing rows, each asked first in a fresh process, are right"]
-    row = sample[0]
+    words, facts, of_operations = "", list[str](), list[str]()
+    for operation in dict.fromkeys(row.operation for row in failing):
+        sample = [row for row in failing if row.operation == operation][:SAMPLE]
+        changed = [row for row in sample if _is_other_alone(row, asker)]
+        if not changed:
+            continue
+        of_operations.append(operation)
+        if not words:
+            facts.append(f"{operation} of {changed[0].case.id} has another answer where it is asked first in a fresh process")
+            words, further = _cause(rows, changed[0], asker)
+            facts += further
+    if not words:
+        return *_differs(failing[0], asker), list(failing)
+    if set(of_operations) != {row.operation for row in rows}:
+        words += f", in {' and '.join(of_operations)}"
+    return words, facts, [row for row in failing if row.operation in of_operations]
+
+
+def _is_other_alone(row: Row, asker: Asker) -> bool:
+    """Whether a fresh process gives another answer than the one that came among others."""
+    asker.restart()
+    answer = asker.afresh(row.operation, question_of(row.case))
+    return answer is not None and not same(answer, dict(row.got))
+
+
+def _cause(rows: Sequence[Row], row: Row, asker: Asker) -> tuple[str, list[str]]:
+    asker.restart()
+    alone = asker.afresh(row.operation, question_of(row.case))
+    asker.restart()
+    if not same(asker.afresh(row.operation, question_of(row.case)), alone):
+        return "gives different answers to the same question, asked first in a fresh process", []
     for before, words in _before(rows, row):
         asker.restart()
         asker.afresh(before.operation, question_of(before.case))
-        if not _is_right(row, asker.afresh(row.operation, question_of(row.case))):
-            facts.append(f"{row.operation} of {row.case.id} is wrong after {before.operation} of {before.case.id}")
-            return f"keeps something from one question to the next: it answers wrongly after {words}", facts
-    return "keeps something from one question to the next: it answers rightly only when it is asked first", facts
+        if not same(asker.afresh(row.operation, question_of(row.case)), alone):
+            facts = [f"{row.operation} of {row.case.id} has another answer after {before.operation} of {before.case.id}"]
+            return f"keeps something from one question to the next: it answers otherwise, for one, after {words}", facts
+    return "keeps something from one question to the next: it answers otherwise than when it is asked first", []
 
 
 def _before(rows: Sequence[Row], row: Row) -> list[tuple[Row, str]]:
@@ -69,9 +90,3 @@ def _differs(row: Row, asker: Asker) -> tuple[str, list[str]]:
                 f"{row.operation} of {row.case.id}, asked {number + 2} times in a row"
             ]
     return "", []
-
-
-def _is_right(row: Row, answer: object) -> bool:
-    if not isinstance(answer, dict):
-        return False
-    return bool(judge(row.want, answer, exact=row.exact)["verdict"] != "mismatch")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from doconv_conformance.cases.table import Case
-from doconv_conformance.diagnosis import composition, convolution, moves
+from doconv_conformance.diagnosis import composition, convolution, moves, selections
 from doconv_conformance.diagnosis.agreement import same
 from doconv_conformance.diagnosis.asking import Ask, Question, random_question
 from doconv_conformance.diagnosis.options import families
@@ -22,65 +22,101 @@ from doconv_conformance.faults.gradients import FOLDING, STARTS
 from doconv_conformance.port import Tensors
 from doconv_core.composition import compose, identity, sum_tiles
 from doconv_core.geometry import ConvGeometry
+from doconv_core.padding import pad
 
 Fits = list[tuple[Fault, ...]]
 
 
-def output_fits(ask: Ask, case: Case, known: Sequence[Fault], operation: str) -> Fits:
-    """Sets of faults of the convolution, the bias, the composition inside `forward`, or the fold."""
+def output_fits(
+    ask: Ask, case: Case, known: Sequence[Fault], operation: str, holds: Callable[[tuple[Fault, ...]], bool]
+) -> Fits:
+    """Sets of faults of the convolution, the bias, the composition inside `forward`, or the fold.
+
+    Those of the plainest source that has some for which `holds` is true, as it is asked of the failing row itself.
+    """
     question = random_question(case, 1)
     bare = question.with_(bias=np.zeros(case.geometry.out_channels)) if case.bias else question
-    answer = ask(operation, bare)
-    if answer is None:
+    answer, whole = ask(operation, bare), ask(operation, question)
+    if answer is None or whole is None:
         return []
-    found: Fits = []
     if same(answer, _planted(known, bare, operation)):
-        bases: Fits = [()]
-    else:
-        bases = _of_the_map(ask, case, known, operation, bare, answer)
-    if not case.bias:
-        return bases
-    whole = ask(operation, question)
-    if whole is None:
-        return bases
-    for base in bases:
-        if same(whole, _planted((*known, *base), question, operation)):
-            found.append(base)
-    if not found:
-        for base in bases[:8]:
-            found += [
-                (*base, fault)
-                for fault in biases()
-                if same(whole, _planted((*known, *base, fault), question, operation))
-            ]
-    return found
+        return [fit for fit in _with_bias([()], whole, known, question, operation) if holds(fit)]
+    for bases in _of_the_map(ask, case, known, operation, bare, answer):
+        if found := [fit for fit in _with_bias(bases, whole, known, question, operation) if holds(fit)]:
+            return found
+    return []
 
 
-def _of_the_map(ask: Ask, case: Case, known: Sequence[Fault], operation: str, bare: Question, answer: Tensors) -> Fits:
-    found: Fits = []
+def _with_bias(bases: Fits, whole: Tensors, known: Sequence[Fault], question: Question, operation: str) -> Fits:
+    """Those of `bases` that explain the answer with a bias, too; else with a fault of the bias on top."""
+    found = [base for base in bases if same(whole, _planted((*known, *base), question, operation))]
+    if found or "bias" not in question.tensors:
+        return found
+    return [
+        (*base, fault)
+        for base in bases[:8]
+        for fault in biases()
+        if same(whole, _planted((*known, *base, fault), question, operation))
+    ]
+
+
+def _of_the_map(
+    ask: Ask, case: Case, known: Sequence[Fault], operation: str, bare: Question, answer: Tensors
+) -> Iterator[Fits]:
+    """What explains the answer without a bias, from one source after the other."""
+    right = _planted(known, bare, operation)
     if operation == "forward":
         measured = convolution.measure(ask, case, known)
         if measured is not None:
-            found = convolution.fits(measured)
+            yield convolution.fits(measured)
     if operation == "fold":
-        found = [(fault,) for fault in folds() if same(answer, _planted((*known, fault), bare, operation))]
-    if not found:
-        single = (
-            *moves.of_activations("x"),
-            *moves.of_activations("bare"),
-            *moves.of_activations("y"),
-            *moves.of_kernel("conv_kernel"),
-            *elementwise(answer, _planted(known, bare, operation)),
-            *(rule.fault("options") for family in families(case.geometry) for rule in family),
-        )
-        found = [
-            (fault,)
-            for fault in single
-            if fault.where(case.geometry) and same(answer, _planted((*known, fault), bare, operation))
-        ]
-    if not found and operation == "forward":
-        found = composition.fits(ask, replace(case, bias=False), known, operation)
-    return found
+        yield [(fault,) for fault in folds() if same(answer, _planted((*known, fault), bare, operation))]
+    single = (
+        *moves.of_activations("x"),
+        *moves.of_activations("bare"),
+        *moves.of_activations("y"),
+        *moves.of_kernel("conv_kernel"),
+        *elementwise(answer, right),
+        *(rule.fault("options") for family in families(case.geometry) for rule in family),
+        *paddings(),
+    )
+    yield [
+        (fault,)
+        for fault in single
+        if fault.where(case.geometry) and same(answer, _planted((*known, fault), bare, operation))
+    ]
+    if right is not None and "y" in answer:
+        hooks = ("bare", "y") if operation == "forward" else ("out_y",)
+        yield [(fault,) for hook in hooks for fault in selections.fits(hook, answer["y"], right["y"], case.geometry)]
+    if operation == "forward":
+        yield composition.fits(ask, replace(case, bias=False), known, operation)
+
+
+@cache
+def paddings() -> tuple[Fault, ...]:
+    """Padded inputs whose axes do not act apart, or that have a mode on some axes only."""
+
+    def of(name: str, words: str, keep: Callable[[np.ndarray], np.ndarray]) -> Fault:
+        """`keep` says which elements have the padding mode's value, by the axes along which they lie outside; others are zero."""
+
+        def padded(x: np.ndarray, g: ConvGeometry) -> np.ndarray:
+            if g.padding_mode == "zeros":
+                return pad(x, g.padding, g.padding_mode)
+            outside = [
+                np.pad(np.zeros(size), pair, constant_values=1).reshape([-1 if at == axis else 1 for at in range(g.spatial_rank)])
+                for axis, (size, pair) in enumerate(zip(x.shape[2:], g.padding, strict=True))
+            ]
+            stacked = np.stack(np.broadcast_arrays(*outside)).astype(bool)
+            return np.where(~stacked.any(0) | keep(stacked), pad(x, g.padding, g.padding_mode), 0.0)
+
+        where = "the order in which the axes are padded"
+        return Fault(f"padding-{name}", words, where, {"padded": padded}, lambda g: g.padding_mode != "zeros")
+
+    return (
+        of("corners", "has zeros for padding that lies outside along two axes or more", lambda outside: outside.sum(0) == 1),
+        of("last-axis", "pads by the mode on the last axis and with zeros on the others", lambda outside: ~outside[:-1].any(0)),
+        of("first-axis", "pads by the mode on the first axis and with zeros on the others", lambda outside: ~outside[1:].any(0)),
+    )
 
 
 def elementwise(got: Tensors, right: Tensors | None) -> list[Fault]:
@@ -121,7 +157,7 @@ def elementwise(got: Tensors, right: Tensors | None) -> list[Fault]:
     return found
 
 
-def limited(got: Tensors, right: Tensors | None) -> list[Fault]:
+def limited(got: Tensors, right: Tensors | None, g: ConvGeometry) -> list[Fault]:
     """The same of the composed kernel."""
     if (
         right is None
@@ -147,6 +183,7 @@ def limited(got: Tensors, right: Tensors | None) -> list[Fault]:
         of("absolute", "gives the absolute values of the composed kernel", np.abs),
         of("offset", f"adds {offset:.6g} to every entry of the composed kernel", lambda kernel: kernel + offset),
         of("halved", "halves the composed kernel", lambda kernel: kernel / 2),
+        *selections.fits("kernel", got["weight"], right["weight"], g),
     ]
 
 
@@ -359,8 +396,24 @@ def fold_fits(ask: Ask, case: Case, known: Sequence[Fault]) -> Fits:
             and name in got
             and same({name: got[name]}, {name: planted[name]})
         ]
+        if not of_name and name in got:
+            of_name = selections.fits(hook, got[name], right[name], case.geometry)
         each = [(*before, fault) for before in each for fault in of_name[:4]]
     return [fit for fit in each if fit]
+
+
+def fold_facts(ask: Ask, case: Case, known: Sequence[Fault]) -> list[str]:
+    """In words: which outputs of `fold` are wrong, and whether its `y` is that of its own weight and bias, or of `forward`."""
+    question = random_question(case, 1)
+    got, right = ask("fold", question), _planted(known, question, "fold")
+    if got is None or right is None:
+        return []
+    wrong = [name for name in right if name not in got or not same({name: got[name]}, {name: right[name]})]
+    lines = [f"of the outputs of fold {' and '.join(wrong)} {'are' if len(wrong) > 1 else 'is'} wrong"] if wrong else []
+    forward = ask("forward", question)
+    if forward is not None and "y" in got and "y" in wrong and same({"y": got["y"]}, {"y": forward["y"]}):
+        lines.append("y of fold is that of forward")
+    return lines
 
 
 def start_fits(row: Row) -> Fits:

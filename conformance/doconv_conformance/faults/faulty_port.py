@@ -238,17 +238,18 @@ class FaultyPort(CorePort):
 
 
 def adjoint(move: Callable[[np.ndarray], np.ndarray], gradient: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """The gradient through a function that moves, drops or repeats elements, or multiplies them by an integer, on `shape`.
+    """The gradient through a function that moves, drops or repeats elements, multiplies them or adds to them, on `shape`.
 
     Raises:
         ValueError: the gradient is not of the shape that the function returns.
     """
     size = int(np.prod(shape))
-    where = move(np.arange(1.0, size + 1).reshape(shape))
+    nothing = move(np.zeros(shape))
+    where = move(np.arange(1.0, size + 1).reshape(shape)) - nothing
     if where.shape != gradient.shape:
         raise ValueError(f"the gradient must have shape {where.shape}. Received: {gradient.shape}")
-    factor = move(np.ones(shape))
-    index = np.divide(where, factor, out=np.zeros(where.shape), where=factor != 0).astype(np.int64).ravel()
+    factor = move(np.ones(shape)) - nothing
+    index = np.rint(np.divide(where, factor, out=np.zeros(where.shape), where=factor != 0)).astype(np.int64).ravel()
     result = np.zeros(size + 1)
     np.add.at(result, index, (factor * gradient).ravel())
     return result[1:].reshape(shape)

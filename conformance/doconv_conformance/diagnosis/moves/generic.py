@@ -180,6 +180,13 @@ def along(hook: str, axis: int, name: str) -> Iterator[Fault]:
     for width in (4, 8, 16):  # the remainder of a loop over vectors
         yield move(
             hook,
+            f"{name}-remainder-of-{width}-and-below",
+            f"leaves out what is beyond the last multiple of {width} along {name} of {{}}, everything where there are fewer",
+            f"the remainder of a loop over blocks of {width}",
+            only(lambda at, size, width=width: at < size // width * width),
+        )
+        yield move(
+            hook,
             f"{name}-remainder-of-{width}",
             f"leaves out what is beyond the last multiple of {width} along {name} of {{}}",
             f"the remainder of a loop over blocks of {width}",

@@ -1,0 +1,279 @@
+"""Parts of a tensor in plain words, and what was done to them: "has zeros for y at the last output channel".
+
+Nothing is listed by cause. What a port gave is compared with what it should have given, and the plainest part that holds all
+that is wrong, with one relation that holds everywhere in it, is the finding. Parts are conditions on one or two indices, so
+they mean the same on every geometry, and a claim can be checked there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import combinations
+
+import numpy as np
+
+from doconv_conformance.diagnosis.moves import AXES, TENSORS
+from doconv_conformance.faults.faulty_port import Fault
+from doconv_core.geometry import ConvGeometry
+
+MOST_FITS = 6
+KERNELS = ("kernel", "conv_kernel", "grad_x_kernel", "grad_kernel", "out_weight")
+ACTIVATIONS = {"x": "input", "y": "output", "bare": "output", "grad_x": "input", "out_y": "output"}
+WORDS = {**TENSORS, "out_weight": "the folded weight", "out_bias": "the folded bias", "out_y": "the folded layer's output"}
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A part of the values of an index, the same on every size; `{}` in the words is the index's name."""
+
+    words: str
+    holds: Callable[[np.ndarray, int], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One index of a tensor's elements.
+
+    Attributes:
+        name: of the index, singular.
+        at: its value at each element, an array that broadcasts to the tensor.
+        size: how many values it has.
+        parts: the parts of it that have words; those of `conditions` where there are none.
+    """
+
+    name: str
+    at: np.ndarray
+    size: int
+    parts: tuple[Condition, ...] = ()
+
+
+def conditions(size: int) -> Iterator[Condition]:
+    """The plain parts of `size` values, the plainest first."""
+    yield Condition("the last {}", lambda at, n: at == n - 1)
+    yield Condition("the first {}", lambda at, n: at == 0)
+    yield Condition("each {} but the first", lambda at, n: at > 0)
+    yield Condition("each {} but the last", lambda at, n: at < n - 1)
+    yield Condition("each odd {}", lambda at, n: at % 2 == 1)
+    yield Condition("each even {}", lambda at, n: at % 2 == 0)
+    yield Condition("the first and the last {}", lambda at, n: (at == 0) | (at == n - 1))
+    yield Condition("the upper half of the {}s", lambda at, n: at >= (n + 1) // 2)
+    yield Condition("the middle {}", lambda at, n: at == n // 2)
+    for width in (2, 4, 8, 16, 32):
+        if size % width:
+            yield Condition(
+                f"each {{}} beyond the last multiple of {width}", lambda at, n, width=width: at >= n // width * width
+            )
+        if size > width and size % width:
+            yield Condition(
+                f"each {{}} beyond the last multiple of {width}, where there are {width} or more",
+                lambda at, n, width=width: (at >= n // width * width) & (n > width),
+            )
+    for value in range(1, min(size - 1, 64)):
+        yield Condition(f"{{}} {value}", lambda at, n, value=value: at == value)
+        yield Condition(f"each {{}} from {value + 1} on", lambda at, n, value=value: at > value)
+        yield Condition(f"each {{}} below {value + 1}", lambda at, n, value=value: at <= value)
+
+
+def axes(tensor: str, shape: Sequence[int], g: ConvGeometry) -> list[Axis]:
+    """The indices of a tensor, by the channels' real numbers whatever its layout; axes of space from either end."""
+    found: list[Axis] = []
+
+    def along(axis: int, values: np.ndarray, name: str) -> None:
+        lengths = [1] * len(shape)
+        lengths[axis] = len(values)
+        found.append(Axis(name, values.reshape(lengths), int(values.max()) + 1 if len(values) else 0))
+
+    def channels(axis: int, side: str) -> None:
+        along(axis, np.arange(shape[axis]), f"{side} channel")
+        if g.groups > 1 and shape[axis] % g.groups == 0:
+            along(axis, np.arange(shape[axis]) % (shape[axis] // g.groups), f"{side} channel of each group")
+            along(axis, np.arange(shape[axis]) // (shape[axis] // g.groups), "group")
+
+    def space(first: int) -> None:
+        for axis in range(first, len(shape)):
+            along(axis, np.arange(shape[axis]), f"position of the {AXES[axis - first]} spatial axis")
+        along(len(shape) - 1, np.arange(shape[-1]), "position of the last axis")
+
+    if tensor in ACTIVATIONS:
+        along(0, np.arange(shape[0]), "image")
+        channels(1, ACTIVATIONS[tensor])
+        space(2)
+    elif tensor in ("bias", "grad_bias", "out_bias"):
+        channels(0, "output")
+    elif tensor in ("D_delta", "grad_D_delta", "grad_delta_D"):
+        channels(0, "input")
+        along(1, np.arange(shape[1]), "tap")
+        along(2, np.arange(shape[2]), "column")
+        found += tiles(np.arange(shape[1])[None, :, None], np.arange(shape[2])[None, None, :], g)
+    else:
+        found += pairs(g, (slice(None), slice(None), *[None] * (len(shape) - 2)))
+        if tensor in KERNELS:
+            taps = np.arange(g.taps).reshape(1, 1, *g.kernel_size)
+            found.append(Axis("tap", taps, g.taps))
+            space(2)
+        else:
+            along(2, np.arange(shape[2]), "column")
+            found += tiles(None, np.arange(shape[2])[None, None, :], g)
+    return [axis for axis in found if axis.size > 1]
+
+
+def pairs(g: ConvGeometry, at: tuple[object, ...]) -> list[Axis]:
+    """The channels that a kernel joins, of the first two axes of `W`, spread by the index `at` to more axes."""
+    first, second = np.indices(g.w_shape[:2])
+    of_group = first // (g.w_shape[0] // g.groups)
+    inputs = first if g.transposed else of_group * g.w_shape[1] + second
+    outputs = of_group * g.w_shape[1] + second if g.transposed else first
+    found = [Axis("output channel", outputs[at], g.out_channels), Axis("input channel", inputs[at], g.in_channels)]
+    if g.groups > 1:
+        out_group, in_group = g.out_channels // g.groups, g.in_channels // g.groups
+        found += [
+            Axis("output channel of each group", (outputs % out_group)[at], out_group),
+            Axis("input channel of each group", (inputs % in_group)[at], in_group),
+            Axis("group", of_group[at], g.groups),
+        ]
+    return found
+
+
+def tiles(taps: np.ndarray | None, columns: np.ndarray, g: ConvGeometry) -> list[Axis]:
+    """Where a column, or a column and a tap, are against the identity."""
+    whole = g.d_mul // g.taps * g.taps
+    beyond = Condition("the columns beyond the whole tiles", lambda at, n: at == 1)
+    inside = Condition("the whole tiles", lambda at, n: at == 0)
+    found = [
+        Axis("tile of K columns", columns // g.taps, -(-g.d_mul // g.taps)),
+        Axis("side of the whole tiles", (columns >= whole).astype(int), 2, (beyond, inside)),
+    ]
+    if taps is not None:
+        same = Condition("the ones of the identity", lambda at, n: at == 1)
+        others = Condition("the zeros of the identity", lambda at, n: at == 0)
+        ones = (columns < whole) & (columns % g.taps == taps)
+        side = Axis("order of column and tap", np.sign(columns - taps) + 1, 3, ORDERS)
+        found += [Axis("entry of the identity", ones.astype(int), 2, (same, others)), side]
+    return found
+
+
+ORDERS = (
+    Condition("columns s < k", lambda at, n: at == 0),
+    Condition("columns s > k", lambda at, n: at == 2),
+    Condition("columns s <= k", lambda at, n: at < 2),
+    Condition("columns s >= k", lambda at, n: at > 0),
+)
+
+
+Part = tuple[tuple[str, Condition], ...]
+
+
+def mask(part: Part, found: Sequence[Axis], shape: Sequence[int]) -> np.ndarray:
+    """Where a part is, to be broadcast; nowhere in a tensor that has no such index."""
+    named = {axis.name: axis for axis in found}
+    holds = np.ones((1,) * len(shape), bool)
+    for name, condition in part:
+        if name not in named:
+            return np.zeros((1,) * len(shape), bool)
+        holds = holds & condition.holds(named[name].at, named[name].size)
+    return holds
+
+
+def words(part: Part) -> str:
+    """As in "the last output channel and the first image"."""
+    return " at " + " and ".join(condition.words.format(name) for name, condition in part) if part else ""
+
+
+def parts(found: Sequence[Axis], shape: Sequence[int], wrong: np.ndarray) -> Iterator[tuple[Part, np.ndarray]]:
+    """Parts that hold all that is wrong, and where they are: everything, then one condition, then two; each place once."""
+    seen = set()
+    singles = []
+    everything = np.ones(shape, bool)
+    yield (), everything
+    for axis in found:
+        for condition in axis.parts or conditions(axis.size):
+            where = condition.holds(axis.at, axis.size)
+            if not (wrong & ~where).any():
+                singles.append(((axis.name, condition), where))
+    for item, where in singles:
+        whole = np.broadcast_to(where, shape)
+        if not whole.all():
+            yield (item,), whole
+            seen.add(whole.tobytes())
+    for (one, first), (other, second) in combinations(singles, 2):
+        if one[0] != other[0]:
+            whole = np.broadcast_to(first & second, shape)
+            if (key := whole.tobytes()) not in seen:
+                seen.add(key)
+                yield (one, other), whole
+
+
+@dataclass(frozen=True)
+class Relation:
+    """What was done; `words` has the tensor for `{}`. `linear`: a factor, which gradients follow."""
+
+    words: str
+    change: Callable[[np.ndarray], np.ndarray]
+    linear: bool = True
+
+
+def relations(got: np.ndarray, right: np.ndarray, at: np.ndarray) -> Iterator[Relation]:
+    """What can have been done to the right values in a part to give those that came, by the first that are wrong."""
+    if not got[at].any():
+        yield Relation("has zeros for {}", lambda t: 0 * t)
+        return
+    wrong = at & (got != right)
+    usable = wrong & (right != 0)
+    if usable.any():
+        index = tuple(np.argwhere(usable)[0])
+        factor = Fraction(float(got[index] / right[index])).limit_denominator(144)
+        yield Relation(f"has {{}} times {factor}", lambda t: float(factor) * t)
+    index = tuple(np.argwhere(wrong)[0])
+    offset = float(got[index] - right[index])
+    yield Relation(f"has {{}} plus {offset:.6g}", lambda t: t + offset, linear=False)
+    yield Relation(f"has {float(got[index]):.6g} for {{}}", lambda t: 0 * t + float(got[index]), linear=False)
+    yield Relation("has the absolute values of {}", np.abs, linear=False)
+    yield Relation("has 0 for negative entries of {}", lambda t: np.maximum(t, 0), linear=False)
+    yield Relation("has 0 for positive entries of {}", lambda t: np.minimum(t, 0), linear=False)
+    yield Relation("has {} without fractions", np.trunc, linear=False)
+
+
+def found_in(tensor: str, got: np.ndarray, right: np.ndarray, g: ConvGeometry) -> list[tuple[Part, Relation]]:
+    """The plainest parts and relations that give `got` of `right`; none where none does."""
+    got, right = got.astype(np.float64), right.astype(np.float64)
+    if got.shape != right.shape or not np.isfinite(got).all():
+        return []
+    wrong = got != right
+    if not wrong.any():
+        return []
+    return matching(axes(tensor, right.shape, g), got, right)
+
+
+def matching(found: Sequence[Axis], got: np.ndarray, right: np.ndarray) -> list[tuple[Part, Relation]]:
+    """The same for elements with any indices."""
+    explained: list[tuple[Part, Relation]] = []
+    fewest = 9
+    for part, at in parts(found, right.shape, got != right):
+        if len(part) > fewest or len(explained) == MOST_FITS:
+            break
+        for relation in relations(got, right, at):
+            if np.allclose(got[at], relation.change(right[at]), rtol=1e-6, atol=1e-6):
+                explained.append((part, relation))
+                fewest = len(part)
+                break
+    return explained
+
+
+def fault(tensor: str, hook: str, part: Part, relation: Relation) -> Fault:
+    """As a fault with a hook that takes the tensor first and the geometry last."""
+    said = relation.words.format(WORDS[tensor]) + words(part)
+
+    def change(value: np.ndarray, *rest: object) -> np.ndarray:
+        g = rest[-1]
+        assert isinstance(g, ConvGeometry)
+        at = mask(part, axes(tensor, value.shape, g), value.shape)
+        return np.where(at, relation.change(value.astype(np.float64)), value)
+
+    return Fault(f"selected-{hook}-{said}", said, f"what is done to {WORDS[tensor]}{words(part)}", {hook: change})
+
+
+def fits(tensor: str, got: np.ndarray, right: np.ndarray, g: ConvGeometry, hook: str = "") -> list[Fault]:
+    """Faults of one output tensor, where it is wrong in a part that has plain words."""
+    return [fault(tensor, hook or tensor, part, relation) for part, relation in found_in(tensor, got, right, g)]
