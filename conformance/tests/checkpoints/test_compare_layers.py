@@ -367,7 +367,7 @@ def test_names_of_recordings_may_have_the_prefix_of_the_file_or_be_aliases(tmp_p
         (("in.safetensors", "--kernel-size", "no=3x3"), "the pattern 'no' (kernel size) matches no convolution"),
         (("in.safetensors", "--dtype", "int8"), "--dtype must be one of float64, float32, float16, bfloat16"),
         (("in.safetensors", "--backend", "mxnet"), "--backend must be one of torch, keras, flax"),
-        (("in.safetensors", "--way", "no", "--backend", "torch"), "--way must be all or one of "),
+        (("in.safetensors", "--way", "no", "--backend", "torch"), "--way must be all or one of aot, "),
         (("in.safetensors", "--json", "in.safetensors"), "in.safetensors is a file that is read"),
         (("in.safetensors", "--figure", "f.gif"), "--figure must end in .png, .svg or .pdf"),
         (("in.safetensors", "--stage", "groups", "--full"), "--stage, --full has no effect with --checkpoint"),
