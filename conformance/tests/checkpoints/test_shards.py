@@ -121,11 +121,11 @@ def test_an_index_that_lies_is_refused(changes: dict, error: str, tmp_path: Path
     ("text", "error"),
     [
         ("", "is not an index of safetensors files: JSONDecodeError"),
-        ("[]", "is no index"),
+        ("[]", "is not an index"),
         ("{}", "is not an index of safetensors files: KeyError: 'weight_map'"),
-        ('{"weight_map": []}', "is no index"),
+        ('{"weight_map": []}', "is not an index"),
         ('{"weight_map": {"a": "x.safetensors", "a": "y.safetensors"}}', "a key occurs twice. Received: 'a'"),
-        ("[" * 100_000, "is no index"),
+        ("[" * 100_000, "is not an index"),
     ],
 )
 def test_what_is_no_index_is_refused(text: str, error: str, tmp_path: Path) -> None:

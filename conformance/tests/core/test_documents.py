@@ -43,7 +43,9 @@ def test_formulas(page: str) -> None:
 
 
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "conformance/README.md", "examples/ports/README.md")]
-PAGES += sorted((ROOT / "docs").glob("*.md"))  # tutorials are run, in conformance/tests/site
+PAGES += sorted(
+    [*(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "start").glob("*.md")]
+)  # tutorials are run, in conformance/tests/site
 
 
 def commands(text: str) -> Iterator[list[str]]:

@@ -1,15 +1,17 @@
-"""The code on the page for Flax's users runs as it stands."""
+"""The code on the pages for Flax's users runs as it stands."""
 
 import re
 from pathlib import Path
 
 import jax
+import pytest
 
-PAGE = Path(__file__).parents[3] / "docs" / "flax.md"
+DOCS = Path(__file__).parents[3] / "docs"
 
 
-def test_the_page() -> None:
-    code = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    assert len(code) == 5
+@pytest.mark.parametrize(("page", "blocks"), [("flax.md", 5), ("start/flax.md", 2)])
+def test_the_page(page: str, blocks: int) -> None:
+    code = re.findall(r"```python\n(.*?)```", (DOCS / page).read_text("utf-8"), re.DOTALL)
+    assert len(code) == blocks
     with jax.numpy_dtype_promotion("standard"):  # optax.adam promotes
         exec("\n".join(code), {})

@@ -1,12 +1,16 @@
-"""The code of the page for PyTorch's users runs as it stands."""
+"""The code of the pages for PyTorch's users runs as it stands."""
 
 import re
 from pathlib import Path
 
-PAGE = Path(__file__).parents[3] / "docs" / "torch.md"
+import pytest
+
+DOCS = Path(__file__).parents[3] / "docs"
 
 
-def test_page() -> None:
-    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+@pytest.mark.parametrize("page", ["torch.md", "start/torch.md"])
+def test_page(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", (DOCS / page).read_text("utf-8"), re.DOTALL)
     assert blocks
     exec("\n".join(blocks), {"__name__": "page"})
