@@ -157,7 +157,9 @@ def in_grad_x_only(faults: Sequence[Fault]) -> Fault:
 
     whole = joined(faults)
     words = f"{whole.words}, in the gradient of x too but not in those of the parameters"
-    return Fault(f"grad_x-only-{whole.name}", words, "the parameters' gradients do not follow forward", {"gradients": change})
+    return Fault(
+        f"grad_x-only-{whole.name}", words, "the parameters' gradients do not follow forward", {"gradients": change}
+    )
 
 
 def _of_ones() -> Fault:
@@ -231,7 +233,10 @@ def _as_if_right(name: str) -> Fault:
 
 @cache
 def _row_faults() -> tuple[Fault, ...]:
-    return tuple(Fault(fault.name, fault.words, fault.look_at, {"grad_rows": fault.hooks["rows"]}) for fault in (*rows(), *computed_rows()))
+    return tuple(
+        Fault(fault.name, fault.words, fault.look_at, {"grad_rows": fault.hooks["rows"]})
+        for fault in (*rows(), *computed_rows())
+    )
 
 
 def _only_in(name: str, fault: Fault) -> Fault:

@@ -251,9 +251,14 @@ class _State:
             rows = [*rows, *contrary]
 
     def _widest(
-        self, operation: str, row: Row, rows: Sequence[Row], asked: Sequence[Row], candidates: Sequence[tuple[Fault, ...]]
+        self,
+        operation: str,
+        row: Row,
+        rows: Sequence[Row],
+        asked: Sequence[Row],
+        candidates: Sequence[tuple[Fault, ...]],
     ) -> Finding | None:
-        """Of the candidates the one that explains the most rows, each with the plainest condition that `asked` does not refute."""
+        """The candidate that explains the most rows, each with the plainest condition that `asked` does not refute."""
         found_: list[tuple[tuple[int, bool, bool, int, int], Finding]] = []
         count, rows = len(rows), [*rows, *asked]
         base = np.array([reproduces(self.faults(item), item) for item in rows])
@@ -268,9 +273,7 @@ class _State:
             scope, mask = found
             if not scope.holds(row.case):
                 continue
-            won = {
-                item.case.id for item, is_won in zip(rows[:count], (mask & gains)[:count], strict=True) if is_won
-            }
+            won = {item.case.id for item, is_won in zip(rows[:count], (mask & gains)[:count], strict=True) if is_won}
             if len(won) < 2 and not self._holds_on_other_numbers(operation, row, fit):
                 continue
             left = (mask & ~base & ~with_)[:count]

@@ -278,7 +278,11 @@ def paddings() -> tuple[Rule, ...]:
     ]
     for name, where, holds in (
         ("even", "on axes where the kernel is even", lambda g, axis: g.kernel_size[axis] % 2 == 0),
-        ("odd", "on axes where the kernel is odd and longer than 1", lambda g, axis: g.kernel_size[axis] % 2 == 1 < g.kernel_size[axis]),
+        (
+            "odd",
+            "on axes where the kernel is odd and longer than 1",
+            lambda g, axis: g.kernel_size[axis] % 2 == 1 < g.kernel_size[axis],
+        ),
         ("strided", "on axes with a stride", lambda g, axis: g.stride[axis] > 1),
         ("dilated", "on axes with a dilation", lambda g, axis: g.dilation[axis] > 1),
     ):
