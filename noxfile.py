@@ -19,7 +19,8 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INT
 WORKERS = ("-n", "auto", "--maxprocesses", "4", "--dist", "loadfile")
 # Tests that need no framework.
 FRAMEWORKLESS = (
-    *(f"core/test_{name}" for name in ("blocked", "composition", "contract", "dtypes", "geometry", "selection")),
+    *(f"core/test_{name}" for name in ("blocked", "composition", "contract", "convolution", "dtypes", "geometry")),
+    *(f"core/test_{name}" for name in ("framework_padding", "layouts", "selection")),
     *(f"checkpoints/test_{name}" for name in ("commands", "convert", "files", "fold", "models", "original", "outputs")),
     *(f"checkpoints/test_{name}" for name in ("fuzz", "prefixes", "recognise", "shards", "stats")),
 )
@@ -90,7 +91,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def thorough(session: nox.Session) -> None:
-    """The tests with thousands of random configurations a backend in place of hundreds."""
+    """The tests with thousands of random configurations per backend instead of hundreds."""
     session.env["HYPOTHESIS_PROFILE"] = "thorough"
     session.install(*CONSTRAINTS, "-e", ".[dev]")
     for framework in FRAMEWORKS:
@@ -127,7 +128,7 @@ def kill_matrix(session: nox.Session) -> None:
 
 @nox.session(name="no-false-alarm")
 def no_false_alarm(session: nox.Session) -> None:
-    """20,000 random draws a backend, none of which may leave its bound."""
+    """20,000 random draws per backend, none of which may leave its bound."""
     session.install(*CONSTRAINTS, "-e", ".[all]")
     for framework in FRAMEWORKS:
         draws = ("python", "-m", "doconv_conformance.maintenance.no_false_alarm", "--backend", framework)
@@ -136,9 +137,16 @@ def no_false_alarm(session: nox.Session) -> None:
 
 @nox.session
 def fuzz(session: nox.Session) -> None:
-    """A million files that nobody should have made, against every reader: each is read or refused."""
+    """A million files that no program should write, against every reader: each is read or refused."""
     session.install(*CONSTRAINTS, "-e", ".", "h5py")
     session.run("python", "-m", "doconv_conformance.maintenance.fuzz", *session.posargs, env=ONE_THREAD)
+
+
+@nox.session
+def mutants(session: nox.Session) -> None:
+    """Every small change of the core's mathematics, or of the modules named, must fail a test; half an hour."""
+    session.install(*CONSTRAINTS, "-e", ".[all,test]", "cosmic-ray")
+    session.run("python", "-m", "doconv_conformance.maintenance.mutants", *session.posargs, env=ONE_THREAD)
 
 
 @nox.session
@@ -175,6 +183,13 @@ def evidence(session: nox.Session) -> None:
     session.run("python", "recipes/train.py", "six-layers-quick", "--out", out, *session.posargs, env=ONE_THREAD)
     page.write_text("<!-- results: written by python recipes/report.py -->\n<!-- /results -->\n", "utf-8")
     session.run("python", "recipes/report.py", out, "--page", str(page))
+
+
+@nox.session
+def tutorials(session: nox.Session) -> None:
+    """Run the tutorials and write what they print into their pages, a minute."""
+    session.install(*CONSTRAINTS, "-e", ".[all]", "scikit-learn")
+    session.run("python", "docs/run_tutorials.py", *session.posargs)
 
 
 @nox.session

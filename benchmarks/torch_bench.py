@@ -41,6 +41,13 @@ def textbook(W: Tensor, D_delta: Tensor | None, groups: int = 1, *, transposed: 
     return torch.einsum("gocs,gcks->gock", *grouped).reshape(*W.shape[:2], -1)
 
 
+def contiguous_textbook(W: Tensor, D_delta: Tensor, groups: int = 1) -> Tensor:
+    """The same in the memory order of a convolution's weight: what einsum gives lies otherwise, and each convolution, forward
+    and backward, would copy it.
+    """
+    return textbook(W, D_delta, groups).contiguous()
+
+
 def products(W: Tensor, D: Tensor, groups: int = 1) -> Run:
     """The three matrix products alone, into memory that is there, in the order of memory that is faster: no composition that
     uses the framework's product can be faster.
@@ -87,7 +94,11 @@ def composition(bench: Bench) -> None:
             torch.randn(C, size**2, size**2) * 0.1,
             torch.randn(C, C // G, size**2),
         )
-        variants = {"textbook": _gradient(textbook, W, D, G, g), "ours": _gradient(compose, W, D, G, g)}
+        variants = {
+            "textbook": _gradient(textbook, W, D, G, g),
+            "textbook, contiguous": _gradient(contiguous_textbook, W, D, G, g),
+            "ours": _gradient(compose, W, D, G, g),
+        }
         if G == 1:
             by_channel = W.permute(1, 2, 0).contiguous().permute(2, 0, 1)
             variants["ours, W by channel"] = _gradient(compose, by_channel, D, G, g)
@@ -107,7 +118,8 @@ def choices(bench: Bench) -> None:
         W, g = (torch.randn(C, C // G, size**2) for _ in range(2))
         D = torch.randn(C, size**2, size**2) * 0.1
         variants = {name: _by_hand(name, _gradient(compose, W, D, G, g)) for name in ("taps", "kernels", "auto")} | {
-            "textbook": _gradient(textbook, W, D, G, g)
+            "textbook": _gradient(textbook, W, D, G, g),
+            "textbook, contiguous": _gradient(contiguous_textbook, W, D, G, g),
         }
         case = f"{size}x{size} C={C} G={groups}"
         row = bench.compare("composition, which products", case, "textbook", variants)

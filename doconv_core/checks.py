@@ -29,8 +29,9 @@ def check_tensor(name: str, tensor: np.ndarray, shape: tuple[int | None, ...], g
         )
     if len(shape) != tensor.ndim or any(want not in (None, got) for want, got in zip(shape, tensor.shape, strict=True)):
         wanted = ", ".join("any" if size is None else str(size) for size in shape)
+        comma = "," if len(shape) == 1 else ""
         raise ValueError(
-            f"{name} must have shape ({wanted}). Received: {name} of shape {tensor.shape}, {geometry.describe()}"
+            f"{name} must have shape ({wanted}{comma}). Received: {name} of shape {tensor.shape}, {geometry.describe()}"
         )
 
 
@@ -42,7 +43,7 @@ def check_one_dtype(*tensors: np.ndarray) -> None:
     """
     dtypes = {tensor.dtype for tensor in tensors}
     if len(dtypes) > 1:
-        raise TypeError(f"W and D_delta must have one dtype. Received: {', '.join(sorted(map(str, dtypes)))}")
+        raise TypeError(f"W and D_delta must have the same dtype. Received: {', '.join(sorted(map(str, dtypes)))}")
 
 
 def float_dtype(dtype: DTypeLike | None, default: np.dtype | None = None) -> np.dtype:

@@ -1,7 +1,7 @@
 """The shape of one over-parameterized convolution, and every check on it.
 
 `ConvGeometry` is what the core, the conformance suite and the checkpoints mean by "a convolution". It is canonical: every
-per-axis option is written out, padding is one explicit `(low, high)` pair an axis. What a framework calls "same" or "causal"
+per-axis option is written out, padding is one explicit `(low, high)` pair per axis. What a framework calls "same" or "causal"
 becomes such pairs in `ConvGeometry.from_layer`.
 """
 
@@ -16,7 +16,7 @@ from typing import Any, SupportsIndex
 
 import numpy as np
 
-from doconv_core.padding import resolve
+from doconv_core.framework_padding import resolve
 
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
@@ -58,11 +58,11 @@ class ConvGeometry:
     Args:
         in_channels: `C_in`.
         out_channels: `C_out`.
-        kernel_size: one integer an axis; its length is the number of spatial axes.
-        stride: one integer, or one an axis.
-        padding: one integer, one an axis, or one `(low, high)` pair an axis. A transposed convolution drops that many rows
+        kernel_size: one integer per axis; its length is the number of spatial axes.
+        stride: one integer, or one per axis.
+        padding: one integer, one per axis, or one `(low, high)` pair per axis. A transposed convolution drops that many rows
             from either end of the full output; negative values are allowed there and append rows of zeros (plus bias).
-        dilation: one integer, or one an axis.
+        dilation: one integer, or one per axis.
         groups: `G`, a divisor of both channel counts.
         transposed: the weight is `(C_in, C_out/G, *kernel_size)` and the operation is the input gradient of the convolution.
         output_padding: transposed only: rows kept (or appended) at the high end of each axis.
@@ -91,7 +91,7 @@ class ConvGeometry:
     def __post_init__(self) -> None:
         received = self.describe()
         if isinstance(self.kernel_size, SupportsIndex) or not isinstance(self.kernel_size, Sequence):
-            raise TypeError(f"kernel_size must be a sequence of integers, one an axis. Received: {received}")
+            raise TypeError(f"kernel_size must be a sequence of integers, one per axis. Received: {received}")
         rank = len(self.kernel_size)
         if rank not in (1, 2, 3):
             raise ValueError(f"kernel_size must have 1, 2 or 3 axes. Received: {received}")
@@ -141,7 +141,7 @@ class ConvGeometry:
 
         Args:
             framework: "torch", "keras" or "flax".
-            padding: what the layer is given, see `doconv_core.padding.resolve`.
+            padding: what the layer is given, see `doconv_core.framework_padding.resolve`.
             input_size: spatial size of the input.
             kernel_size: as in `ConvGeometry`.
             stride: as in `ConvGeometry`.
@@ -299,7 +299,7 @@ def _integer(name: str, value: object, received: str, least: int | None = None) 
 def _per_axis(name: str, value: object, rank: int, received: str, least: int | None = None) -> tuple[int, ...]:
     values = value if isinstance(value, Sequence) and not isinstance(value, str) else (value,) * rank
     if len(values) != rank:
-        raise ValueError(f"{name} must be one integer, or {rank}: one an axis. Received: {received}")
+        raise ValueError(f"{name} must be one integer, or {rank}: one per axis. Received: {received}")
     return tuple(_integer(name, item, received, least) for item in values)
 
 

@@ -38,7 +38,7 @@ class Recipe:
             ("variants", set(self.variants), VARIANTS),
         ):
             if not value <= set(allowed):
-                raise ValueError(f"{self.name}: {name} must be of {', '.join(allowed)}. Received: {sorted(value)}")
+                raise ValueError(f"{self.name}: {name} must be among {', '.join(allowed)}. Received: {sorted(value)}")
 
 
 def names(file: Path = FILE) -> list[str]:

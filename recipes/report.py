@@ -71,7 +71,9 @@ def table(rows: Sequence[Row]) -> list[str]:
                 continue
             unit = "dB" if recipes.load(task).data["name"] == "photographs" else "points"
             difference = paired(*pair)
-            lines.append(f"| {about} | {framework}, {device} | {name} | {difference} {unit} | {difference.pairs} |")
+            lost = len({row.seed for row in mine if row.stage == "final"}) - difference.pairs
+            count = f"{difference.pairs}, {lost} lost to failed runs" if lost else difference.pairs
+            lines.append(f"| {about} | {framework}, {device} | {name} | {difference} {unit} | {count} |")
     return lines
 
 
@@ -103,7 +105,7 @@ def same_rate_table(rows: Sequence[Row]) -> list[str]:
         grid = [r for r in rows if (r.task, r.framework, r.device, r.stage) == (task, framework, device, "grid")]
         for rate in sorted({row.rate for row in grid}):
             sides = {
-                v: {r.seed: r.metric for r in grid if (r.variant, r.rate, r.diverged) == (v, rate, False)}
+                v: {r.seed: r.metric for r in grid if (r.variant, r.rate, r.failed) == (v, rate, False)}
                 for v in _variants(grid)
             }
             cells = [_pair_cell(sides.get("do", {}), sides.get(other, {})) for other in ("plain", "plain-equal-time")]
@@ -128,7 +130,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         mine = [row for row in rows if (row.task, row.framework, row.device) == (task, framework, device)]
         for variant in _variants(mine):
             style = {"color": COLOURS[variant], "label": variant, "lw": 1.6}
-            grid = [row for row in mine if row.variant == variant and row.stage == "grid" and not row.diverged]
+            grid = [row for row in mine if row.variant == variant and row.stage == "grid" and not row.failed]
             rates = sorted({row.rate for row in grid})
             by_rate.plot(
                 rates,
@@ -136,7 +138,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
                 "o-",
                 **style,
             )
-            finals = [row for row in mine if row.variant == variant and row.stage == "final" and not row.diverged]
+            finals = [row for row in mine if row.variant == variant and row.stage == "final" and not row.failed]
             if not finals:
                 continue
             curve = np.mean([[float(value) for value in row.curve.split(";")] for row in finals], axis=0)
@@ -167,9 +169,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = [row for file in options.files for row in read_rows(file)]
     if not rows:
         raise SystemExit(f"no runs in {', '.join(map(str, options.files))}")
-    folded = [abs(row.folded_metric - row.metric) for row in rows if not row.diverged]
-    diverged = sum(row.diverged for row in rows)
-    summary = f"{len(rows)} runs, {diverged} diverged. Folding changed the metric by at most {max(folded):.4f}."
+    folded = [abs(row.folded_metric - row.metric) for row in rows if not row.failed]
+    failed = sum(row.failed for row in rows)
+    summary = (
+        f"{len(rows)} runs, {failed} of which failed: the loss became infinite, or ended where it began. Pairs are of runs "
+        f"that did not. Folding changed the metric by at most {max(folded):.4f}."
+    )
     result = "\n".join([*table(rows), "", summary, *same_rate_table(rows), *rates_table(rows)])
     write_between(options.page, result)
     draw(rows, options.page.with_suffix(".svg"))
@@ -204,7 +209,7 @@ def _comparisons(rows: Sequence[Row]) -> list[tuple[str, tuple[str, float], tupl
 
 def _finals(rows: Iterable[Row], variant: str, rate: float) -> dict[int, float]:
     chosen = (row for row in rows if row.variant == variant and row.rate == rate and row.stage == "final")
-    return {row.seed: row.metric for row in chosen if row.seed >= FRESH and not row.diverged}
+    return {row.seed: row.metric for row in chosen if row.seed >= FRESH and not row.failed}
 
 
 def _line(*cells: str) -> str:
@@ -223,8 +228,8 @@ def _seconds(row: Row) -> float:
 
 def _mean_cell(rows: Iterable[Row], variant: str, rate: float, best: bool) -> str:
     runs = [row for row in rows if row.variant == variant and row.rate == rate]
-    if any(row.diverged for row in runs):
-        return f"diverged {sum(row.diverged for row in runs)} of {len(runs)}"
+    if any(row.failed for row in runs):
+        return f"failed {sum(row.failed for row in runs)} of {len(runs)}"
     text = f"{statistics.mean(row.metric for row in runs):.2f}" if runs else ""
     return f"**{text}**" if best else text
 

@@ -13,6 +13,8 @@ from pathlib import Path
 from doconv_conformance.files import write_text
 
 PACKAGES = {"torch": ("torch",), "keras": ("keras",), "flax": ("flax", "jax")}
+# A run that learnt something ends below so much of the loss of its first stretch; every other run of the tasks is below a half.
+LEARNT = 0.95
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,12 @@ class Row:
     @property
     def key(self) -> tuple[object, ...]:
         return self.task, self.framework, self.variant, self.rate, self.seed, self.stage
+
+    @property
+    def failed(self) -> bool:
+        """Whether the run diverged, or collapsed: its loss ended where it began, as with a network whose ReLUs are all dead."""
+        first, *_, last = map(float, self.curve.split(";"))
+        return self.diverged or not last < LEARNT * first
 
 
 def read_rows(path: Path) -> list[Row]:

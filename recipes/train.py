@@ -88,11 +88,11 @@ def planned(
 
 
 def best_rate(rows: Iterable[Row], recipe: Recipe, framework: str, variant: str) -> float:
-    """The rate with the best mean on validation pictures; a run that diverged counts as the worst possible."""
+    """The rate with the best mean on validation pictures; a run that failed counts as the worst possible."""
     scores: dict[float, list[float]] = {}
     for row in rows:
         if (row.task, row.framework, row.variant, row.stage) == (recipe.name, framework, variant, "grid"):
-            scores.setdefault(row.rate, []).append(-math.inf if row.diverged else row.metric)
+            scores.setdefault(row.rate, []).append(-math.inf if row.failed else row.metric)
     return max(sorted(scores), key=lambda rate: statistics.mean(scores[rate]))
 
 

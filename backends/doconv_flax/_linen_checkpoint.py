@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -35,7 +35,7 @@ def save_checkpoint(
     Args:
         variables: what `model.init` gave, with the collections "params" and "batch_stats"; or the params alone.
         path: the file, `.safetensors` by custom; replaced once it is complete.
-        spec: of `conv_spec(model, *inputs)`: names and shapes alone do not tell a convolution.
+        spec: of `conv_spec(model, *inputs)`: names and shapes alone do not show which are convolutions.
         name_map: what a layer is called in the file, where that is not its path (`block.Conv_0`): a dict from paths, a
             function of the path, or pairs of a regular expression for the whole path and a replacement.
         strict: False stores tensors that are of none of these layers as they are; only this function's twin loads them.
@@ -104,9 +104,8 @@ class _Tree:
             if found:
                 info, roles = found
                 covered |= set(roles.values())
-                self.state.layers[".".join(path)] = ModelLayer(
-                    info, self._reader(info, roles), self._writer(info, roles)
-                )
+                tensors = {role: self._tensor(key) for role, key in roles.items()}
+                self.state.layers[".".join(path)] = ModelLayer.of(info, tensors, "flax")
         for key, leaf in self.flat.items():
             if key not in covered and hasattr(raw(leaf), "shape"):
                 name = ".".join(key[1:] if key[0] == "params" else key)
@@ -142,15 +141,8 @@ class _Tree:
             return LayerInfo("linear", {}), {"weight": names["kernel"]} | bias
         return None
 
-    def _reader(self, info: LayerInfo, roles: dict[str, Key]) -> Callable[[], dict[str, np.ndarray]]:
-        return lambda: {role: info.to_canonical(role, self._read(key), "flax") for role, key in roles.items()}
-
-    def _writer(self, info: LayerInfo, roles: dict[str, Key]) -> Callable[[dict[str, np.ndarray]], None]:
-        def write(arrays: dict[str, np.ndarray]) -> None:
-            for role, key in roles.items():
-                self._write(key, info.from_canonical(role, arrays[role], "flax"))
-
-        return write
+    def _tensor(self, key: Key) -> ModelTensor:
+        return ModelTensor(partial(self._read, key), partial(self._write, key))
 
     def _read(self, key: Key) -> np.ndarray:
         return np.asarray(raw(self.flat[key]))

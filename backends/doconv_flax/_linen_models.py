@@ -18,13 +18,12 @@ import jax
 import numpy as np
 from flax.core import meta
 
-from doconv_core.geometry import depth_multiplier
+from doconv_core.selection import Where, depth_multipliers, select
 from doconv_flax._compose import start_from
 from doconv_flax._fold import belong_together, compose_kernel, fold_kernel, is_here
 from doconv_flax._linen_spec import ConvEntry, ConvSpec
 from doconv_flax._linen_tree import Flat, Names, boxed, flatten, leaf_names, path_of, raw, unflatten, with_d
 from doconv_flax._names import d_names, plain_names, w_names
-from doconv_flax._select import Where, select
 
 log = logging.getLogger("doconv")
 
@@ -58,10 +57,13 @@ def overparameterize(
     """
     flat = flatten(params)
     selected = select(spec, where)
-    chosen = choose(flat, selected, d_mul)
-    if not chosen:
-        states = "; ".join(f"{path}: {_state(path, entry, flat)}" for path, entry in selected.items())
-        raise ValueError(f"nothing is left to over-parameterize. Received: {states}")
+    _check_kernels(flat, selected)
+    chosen = depth_multipliers(
+        selected,
+        d_mul,
+        is_plain=lambda path, entry: is_plain(flat, path, entry),
+        describe=lambda path, entry: _state(path, entry, flat),
+    )
     key = jax.random.key(0) if key is None else key
     for index, (path, multiplier) in enumerate(chosen.items()):
         leaf = flat[leaf_names(path, "kernel")]
@@ -72,17 +74,16 @@ def overparameterize(
     return unflatten(flat, params)
 
 
-def choose(flat: Flat, selected: Mapping[str, ConvEntry], d_mul: int | None) -> dict[str, int]:
-    """The selected layers that have more than one tap and no `D` yet, with their depth multipliers.
+def is_plain(flat: Flat, path: str, entry: ConvEntry) -> bool:
+    """Whether a layer has more than one tap and no `D` yet."""
+    return leaf_names(path, "D") not in flat and math.prod(entry.kernel_size) > 1
 
-    Raises:
-        TypeError: a selected convolution keeps its kernel in a way of its own.
-        ValueError: a kernel is missing or of another shape, or `d_mul` is too small.
-    """
+
+def _check_kernels(flat: Flat, selected: Mapping[str, ConvEntry]) -> None:
+    """Raise where a selected convolution keeps its kernel in a way of its own, or a kernel is missing or of another shape."""
     refused = [f"{path}: {entry.refused}" for path, entry in selected.items() if entry.refused]
     if refused:
         raise TypeError(f"leave these out by `where`: they are not over-parameterized. Received: {'; '.join(refused)}")
-    chosen = {}
     for path, entry in selected.items():
         kernel = raw(flat.get(leaf_names(path, "kernel")))
         if kernel is None:
@@ -90,15 +91,10 @@ def choose(flat: Flat, selected: Mapping[str, ConvEntry], d_mul: int | None) -> 
             raise ValueError(
                 f'params has no kernel of the layer {path!r}; give the collection "params". Received: {tops}'
             )
-        if leaf_names(path, "D") in flat or math.prod(entry.kernel_size) == 1:
-            continue
-        if tuple(kernel.shape) != (*entry.stacked, *entry.kernel_shape):
+        if is_plain(flat, path, entry) and tuple(kernel.shape) != (*entry.stacked, *entry.kernel_shape):
             raise ValueError(
                 f"the kernel of {path!r} must have shape {(*entry.stacked, *entry.kernel_shape)}. Received: {kernel.shape}"
             )
-        received = f"{path}: kernel_size={entry.kernel_size}, d_mul={d_mul!r}"
-        chosen[path] = depth_multiplier(entry.kernel_size, d_mul, received=received)
-    return chosen
 
 
 def fold(params: Any, spec: ConvSpec | None = None, *, transpose_kernel: bool = False) -> Any:

@@ -130,7 +130,7 @@ def spec_of(called: Called, flat: Flat, prefix: tuple[str, ...] = ()) -> ConvSpe
     for path, calls in called.items():
         name = "/".join(path[len(prefix) :])
         if path[: len(prefix)] == prefix and leaf_names(name, "kernel") in flat:
-            # Another model that this one initialises may have a layer at the same path: the one that fits is meant.
+            # Another model that this one initialises may have a layer at the same path: the one that fits is taken.
             found = [_entry(*call, name, flat) for call in calls]
             entries[name] = next((entry for entry in found if not entry.refused), found[0])
     return ConvSpec(entries)

@@ -14,12 +14,12 @@ import jax
 from flax import linen as nn
 
 from doconv_core.geometry import depth_multiplier
+from doconv_core.selection import Where, select
 from doconv_flax._fold import belong_together
-from doconv_flax._linen_models import choose, compose_leaves, overparameterize
+from doconv_flax._linen_models import compose_leaves, is_plain, overparameterize
 from doconv_flax._linen_spec import ConvEntry, ConvSpec, conv_spec, note_convolutions, spec_of
 from doconv_flax._linen_tree import Flat, flatten, leaf_names, raw, unflatten, with_d
 from doconv_flax._placing import explicit_sharding
-from doconv_flax._select import Where, select
 
 
 class OverParameterized(nn.Module):
@@ -84,7 +84,7 @@ class OverParameterized(nn.Module):
             flat = flatten(variables.get("params", {})) | given
             found = spec() if with_d(given) else spec_of(called, flat, self.scope.path)
             params = unflatten(flat, variables.get("params", {}))
-            if not with_d(given) or choose(flat, select(found, self.where), self.d_mul):
+            if not with_d(given) or any(is_plain(flat, *item) for item in select(found, self.where).items()):
                 params = overparameterize(params, found, d_mul=self.d_mul, where=self.where)
             return {**variables, "params": params}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import numpy as np
@@ -85,11 +85,11 @@ def _state(model: nnx.Module) -> ModelState:
             variables = {role: getattr(node, name) for role, name in roles.items() if getattr(node, name) is not None}
             if info.kind != "conv" or len(variables["W" if "W" in variables else "weight"].shape) == _ndim(node):
                 covered |= {id(variable) for variable in variables.values()}
-                layer = ModelLayer(info, _reader(info, variables), _writer(info, variables))
-                state.layers[".".join(map(str, path))] = layer
+                tensors = {role: _tensor(variable) for role, variable in variables.items()}
+                state.layers[".".join(map(str, path))] = ModelLayer.of(info, tensors, "flax")
     for path, node in nnx.iter_graph(model):
         if isinstance(node, nnx.Variable) and not isinstance(node, nnx.RngState) and id(node) not in covered:
-            state.others[".".join(map(str, path))] = ModelTensor(_read_one(node), _write_one(node))
+            state.others[".".join(map(str, path))] = _tensor(node)
     return state
 
 
@@ -143,23 +143,7 @@ def _ndim(layer: Any) -> int:
     return 2 + (len(size) if columns == taps else 1)
 
 
-def _reader(info: LayerInfo, variables: dict[str, nnx.Variable]) -> Callable[[], dict[str, np.ndarray]]:
-    return lambda: {
-        role: info.to_canonical(role, _read_one(variable)(), "flax") for role, variable in variables.items()
-    }
-
-
-def _writer(info: LayerInfo, variables: dict[str, nnx.Variable]) -> Callable[[dict[str, np.ndarray]], None]:
-    def write(arrays: dict[str, np.ndarray]) -> None:
-        for role, variable in variables.items():
-            _write_one(variable)(info.from_canonical(role, arrays[role], "flax"))
-
-    return write
-
-
-def _read_one(variable: nnx.Variable) -> Callable[[], np.ndarray]:
-    return lambda: np.asarray(variable[...])
-
-
-def _write_one(variable: nnx.Variable) -> Callable[[np.ndarray], None]:
-    return lambda array: variable.set_value(placed(array, variable[...]))
+def _tensor(variable: nnx.Variable) -> ModelTensor:
+    return ModelTensor(
+        lambda: np.asarray(variable[...]), lambda array: variable.set_value(placed(array, variable[...]))
+    )

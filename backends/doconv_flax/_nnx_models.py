@@ -10,13 +10,12 @@ from typing import Any, TypeVar
 import jax
 from flax import nnx
 
-from doconv_core.geometry import depth_multiplier
+from doconv_core.selection import Where, depth_multipliers, select
 from doconv_flax._compose import start_from
 from doconv_flax._fold import fold_kernel
 from doconv_flax._names import plain_names, w_names
 from doconv_flax._nnx_layers import DOConv, DOConvTranspose, add_d
 from doconv_flax._nnx_reads import kernel_uses
-from doconv_flax._select import Where, select
 
 M = TypeVar("M", bound=nnx.Module)
 log = logging.getLogger("doconv")
@@ -60,16 +59,12 @@ def overparameterize(
             "subclasses of nnx.Conv and nnx.ConvTranspose are not converted, as their own `__call__` would be lost: leave them "
             f"out by `where`. Received: {', '.join(foreign)}"
         )
-    chosen = {
-        path: depth_multiplier(
-            layer.kernel_size, d_mul, received=f"{path}: kernel_size={layer.kernel_size}, d_mul={d_mul!r}"
-        )
-        for path, layer in selected.items()
-        if type(layer) in DO_CLASS and math.prod(layer.kernel_size) > 1
-    }
-    if not chosen:
-        states = "; ".join(f"{path}: {_state(layer)}" for path, layer in selected.items())
-        raise ValueError(f"nothing is left to over-parameterize. Received: {states}")
+    chosen = depth_multipliers(
+        selected,
+        d_mul,
+        is_plain=lambda _, layer: type(layer) in DO_CLASS and math.prod(layer.kernel_size) > 1,
+        describe=lambda _, layer: _state(layer),
+    )
     layers = {path: found[path] for path in chosen}
     _check_arrays(layers)
     _check_use(model, layers, "leave them out by `where`")
@@ -180,7 +175,7 @@ def _check_use(model: nnx.Module, layers: dict[str, Any], advice: str) -> None:
     acted |= used
     if acted:
         raise TypeError(
-            f"the kernels of these layers are used by something else than the layers, and what acts on W acts before it is "
+            f"the kernels of these layers are used by something other than the layers, and what acts on W acts before it is "
             f"composed: {advice}. Received: {', '.join(f'{path}: {by}' for path, by in acted.items())}"
         )
     for name in unclear:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
 import keras
@@ -94,7 +94,7 @@ def load_checkpoint(
         if name_map is None and state.layers.keys() != checkpoint.layers.keys():
             name_map = match_by_order(model, state.layers, checkpoint.layers)
             for layer, name in (name_map or {}).items():
-                log.info("%s: by its order, %s of the file", layer, name)
+                log.info("%s: matched by its order with %s of the file", layer, name)
         load_model(checkpoint, state, name_map=name_map, strict=strict)
     return model
 
@@ -114,17 +114,19 @@ def _state(model: keras.layers.Layer) -> ModelState:
             state.aliases[path] = first[id(layer)]
             continue
         if path in state.layers:
-            raise ValueError(f"two layers have one path: give them other names. Received: {path}")
+            raise ValueError(f"two layers have the same path: give them other names. Received: {path}")
         info, variables = found
         first[id(layer)] = path
         covered |= {id(variable) for variable in variables.values()}
-        state.layers[path] = ModelLayer(info, _reader(info, variables), _writer(info, variables))
+        state.layers[path] = ModelLayer.of(
+            info, {role: _tensor(variable) for role, variable in variables.items()}, "keras"
+        )
     for path, layer in _walk(model, ""):
         for variable in (*layer._trainable_variables, *layer._non_trainable_variables):
             if id(variable) not in covered and not isinstance(layer, keras.random.SeedGenerator):
                 covered.add(id(variable))
                 name = f"{path}.{variable.name}".lstrip(".")
-                state.others[name] = ModelTensor(_read_one(variable), _write_one(variable))
+                state.others[name] = _tensor(variable)
     return state
 
 
@@ -191,21 +193,5 @@ def _geometry(layer: Any, kernel: tuple[int, ...], over: bool) -> dict[str, Any]
     return known | ({"d_mul": layer.d_mul} if over else {})
 
 
-def _reader(info: LayerInfo, variables: dict[str, Any]) -> Callable[[], dict[str, np.ndarray]]:
-    return lambda: {role: info.to_canonical(role, to_numpy(variable), "keras") for role, variable in variables.items()}
-
-
-def _writer(info: LayerInfo, variables: dict[str, Any]) -> Callable[[dict[str, np.ndarray]], None]:
-    def write(arrays: dict[str, np.ndarray]) -> None:
-        for role, variable in variables.items():
-            _write_one(variable)(info.from_canonical(role, arrays[role], "keras"))
-
-    return write
-
-
-def _read_one(variable: Any) -> Callable[[], np.ndarray]:
-    return lambda: to_numpy(variable)
-
-
-def _write_one(variable: Any) -> Callable[[np.ndarray], None]:
-    return lambda array: variable.assign(np.ascontiguousarray(array))
+def _tensor(variable: Any) -> ModelTensor:
+    return ModelTensor(lambda: to_numpy(variable), lambda array: variable.assign(np.ascontiguousarray(array)))

@@ -127,7 +127,7 @@ def _check_editable(model: Any, changed: set[int]) -> None:
                 held, layer = kernels.get(id(leaf), ("", owner))
                 if layer is not owner:
                     raise ValueError(
-                        f"{path or owner.name} keeps the kernel of {held}, which would be its own no longer. "
+                        f"{path or owner.name} keeps the kernel of {held}, which would no longer be that layer's. "
                         f"Received: {type(owner).__name__}.{name}"
                     )
     missed = [path or layer.name for path, layer in walk(model) if id(layer) in wanted - found]

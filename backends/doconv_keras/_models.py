@@ -8,8 +8,7 @@ from typing import Any, TypeVar
 
 import keras
 
-from doconv_core.geometry import depth_multiplier
-from doconv_core.selection import Where, select
+from doconv_core.selection import Where, depth_multipliers, select
 from doconv_keras._config import Change
 from doconv_keras._in_place import change_in_place, remake_whole
 from doconv_keras._layers import EXPLICIT, DOConvMixin, do_class
@@ -48,25 +47,20 @@ def overparameterize(model: L, *, d_mul: int | None = None, where: Where | None 
     """
     _check_layer(model)
     found: dict[str, Any] = {path: layer for path, layer in walk(model) if isinstance(layer, (*EXPLICIT, DOConvMixin))}
-    if not found:
-        raise ValueError(f"the model has no convolution. Received: {type(model).__name__}")
-    selected = select(found, where)
-    changes, obstacles = {}, {}
-    for path, layer in selected.items():
-        if isinstance(layer, DOConvMixin) or math.prod(layer.kernel_size) == 1:
-            continue
-        received = f"{path}: kernel_size={layer.kernel_size}, d_mul={d_mul}"
-        multiplier = depth_multiplier(layer.kernel_size, d_mul, received=received)
-        if obstacle := _obstacle(layer):
-            obstacles[path] = obstacle
-        else:
-            changes[id(layer)] = Change(_do_class(layer), {"d_mul": multiplier})
+    selected = select(found, where, model=type(model).__name__)
+    chosen = depth_multipliers(
+        selected,
+        d_mul,
+        is_plain=lambda _, layer: not isinstance(layer, DOConvMixin) and math.prod(layer.kernel_size) > 1,
+        describe=lambda _, layer: _state(layer),
+    )
+    obstacles = {path: obstacle for path in chosen if (obstacle := _obstacle(found[path]))}
     if obstacles:
-        reasons = "; ".join(f"{path or layer.name}: {reason}" for path, reason in obstacles.items())
+        reasons = "; ".join(f"{path or 'the layer'}: {reason}" for path, reason in obstacles.items())
         raise ValueError(f"layers cannot be over-parameterized; `where` can leave them plain. Received: {reasons}")
-    if not changes:
-        states = "; ".join(f"{path or layer.name}: {_state(layer)}" for path, layer in selected.items())
-        raise ValueError(f"nothing is left to over-parameterize. Received: {states}")
+    changes = {
+        id(found[path]): Change(_do_class(found[path]), {"d_mul": multiplier}) for path, multiplier in chosen.items()
+    }
     twin = _changed(model, changes, in_place)
     log.info("over-parameterized %d of %d convolutions", len(changes), len(found))
     for path, state in inspect_model(twin).items():
@@ -168,4 +162,4 @@ def _state(layer: Any) -> str:
     if isinstance(layer, DOConvMixin):
         return f"{name} {kernel}, d_mul={layer.d_mul}"
     reason = "a kernel of one tap has no D" if math.prod(layer.kernel_size) == 1 else _obstacle(layer)
-    return f"plain {name} {kernel}" + f": {reason}" * bool(reason)
+    return f"plain {name} {kernel}: {reason}" if reason else f"plain {name} {kernel}"

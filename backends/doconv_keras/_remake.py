@@ -133,7 +133,7 @@ class Remake:
     def check_reached(self) -> None:
         check_released(self.replaced)
         if len({id(new) for _, new in self.pairs.values()}) < len(self.pairs):
-            raise ValueError(f"layers became one that were several. Received: {type(self.model).__name__}")
+            raise ValueError(f"several layers became one. Received: {type(self.model).__name__}")
         lost = [
             path
             for path, layer in walk(self.model)
@@ -203,11 +203,12 @@ def around(layer: Any) -> Iterator[None]:
 
 def check_released(replaced: list[tuple[str, weakref.ref[Any]]]) -> None:
     """Raise where something still holds a layer that a constructor made and that another took the place of."""
-    gc.collect()
+    if any(reference() is not None for _, reference in replaced):
+        gc.collect()  # what is in a cycle with itself is held by nothing else; a collection takes a quarter of a second
     held = [path for path, reference in replaced if reference() is not None]
     if held:
         raise ValueError(
-            "a layer's constructor gave its convolution to something else than an attribute, a list or a dict, such as a "
+            "a layer's constructor gave its convolution to something other than an attribute, a list or a dict, such as a "
             f"function that it made, which would go on using the old one. Received: {', '.join(held)}"
         )
 

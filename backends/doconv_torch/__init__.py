@@ -1,4 +1,4 @@
-"""DO-Conv for PyTorch: layers that replace `torch.nn`'s convolutions, and two verbs for whole models."""
+"""DO-Conv for PyTorch: layers that replace `torch.nn`'s convolutions, and two functions for whole models."""
 
 try:
     import torch  # noqa: F401

@@ -85,7 +85,7 @@ class _Tracer(torch.fx.Tracer):
 def _traced_pairs(model: nn.Module) -> list[tuple[str, str]]:
     if any(module.training for module in model.modules()):
         raise ValueError(
-            "batch normalisation is fused as it is in evaluation: call model.eval() before. Received: training"
+            "batch normalisation is fused in its evaluation form: call model.eval() first. Received: training"
         )
     try:
         graph = _Tracer().trace(model)
@@ -110,7 +110,7 @@ def _traced_pairs(model: nn.Module) -> list[tuple[str, str]]:
             pairs.append(paths)
     for path, module in known.items():
         if isinstance(module, _BatchNorm) and all(path != norm for _, norm in pairs):
-            log.info("%s: stays, it follows no convolution alone and once", path)
+            log.info("%s: stays; it is not the only reader of one convolution's output", path)
     return pairs
 
 

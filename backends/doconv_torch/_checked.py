@@ -45,9 +45,9 @@ def compose(W: Tensor, D_delta: Tensor | None, groups: int = 1, *, transposed: b
             raise ValueError(f"D_delta may be None for a kernel of one tap only. Received: W of shape {tuple(W.shape)}")
         return W
     if W.dtype != D_delta.dtype:
-        raise TypeError(f"W and D_delta must have one dtype. Received: {W.dtype} and {D_delta.dtype}")
+        raise TypeError(f"W and D_delta must have the same dtype. Received: {W.dtype} and {D_delta.dtype}")
     if W.device != D_delta.device:
-        raise ValueError(f"W and D_delta must be on one device. Received: {W.device} and {D_delta.device}")
+        raise ValueError(f"W and D_delta must be on the same device. Received: {W.device} and {D_delta.device}")
     _check_shapes(W, D_delta, index(groups), transposed)
     return compose_unchecked(W, D_delta, groups, transposed=transposed)
 

@@ -125,7 +125,7 @@ def load_original(
         strict: as in `load_checkpoint`.
         key: where the state dict is in the dicts around it, dots between the keys ("params_ema"). None follows the usual ones,
             and refuses to choose between weights and their average.
-        prefix: which part of the file is meant: the tensors whose names begin with it ("student."). None means all of them,
+        prefix: which part of the file to use: the tensors whose names begin with it ("student."). None means all of them,
             finds what stands before the model's names (`module.`, `net.` and any other), and refuses to choose between two
             models.
 
@@ -199,8 +199,7 @@ def _choose(loaded: Any, label: str, key: str | None) -> tuple[Mapping[str, Any]
         except CheckpointError:
             return found
         raise CheckpointError(
-            f"{label} has weights and an average of them: say by `key` which are meant. "
-            f"Received: {found[1][-1]}; {average[-1]}"
+            f"{label} has weights and an average of them: choose one by `key`. Received: {found[1][-1]}; {average[-1]}"
         )
     return found
 
@@ -222,7 +221,7 @@ def _prefix(tensors: Source, label: str, like: list[str]) -> str | None:
         return None  # nothing fits: loading lists what is missing
     if found.rivals:
         raise CheckpointError(
-            f"{label} has the model below more than one prefix: say by `prefix` which is meant. "
+            f"{label} has the model below more than one prefix: choose one by `prefix`. "
             f"Received: {', '.join(found.rivals)}"
         )
     return None if not found.prefix and any(name != plain for name, plain in found.names.items()) else found.prefix
@@ -246,7 +245,7 @@ def _state(model: nn.Module) -> ModelState:
             state.layers[path] = ModelLayer(_info(module), _reader(module, roles), _writer(module, roles))
     for name, tensor in model.state_dict(keep_vars=True).items():
         if type(tensor.data if isinstance(tensor, nn.Parameter) else tensor).__name__ == "DTensor":
-            raise ValueError(f"sharded tensors must be gathered before. Received: {name}")
+            raise ValueError(f"sharded tensors must be gathered first. Received: {name}")
         if name not in covered:
             if not isinstance(tensor, torch.Tensor):
                 raise ValueError(f"a portable checkpoint holds tensors only. Received: {name}, {type(tensor).__name__}")

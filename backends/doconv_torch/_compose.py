@@ -34,8 +34,9 @@ def _is_amd() -> bool:
 
 
 TRANSPOSES_PAY = torch.backends.mkl.is_available() and _is_amd()
-# From so many taps on a product has length enough along them; below so many numbers of `W` calls cost more than arithmetic.
-MANY_TAPS, FEW_NUMBERS = 16, 2**12
+# From so many taps on a product has length enough along them, and from so many kernels of an input channel on along these;
+# below so many numbers of `W` calls cost more than arithmetic.
+MANY_TAPS, MANY_KERNELS, FEW_NUMBERS = 16, 16, 2**12
 
 
 def compose(W: Tensor, D_delta: Tensor | None, groups: int = 1, *, transposed: bool = False) -> Tensor:
@@ -100,14 +101,20 @@ class _Compose(torch.autograd.Function):
 def products_for(W: Tensor, D: Tensor) -> ModuleType:
     """`_taps` or `_kernels`: a rule of shape, device and processor, so that a machine's results do not change from run to run.
 
-    With MKL, transposing pays on a processor of AMD for kernels of few taps, from some thousand numbers on: twice as fast. On
-    one of Intel the library takes the matrices where they lie, and transposing costs. `DOCONV_TORCH_PRODUCTS=taps` (or
-    `kernels`) in the environment chooses by hand.
+    With MKL, transposing pays on a processor of AMD for kernels of few taps, from some thousand numbers on: twice as fast; and
+    for groups of many kernels, which the other way copies, too. On one of Intel the library takes the matrices where they lie,
+    and transposing costs. `DOCONV_TORCH_PRODUCTS=taps` (or `kernels`) in the environment chooses by hand.
     """
     if PRODUCTS == "taps" or W.device.type != "cpu":
         return _taps
-    pays = TRANSPOSES_PAY and D.shape[1] < MANY_TAPS and W.shape[1] > 1 and W.numel() >= FEW_NUMBERS
-    return _kernels if pays or PRODUCTS == "kernels" else _taps
+    if PRODUCTS == "kernels":
+        return _kernels
+    in_channels, taps, _ = D.shape
+    kernels, in_per_group, _ = W.shape
+    out_per_group = kernels * in_per_group // in_channels
+    has_length = taps < MANY_TAPS or (in_per_group < in_channels and out_per_group >= MANY_KERNELS)
+    pays = TRANSPOSES_PAY and in_per_group > 1 and W.numel() >= FEW_NUMBERS and has_length
+    return _kernels if pays else _taps
 
 
 def autocasts(tensor: Tensor) -> bool:

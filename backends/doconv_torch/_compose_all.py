@@ -32,6 +32,11 @@ class Spec(NamedTuple):
     kernel_size: tuple[int, ...]
     channels_last: bool
 
+    @classmethod
+    def of(cls, layer: Any) -> Spec:
+        """Of a DO layer."""
+        return cls(layer.groups, layer.transposed, layer.kernel_size, layer.channels_last)
+
 
 def compose_all(specs: Sequence[Spec], parameters: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """The composed kernels, `(*W.shape[:2], *kernel_size)`, of layers with `parameters` `W, D, W, D, ...`.

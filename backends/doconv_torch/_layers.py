@@ -114,7 +114,7 @@ class DOConvMixin(_ConvNd):
 
     @torch.no_grad()
     def start_from(self, weight: Tensor) -> None:
-        """Start anew from a plain kernel: `W[..., :K] = weight`, `D` zeros, so that the composed kernel equals `weight`.
+        """Start again from a plain kernel: `W[..., :K] = weight`, `D` zeros, so that the composed kernel equals `weight`.
 
         Columns of `W` that the identity does not reach (`S` no multiple of `K`) are drawn as `reset_parameters` would.
 
@@ -198,7 +198,7 @@ class DOConvMixin(_ConvNd):
 
     def __prepare_scriptable__(self) -> None:
         """What `torch.jit.script` asks first: its compiler knows neither composition nor autocast."""
-        raise TypeError(f"torch.jit.script can't compile a DO layer: fold the model before. Received: {self}")
+        raise TypeError(f"torch.jit.script can't compile a DO layer: fold the model first. Received: {self}")
 
 
 @torch.fx.wrap

@@ -13,8 +13,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils import parametrize
 
-from doconv_core.geometry import depth_multiplier
-from doconv_core.selection import Where, select
+from doconv_core.selection import Where, depth_multipliers, select
 from doconv_torch._arrays import has_no_values
 from doconv_torch._batch_norm import Pairs, find_pairs, fuse
 from doconv_torch._layers import FLOATS, DOConvMixin, adopt, detach, do_class, folded, make_parameters
@@ -65,19 +64,16 @@ def overparameterize(
     """
     found = _found(model)
     limit = _limit(max_taps)
-    if not found:
-        raise ValueError(f"the model has no convolution. Received: {type(model).__name__}")
     first = {id(conv): path for path, conv in found.items()}
     aliases = {path: first[id(conv)] for path, conv in _everywhere(model)}
-    selected = select(found, where, aliases=aliases)
-    chosen = {
-        path: depth_multiplier(conv.kernel_size, d_mul, received=f"{path or 'the layer'}: {conv}, d_mul={d_mul!r}")
-        for path, conv in selected.items()
-        if not isinstance(conv, DOConvMixin) and 1 != math.prod(conv.kernel_size) <= limit
-    }
-    if not chosen:
-        states = "; ".join(f"{path or 'the layer'}: {_state(conv)}" for path, conv in selected.items())
-        raise ValueError(f"nothing is left to over-parameterize. Received: {states}")
+    selected = select(found, where, aliases=aliases, model=type(model).__name__)
+    chosen = depth_multipliers(
+        selected,
+        d_mul,
+        is_plain=lambda _, conv: not isinstance(conv, DOConvMixin) and 1 != math.prod(conv.kernel_size) <= limit,
+        describe=lambda _, conv: _state(conv),
+        show=str,
+    )
     for module in model.modules():
         if any(cls.__name__ in WRAPPERS for cls in type(module).__mro__):
             raise ValueError(
@@ -175,8 +171,8 @@ def fold(model: M, *, batch_norm: bool | Pairs = False) -> M:
     layers = {path: conv for path, conv in found.items() if isinstance(conv, DOConvMixin)}
     if any(cls.__name__ == FLAT for module in model.modules() for cls in type(module).__mro__):
         raise ValueError(
-            f"{FLAT} keeps the parameters of its own, which folded ones would not be: gather the full state dict and fold that "
-            f"by `fold_state_dict`. Received: {type(model).__name__}"
+            f"{FLAT} keeps its own copy of the parameters, which folding would not change: gather the full state dict and "
+            f"fold that by `fold_state_dict`. Received: {type(model).__name__}"
         )
     _refuse("folded", {path: _obstacle(conv) for path, conv in layers.items()})
     pairs = find_pairs(model, batch_norm)
@@ -242,7 +238,7 @@ def _obstacle(conv: _ConvNd) -> str:
         return f"of {parameters[0].dtype}, and not bfloat16, float16, float32 or float64"
     if not all(parameter.numel() for parameter in parameters):
         return f"its {' or '.join(names)} is empty"
-    if any(not has_no_values(parameter) and not parameter.isfinite().all() for parameter in parameters):
+    if any(not has_no_values(parameter) and not parameter.detach().isfinite().all() for parameter in parameters):
         return f"its {' or '.join(names)} has values that are not finite, which composition would spread"
     if isinstance(conv, DOConvMixin):
         for cls in type(conv).__mro__:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from doconv_torch._compose_all import Spec
 from doconv_torch._kept import KEPT, Kept
 from doconv_torch._layers import DOConvMixin
 
@@ -41,7 +42,7 @@ def composed_once(model: M) -> Iterator[M]:
     - Where contexts are nested, a layer belongs to the outermost. All threads that run the model inside one context share its
       kernels; two threads can't each have a context of their own over one model.
     - Layers that share `W` and `D` share the kernel. A compiled model composes at every call; copies of the model do, too, and
-      sharded layers (FSDP), whose parameters come and go: logged as a warning by the logger "doconv".
+      layers whose parameters come and go (FSDP, parametrizations, pruning): logged as a warning by the logger "doconv".
 
     Args:
         model: a module, or a single layer.
@@ -59,13 +60,13 @@ def composed_once(model: M) -> Iterator[M]:
         raise TypeError(f"model must be a torch.nn.Module. Received: {type(model).__name__}")
     own: dict[nn.Module, Kept] = {}
     shared: dict[tuple[Any, ...], Kept] = {}
-    sharded = _sharded(model)
+    changing = _changing(model)
     with _entering:
         for path, layer in model.named_modules():
-            if not isinstance(layer, DOConvMixin) or id(layer) in sharded or layer.D is None:
+            if not isinstance(layer, DOConvMixin) or id(layer) in changing or layer.D is None:
                 continue
             if layer not in KEPT:
-                key = (id(layer.W), id(layer.D), layer.groups, layer.kernel_size)
+                key = (id(layer.W), id(layer.D), Spec.of(layer))
                 own[layer] = shared.setdefault(key, Kept(path or type(layer).__name__))
             elif KEPT[layer].thread != threading.get_ident():
                 raise RuntimeError(
@@ -73,8 +74,8 @@ def composed_once(model: M) -> Iterator[M]:
                     f"around all threads. Received: {path or type(layer).__name__}, kept by another thread"
                 )
         KEPT.update(own)
-    if sharded:
-        log.warning("composed_once: %d sharded layers compose at every call", len(sharded))
+    if changing:
+        log.warning("composed_once: %d layers, sharded, parametrized or pruned, compose at every call", len(changing))
     try:
         yield model
         for layer, kept in own.items():
@@ -88,16 +89,21 @@ def composed_once(model: M) -> Iterator[M]:
             kept.ended = True
 
 
-def _sharded(model: nn.Module) -> set[int]:
-    """The DO layers whose parameters FSDP replaces around each pass."""
+def _changing(model: nn.Module) -> set[int]:
+    """The DO layers whose `W` or `D` is another tensor at each pass: FSDP or a hook replaces it, or it is computed."""
     wrapped = [module for module in model.modules() if any(cls.__name__ in SHARDING for cls in type(module).__mro__)]
     below = {id(layer) for module in wrapped for layer in module.modules()}
     return {
         id(layer)
         for layer in model.modules()
-        if isinstance(layer, DOConvMixin) and (id(layer) in below or _is_shard(layer._parameters.get("W")))
+        if isinstance(layer, DOConvMixin)
+        and (id(layer) in below or not all(_stays(layer, name) for name in ("W", "D")))
     }
 
 
-def _is_shard(W: Any) -> bool:
-    return W is None or type(W).__name__ == "DTensor" or hasattr(W, "_fsdp_flattened")
+def _stays(layer: DOConvMixin, name: str) -> bool:
+    """Whether what a layer has under a name is a whole Parameter of its own, or None."""
+    if name not in layer._parameters:
+        return False
+    parameter = layer._parameters[name]
+    return type(parameter).__name__ != "DTensor" and not hasattr(parameter, "_fsdp_flattened")

@@ -73,8 +73,8 @@ def _warn_of_left_out(optimizer: torch.optim.Optimizer) -> None:
         shown = ", ".join(map(str, left[:3])) + f" and {len(left) - 3} more" * (len(left) > 3)
         warnings.warn(
             "W or D of DO layers have gradients, and no optimizer that has made a step holds them. Their `weight` is computed "
-            "and no Parameter: give the optimizer `model.parameters()`, or W and D by name; requires_grad_(False) says that "
-            f"they are to stay. Received: {type(optimizer).__name__} without those of {shown}",
+            "and is not a Parameter: give the optimizer `model.parameters()`, or W and D by name, or freeze them by "
+            f"requires_grad_(False). Received: {type(optimizer).__name__} without those of {shown}",
             UserWarning,
             stacklevel=5,
         )

@@ -36,9 +36,9 @@ def fold_state_dict(
     dropped; with `like`, whatever stands before its names ("net.", "model."), unless `like` has it too. What was assumed is
     logged at level INFO by the logger "doconv".
 
-    A state dict knows the number of taps of a kernel, not its sides. It also does not tell a transposed convolution from a
-    plain one where both channel counts are equal. `like` answers both; else `kernel_size` and `transposed` do; else 9 taps are
-    3 x 3, and every square number likewise. A pattern that matches nothing is an error, as is a layer that `like` lacks.
+    A state dict holds the number of taps of a kernel, not its height and width. Nor does it show whether a convolution is
+    transposed where both channel counts are equal. `like` answers both; else `kernel_size` and `transposed` do; else 9 taps
+    are 3 x 3, and every square number likewise. A pattern that matches nothing is an error, as is a layer that `like` lacks.
 
     Args:
         state_dict: tensors by name; it is not changed.
@@ -115,7 +115,7 @@ def _tensors(state_dict: Mapping[str, Any]) -> dict[str, LazyArray]:
         elif ours and name.rpartition(".")[2] in ("W", "D") and _looks_like_an_array(value):
             raise TypeError(f"{name} must be a dense tensor of PyTorch. Received: {_described(value)}")
     if sharded:
-        raise ValueError(f"sharded tensors must be gathered before. Received: {', '.join(sharded)}")
+        raise ValueError(f"sharded tensors must be gathered first. Received: {', '.join(sharded)}")
     if not any(isinstance(value, Tensor) for value in state_dict.values()):
         inner = [str(name) for name, value in state_dict.items() if isinstance(value, Mapping)]
         hint = f"; the state dict may be its {inner[0]!r}" if inner else ""

@@ -21,6 +21,8 @@ def gradients(
     W: Tensor, D: Tensor, grad: Tensor, groups: int, needs: tuple[bool, ...] = (True, True)
 ) -> tuple[Tensor | None, Tensor | None]:
     """`dL/dW = g E + D^T g` and `dL/dD = sum g W^T` over the kernels that read an input channel, where needed."""
+    # Channels last, as some convolutions give it, `bmm` would copy each channel's matrix by itself.
+    grad = grad.contiguous()
     g = _by_channel(grad, groups)
     grad_W = _plus_product(spread_tiles(grad, D.shape[2]), g, D, groups) if needs[0] else None
     grad_D = None

@@ -97,8 +97,7 @@ class _Before:
         shared: dict[tuple[int, int, Spec], list[DOConvMixin]] = {}
         for layer in self.layers:
             if _is_free(layer, thread):
-                spec = Spec(layer.groups, layer.transposed, layer.kernel_size, layer.channels_last)
-                shared.setdefault((id(layer.W), id(layer.D), spec), []).append(layer)
+                shared.setdefault((id(layer.W), id(layer.D), Spec.of(layer)), []).append(layer)
         if not shared:
             return
         pairs = [_parameters(same[0]) for same in shared.values()]

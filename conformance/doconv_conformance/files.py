@@ -32,7 +32,7 @@ def check_writable(*paths: Path | None, inputs: Sequence[Path | None] = ()) -> N
                 raise ValueError(f"{path} is a file that is read, and would be lost")
     for first, second in combinations(outputs, 2):
         if same_file(first, second):
-            raise ValueError(f"two outputs have one path. Received: {first} and {second}")
+            raise ValueError(f"two outputs have the same path. Received: {first} and {second}")
 
 
 def _check_place(path: Path) -> None:

@@ -75,7 +75,7 @@ class Port:
 
 
 def serve(port: Port) -> None:
-    """Answer the suite's requests, one JSON object a line, until stdin ends.
+    """Answer the suite's requests, one JSON object per line, until stdin ends.
 
     Whatever the port or its framework prints goes to stderr, so that it cannot damage the protocol.
     """

@@ -57,7 +57,7 @@ def _npz(path: Path) -> dict[str, Member]:
         for entry in archive.infolist():
             name = entry.filename.removesuffix(".npy")
             if name in members:
-                raise ValueError(f"two members have the name {name!r}")
+                raise ValueError(f"two members share the name {name!r}")
             members[name] = _npz_member(path, archive, entry)
         return members
 
@@ -91,11 +91,11 @@ def _hdf5(path: Path) -> dict[str, Member]:
         file = h5py.File(path, "r")
         root = file.get("model_weights", file)
         if isinstance(root, h5py.Dataset):
-            raise ValueError("model_weights is no group")
+            raise ValueError("model_weights is not a group")
         found: dict[str, Any] = {}
         root.visititems(lambda name, item: found.update({name: item}) if isinstance(item, h5py.Dataset) else None)
         if other := [name for name in found if not isinstance(name, str)]:
-            raise ValueError(f"{other[0]!r} is no name in UTF-8")
+            raise ValueError(f"{other[0]!r} is not a name in UTF-8")
     if old := next((name for name in found if "/vars/" in name), None):
         raise CheckpointError(
             f"{path} was written by Keras 3, not by the authors' tf.keras: load it there and use doconv_keras.save_checkpoint. "

@@ -243,7 +243,7 @@ def open_checkpoint(
         path: the file.
         dialect: None for files of this project, "original-torch" or "original-tf" for the authors'.
         hints: what a file without this project's metadata leaves open.
-        ema: whether the average of the weights is meant that the file has under a prefix (`ema.`, `model_ema.`).
+        ema: whether to take the average of the weights that the file has under a prefix (`ema.`, `model_ema.`).
 
     Raises:
         CheckpointError: the file cannot be read, or its tensors do not make up what it says.

@@ -1,9 +1,9 @@
 """A DO-Conv layer by the shapes of its tensors alone.
 
-Shapes tell the channels, the groups and the number of taps; not the sides of the kernel, and not always whether the layer is
-a transposed one. `W (8, 3, 9)` and `D (3, 9, 9)` are a convolution of 3 to 8 channels in one group, `W (6, 2, 4)` and
-`D (4, 4, 4)` one of 4 to 6 in two groups. `W (6, 2, 4)` and `D (6, 4, 4)` are either 6 to 6 in three groups, or transposed,
-6 to 2 times the groups: a bias of 4 channels decides for two groups and the latter.
+Shapes give the channels, the groups and the number of taps; not the height and width of the kernel, and not always whether
+the layer is a transposed one. `W (8, 3, 9)` and `D (3, 9, 9)` are a convolution of 3 to 8 channels in one group,
+`W (6, 2, 4)` and `D (4, 4, 4)` one of 4 to 6 in two groups. `W (6, 2, 4)` and `D (6, 4, 4)` are either 6 to 6 in three
+groups, or transposed, 6 to 2 times the groups: a bias of 4 channels decides for two groups and the latter.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def over_layer(
         shape: their shapes, in canonical form.
         delta: which of them is `D`.
         form: as in `LayerInfo`; the authors' forms pair their rows as their TensorFlow file does.
-        kernel_size: where the shapes tell it.
+        kernel_size: where the shapes show it.
 
     Raises:
         CheckpointError: shapes that do not belong together, a kernel size that is not known, or the authors' file where their
@@ -105,7 +105,7 @@ def over_layer(
             f"Received: dialect=None, {conv.describe()}"
         )
     if not transposed and first == channels and dialect is None and not diagonal:
-        reading.note("taken for no transposed convolutions, which the shapes do not tell", path)
+        reading.note("taken not to be transposed convolutions, which the shapes cannot show", path)
     tensors = {"W": leaves["W"], "D_delta": leaves[delta]} | ({"bias": leaves["bias"]} if "bias" in leaves else {})
     if diagonal:
         tensors["diagonal"] = leaves[diagonal]
@@ -140,13 +140,13 @@ def flax_layer(reading: Reading, path: str, leaves: Leaves, shape: Shapes) -> La
     if kernel != (*columns, middle, last) or (swapped and channels != last):
         reading.fail(f"{name[leaves['kernel']]} and {name[leaves['D']]} do not belong together. {received(shape)}")
     if channels == middle and not geometry["transposed"]:
-        reading.note("taken for no transposed convolutions, which the shapes do not tell; both fold alike", path)
+        reading.note("taken not to be transposed convolutions, which the shapes cannot show; both fold alike", path)
     tensors = {"W": leaves["kernel"], "D_delta": leaves["D"]} | ({"bias": leaves["bias"]} if "bias" in leaves else {})
     return LayerInfo("conv", tensors, geometry, transpose_kernel=swapped)
 
 
 def is_transposed(reading: Reading, path: str, ends: tuple[int, ...], shape: Shapes) -> bool:
-    """Whether a kernel is said to be transposed, or has a bias that tells.
+    """Whether a kernel is said to be transposed, or has a bias that shows it.
 
     Raises:
         CheckpointError: it is said of a layer of the authors', who have no such layers.
@@ -160,9 +160,9 @@ def is_transposed(reading: Reading, path: str, ends: tuple[int, ...], shape: Sha
 
 
 def plain_sizes(ends: tuple[int, ...], shape: Shapes, transposed: bool) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """The channels of a plain kernel as far as its shape tells, and which of them only stand for the right shapes.
+    """The channels of a plain kernel as far as its shape shows them, and which of them only stand for the right shapes.
 
-    A kernel `(C_out, C_in/G, ...)` does not tell `G`; a transposed one `(C_in, C_out/G, ...)` does with its bias.
+    A kernel `(C_out, C_in/G, ...)` does not show `G`; a transposed one `(C_in, C_out/G, ...)` does with its bias.
     """
     if not transposed:
         return {"in_channels": ends[1], "out_channels": ends[0]}, ("in_channels", "groups")

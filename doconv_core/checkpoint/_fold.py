@@ -24,7 +24,7 @@ def fold_tensors(
     Args:
         W: `(C_out, C_in/G, S)`; transposed `(C_in, C_out/G, S)`.
         D_delta: `(C_in, K, S)`, or None for a kernel of one tap.
-        kernel_size: one integer an axis; it is not in the shapes, which know `K` only.
+        kernel_size: one integer per axis; it is not in the shapes, which know `K` only.
         groups: `G`; by default what the shapes say, where they do.
         transposed: whether the layer is a transposed convolution.
         dialect: of the rows of `D`, see `doconv_core.dialect_rows`.

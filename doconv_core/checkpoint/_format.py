@@ -70,7 +70,7 @@ def without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) < len(pairs):
         twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
-        raise ValueError(f"a key stands twice. Received: {twice!r}")
+        raise ValueError(f"a key occurs twice. Received: {twice!r}")
     return values
 
 

@@ -37,10 +37,23 @@ class ModelLayer:
     read: Callable[[], dict[str, np.ndarray]]
     write: Callable[[dict[str, np.ndarray]], None]
 
+    @classmethod
+    def of(cls, info: LayerInfo, tensors: Mapping[str, ModelTensor], layout: str) -> ModelLayer:
+        """A layer whose tensors, by role, lie in `layout`: "keras" or "flax"."""
+
+        def read() -> dict[str, np.ndarray]:
+            return {role: info.to_canonical(role, tensor.read(), layout) for role, tensor in tensors.items()}
+
+        def write(arrays: dict[str, np.ndarray]) -> None:
+            for role, tensor in tensors.items():
+                tensor.write(info.from_canonical(role, arrays[role], layout))
+
+        return cls(info, read, write)
+
 
 @dataclass(frozen=True)
 class ModelTensor:
-    """One tensor of a model that no kind of layer covers, in the framework's own layout."""
+    """One tensor of a model, in the framework's own layout."""
 
     read: Callable[[], np.ndarray]
     write: Callable[[np.ndarray], None]
@@ -96,7 +109,7 @@ def save_model(
     names = _names(model, name_map)
     twice = [name for name, count in Counter(names.values()).items() if count > 1]
     if twice:
-        raise ValueError(f"two layers have one name in the file. Received: {', '.join(sorted(twice))}")
+        raise ValueError(f"two layers have the same name in the file. Received: {', '.join(sorted(twice))}")
     infos, tensors = dict[str, LayerInfo](), dict[str, np.ndarray]()
     for layer_path, layer in model.layers.items():
         arrays, name = layer.read(), names[layer_path]
@@ -105,12 +118,12 @@ def save_model(
     for other, tensor in model.others.items():
         name = _name_of_other(other, name_map)
         if name in tensors:
-            raise ValueError(f"two tensors have one name in the file. Received: {other} as {name}")
+            raise ValueError(f"two tensors have the same name in the file. Received: {other} as {name}")
         tensors[name] = tensor.read()
     aliases = {mapped(alias, name_map): names[layer_path] for alias, layer_path in model.aliases.items()}
     aliases = {alias: name for alias, name in aliases.items() if alias != name}
     if taken := sorted(aliases.keys() & infos.keys()):
-        raise ValueError(f"two layers have one name in the file. Received: {', '.join(taken)}")
+        raise ValueError(f"two layers have the same name in the file. Received: {', '.join(taken)}")
     write_tensors(path, tensors, {**(metadata or {}), KEY: describe(infos, "canonical", aliases)})
 
 

@@ -31,7 +31,7 @@ def find_state(
         label: what errors call it.
         is_tensor: what counts as a tensor.
         key: the keys that lead to it, dots between them; None follows those that are usual.
-        ema: whether the average of the weights is meant, where there is one beside them.
+        ema: whether to take the average of the weights, where there is one beside them.
 
     Returns:
         The dict, and what was chosen, in sentences.

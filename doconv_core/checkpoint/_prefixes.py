@@ -164,7 +164,7 @@ def _drop(names: Mapping[str, str], prefix: str, label: str) -> dict[str, str]:
     if twice:
         which = [name for name, called in plain.items() if called == twice[0]]
         raise CheckpointError(
-            f"{label}: two tensors have one name without the wrappers' prefixes. Received: {', '.join(which)}"
+            f"{label}: two tensors have the same name without the wrappers' prefixes. Received: {', '.join(which)}"
         )
     return plain
 

@@ -203,7 +203,7 @@ def _by_layer(reading: Reading) -> dict[str, dict[str, str]]:
         path, leaf = split(plain)
         leaves = layers.setdefault(path, {})
         if leaf in leaves:
-            reading.fail(f"two tensors have one name. Received: {leaves[leaf]} and {stored}")
+            reading.fail(f"two tensors have the same name. Received: {leaves[leaf]} and {stored}")
         leaves[leaf] = stored
     return layers
 

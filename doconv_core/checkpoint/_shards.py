@@ -182,7 +182,7 @@ def _read_index(path: Path) -> tuple[dict[str, str], dict[str, Any]]:
         names = [(name, shard) for name, shard in weight_map.items()]
         sizes = {key: value for key, value in metadata.items() if type(value) in (int, float, str)}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{path} is no index of safetensors files: {type(error).__name__}: {error}") from None
+        raise CheckpointError(f"{path} is not an index of safetensors files: {type(error).__name__}: {error}") from None
     for name, shard in names:
         if not isinstance(shard, str) or not re.fullmatch(r"[^/\\\x00]+\.safetensors", shard):
             raise CheckpointError(f"{path}: {name} must be in a file beside the index. Received: {shard!r}")

@@ -19,8 +19,12 @@ app = typer.Typer(
     help="DO-Conv: compare backends, check ports, fold and convert checkpoints.",
     no_args_is_help=True,
     epilog="Example: doconv compare --image photo.jpg",
+    rich_markup_mode="markdown",  # which joins the lines of a paragraph
 )
-app.command(rich_help_panel=COMPARE)(compare)
+app.command(
+    rich_help_panel=COMPARE,
+    epilog="Examples: doconv compare --image photo.jpg; doconv compare --checkpoint model.safetensors --figure layers.png",
+)(compare)
 app.command(rich_help_panel=COMPARE)(doctor)
 app.command(rich_help_panel=CHECK, epilog="Example: doconv check --html report.html -- ./my_port")(check)
 app.add_typer(vectors, name="vectors", rich_help_panel=CHECK)

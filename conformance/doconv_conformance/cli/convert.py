@@ -46,8 +46,8 @@ def convert(
 ) -> None:
     """Convert a checkpoint to the names and layouts of a framework; nothing is folded.
 
-    Layers of the authors' PyTorch file whose groups pair with D as no layer here does are folded and over-parameterized afresh,
-    and named.
+    Some grouped layers of the authors' PyTorch file pair kernels with rows of D in a way that no layer here has: these are
+    folded, over-parameterized again, and listed.
 
     Exit status: 0 done, 1 a file that is bad or cannot be written, 2 unusable arguments.
     """

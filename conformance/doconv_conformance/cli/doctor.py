@@ -42,7 +42,7 @@ switches = {"float64": jax.config.jax_enable_x64, "matmul precision": str(jax.co
 
 
 def doctor() -> None:
-    """Say what is installed, on which devices, with which switches, and what is missing.
+    """Show what is installed, on which devices, with which switches, and what is missing.
 
     Example: doconv doctor
     """

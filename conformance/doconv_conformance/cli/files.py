@@ -32,32 +32,61 @@ Output = Annotated[
         help="The .safetensors file to write, or the .safetensors.index.json where IN is one; replaced once complete.",
     ),
 ]
+READING = "Reading the checkpoint"  # the heading in `--help`
 Dialect = Annotated[
-    str | None, typer.Option(help="Whose file: original-torch or original-tf for the authors'; else this project's.")
+    str | None,
+    typer.Option(
+        rich_help_panel=READING,
+        help="Who wrote the file: original-torch or original-tf for the authors' code; default: this project.",
+    ),
 ]
 KernelSize = Annotated[
-    list[str] | None, typer.Option(metavar="PATTERN=MxN", help="Kernel size of the layers that a glob pattern matches.")
+    list[str] | None,
+    typer.Option(
+        metavar="PATTERN=MxN",
+        rich_help_panel=READING,
+        help="Kernel size of the layers that a glob pattern matches.",
+    ),
 ]
 Transposed = Annotated[
-    list[str] | None, typer.Option(metavar="PATTERN", help="Transposed convolutions, by a glob pattern.")
+    list[str] | None,
+    typer.Option(metavar="PATTERN", rich_help_panel=READING, help="Transposed convolutions, by a glob pattern."),
 ]
 Embedding = Annotated[
-    list[str] | None, typer.Option(metavar="PATTERN", help="Embeddings, which else count as linear layers.")
+    list[str] | None,
+    typer.Option(
+        metavar="PATTERN", rich_help_panel=READING, help="Embeddings, which otherwise count as linear layers."
+    ),
 ]
-Like = Annotated[Path | None, typer.Option(help="A file of the plain model, to take kernel sizes from.")]
+Like = Annotated[
+    Path | None, typer.Option(rich_help_panel=READING, help="A file of the plain model, to take kernel sizes from.")
+]
 Exclude = Annotated[
-    list[str] | None, typer.Option(metavar="PATTERN", help="Layers that are none of ours, passed on as they are.")
+    list[str] | None,
+    typer.Option(
+        metavar="PATTERN", rich_help_panel=READING, help="Layers that are not doconv's, passed on as they are."
+    ),
 ]
 Prefix = Annotated[
     str | None,
-    typer.Option(help="What to drop from names, as model. or net.; module. and _orig_mod. are dropped anyway."),
+    typer.Option(
+        rich_help_panel=READING,
+        help="A prefix to drop from names, such as model. or net.; module. and _orig_mod. are always dropped.",
+    ),
 ]
 Key = Annotated[
-    str | None, typer.Option(help="Where a .pth has its state dict, as ckpt.model; usual places are known.")
+    str | None,
+    typer.Option(
+        rich_help_panel=READING,
+        help="Where a .pth has its state dict, such as ckpt.model; the usual places are searched.",
+    ),
 ]
-Ema = Annotated[bool, typer.Option("--ema", help="Take the average of the weights that stands beside them.")]
+Ema = Annotated[
+    bool,
+    typer.Option("--ema", rich_help_panel=READING, help="Take the average of the weights that is beside them."),
+]
 
-LONGEST_LINE = 2000
+LONGEST_LINE, LONGEST_CELL = 2000, 300
 OTHER_FORMATS = (
     ".pth", ".pt", ".bin", ".ckpt", ".tar", ".pkl", ".pdparams", ".params", ".h5", ".hdf5", ".keras", ".npz", ".npy", ".onnx",
     ".pb", ".tflite", ".msgpack", ".gguf", ".json",
@@ -66,7 +95,7 @@ OTHER_FORMATS = (
 
 @dataclass(frozen=True)
 class Choice:
-    """Which of the weights of a file are meant."""
+    """Which of the weights of a file to use."""
 
     dialect: str | None = None
     key: str | None = None
@@ -105,6 +134,13 @@ def _ending(text: str, status: int) -> typer.Exit:
 def say(text: str, *, err: bool = False) -> None:
     """A line on the terminal; names come from files that we did not write, and may have a megabyte."""
     typer.echo(printable(text if len(text) <= LONGEST_LINE else f"{text[:LONGEST_LINE]}…"), err=err)
+
+
+def table_cell(text: str) -> str:
+    """A name from a file as a cell of a table."""
+    from rich.markup import escape
+
+    return escape(printable(text[:LONGEST_CELL]))
 
 
 def open_input(path: Path, choice: Choice, hints: Hints) -> Checkpoint:
@@ -153,7 +189,7 @@ def check_output(source: Path, target: Path, *, reads: Sequence[Path | None] = (
             shards = _shards(source, target, index)
         elif target.suffix.lower() in OTHER_FORMATS:
             raise typer.BadParameter(
-                f"OUT is written as safetensors, which its name must not deny. Received: {target.name}"
+                f"OUT is written as safetensors, so its name must not end in another format's suffix. Received: {target.name}"
             )
     inputs = [source, *_shards_read(source, index), *(path for path in reads if path is not None)]
     for output in (target, *shards):
@@ -161,7 +197,7 @@ def check_output(source: Path, target: Path, *, reads: Sequence[Path | None] = (
             if same_file(output, path) and path == source:
                 raise typer.BadParameter(f"OUT is the same file as IN, which would lose W and D. Received: {target}")
             if same_file(output, path):
-                raise typer.BadParameter(f"{output} would take the place of a file that is read. Received: {target}")
+                raise typer.BadParameter(f"{output} would replace a file that is read. Received: {target}")
 
 
 def _shards_read(source: Path, index: str) -> list[Path]:
@@ -177,7 +213,7 @@ def _shards(source: Path, target: Path, index: str) -> list[Path]:
     from doconv_core.checkpoint import shard_paths
 
     if not source.name.endswith(index):
-        raise typer.BadParameter(f"OUT is one file where IN is: no index. Received: {target.name}")
+        raise typer.BadParameter(f"OUT must be one file, not an index, where IN is one file. Received: {target.name}")
     return shard_paths(target, len(_shards_read(source, index)))
 
 

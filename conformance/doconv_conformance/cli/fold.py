@@ -39,7 +39,10 @@ def fold(
     key: Key = None,
     ema: Ema = False,
     names: Annotated[
-        str, typer.Option(help="What folded kernels are called: plain, or W as some evaluation models read them.")
+        str,
+        typer.Option(
+            help="The name of folded kernels: plain (weight, kernel), or W, which some evaluation models read."
+        ),
     ] = "plain",
 ) -> None:
     """Fold the DO-Conv layers of a checkpoint: OUT is the plain model's, in the layout of IN.

@@ -23,13 +23,13 @@ from doconv_conformance.cli.files import (
     hints_from,
     open_input,
     say,
+    table_cell,
     takes_stdout,
 )
 
 if TYPE_CHECKING:
     from doconv_core.checkpoint import Checkpoint, LayerStats
 
-LONGEST_CELL = 300
 PICTURES = (".png", ".jpg", ".jpeg", ".svg", ".pdf")
 
 
@@ -45,7 +45,9 @@ def inspect(
     ema: Ema = False,
     stats: Annotated[
         bool,
-        typer.Option("--stats", help="Also what training made of each layer: D, its spectrum, the kernel, float16."),
+        typer.Option(
+            "--stats", help="Also show what training made of each layer: D, its spectrum, the kernel, float16."
+        ),
     ] = False,
     figure: Annotated[
         Path | None, typer.Option(help="Draw what --stats shows, as .png, .jpg, .svg or .pdf; needs matplotlib.")
@@ -174,7 +176,7 @@ def _show(found: dict[str, Any], *, err: bool = False) -> None:
         size = "x".join(map(str, geometry.get("kernel_size", ())))
         types = sorted({tensor["dtype"] for tensor in row["tensors"].values()})
         kind = f"DO-Conv, {kind}" if row["over_parameterized"] else kind
-        table.add_row(_cell(row["path"]), kind, size, channels, *numbers, ", ".join(types))
+        table.add_row(table_cell(row["path"]), kind, size, channels, *numbers, ", ".join(types))
     console.print(table)
     count = sum(row["over_parameterized"] for row in found["layers"])
     say(
@@ -201,7 +203,7 @@ def _show_stats(found: dict[str, Any], *, err: bool = False) -> None:
         known, count = row["stats"], row["parameters"]
         distance, singular = known["from_identity"], known["singular_values"]
         table.add_row(
-            _cell(row["path"]),
+            table_cell(row["path"]),
             f"{distance['median']:.3g} (to {distance['max']:.3g})",
             f"{singular['min']:.3g} to {singular['max']:.3g}",
             "W is zero" if known["kernel_change"] is None else f"{known['kernel_change']:.3g}",
@@ -220,11 +222,3 @@ def _half_words(half: dict[str, Any]) -> str:
         f"{half[key]:.2%} {verb}" for key, verb in (("vanishes", "vanish"), ("subnormal", "lose bits")) if half[key]
     ]
     return ", ".join(words) or "fits"
-
-
-def _cell(text: str) -> str:
-    from rich.markup import escape
-
-    from doconv_conformance.escaping import printable
-
-    return escape(printable(text[:LONGEST_CELL]))

@@ -37,7 +37,7 @@ def load_pickle(path: Path, *, key: str | None = None, ema: bool = False) -> tup
     Args:
         path: the file.
         key: the keys that lead to the state dict, dots between them; by default those that are usual.
-        ema: whether the average of the weights is meant that stands beside them.
+        ema: whether to take the average of the weights that is beside them.
 
     Raises:
         CheckpointError: it cannot be read, holds no state dict, or tensors that no file can hold.

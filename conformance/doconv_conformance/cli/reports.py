@@ -10,12 +10,12 @@ import typer
 if TYPE_CHECKING:
     from doconv_conformance.cases.table import Case
 
-Stage = Annotated[str | None, typer.Option(help="One stage of the suite only.")]
-CaseId = Annotated[str | None, typer.Option(help="One case: its id, or the beginning of it.")]
+Stage = Annotated[str | None, typer.Option(help="Only this stage of the suite.")]
+CaseId = Annotated[str | None, typer.Option(help="Only this case: its id, or the beginning of it.")]
 Json = Annotated[Path | None, typer.Option(help="Write the report to this JSON file.")]
 Html = Annotated[Path | None, typer.Option(help="Write the report to this HTML page.")]
 Junit = Annotated[Path | None, typer.Option(help="Write the report to this JUnit XML file.")]
-Dtype = Annotated[str | None, typer.Option(help="Types of the activations, separated by commas.")]
+Dtype = Annotated[str | None, typer.Option(help="Only these types of the activations, separated by commas.")]
 
 
 def of_dtypes(pairs: list[tuple[Case, str]], dtype: str | None) -> list[tuple[Case, str]]:
@@ -30,7 +30,7 @@ def of_dtypes(pairs: list[tuple[Case, str]], dtype: str | None) -> list[tuple[Ca
         return pairs
     wanted = [name.strip() for name in dtype.split(",")]
     if any(name not in DTYPES for name in wanted):
-        raise ValueError(f"--dtype must be of {', '.join(DTYPES)}. Received: {dtype}")
+        raise ValueError(f"--dtype must be one of {', '.join(DTYPES)}. Received: {dtype}")
     chosen = [pair for pair in pairs if pair[0].dtype in wanted]
     if not chosen:
         raise ValueError(f"the stage has no case of that type. Received: {dtype}")

@@ -94,7 +94,7 @@ def run_all(
 
 
 class Lines:
-    """Progress where there is no terminal: a line on stderr every ten seconds."""
+    """Progress where there is no terminal: one line on stderr every ten seconds."""
 
     def __init__(self, name: str, total: int) -> None:
         self.name, self.total, self.done = name, total, 0
@@ -239,7 +239,7 @@ def _table(results: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _times(report: Mapping[str, Any]) -> list[str]:
-    """Where the time went: a line a port, and one for the whole."""
+    """Where the time went: one line per port, and one for the whole run."""
     lines = []
     for port in report["ports"]:
         seconds = port["seconds"]

@@ -9,7 +9,11 @@ import typer
 
 from doconv_conformance.cli.reports import CaseId, Html, Json, Junit, Stage
 
-vectors = typer.Typer(help="The cases as files: write them, and judge what a port made of them.", no_args_is_help=True)
+vectors = typer.Typer(
+    help="The cases as files: write them, and judge what a port made of them.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+)
 
 
 @vectors.command()
@@ -34,7 +38,7 @@ def export(
 
 @vectors.command()
 def check(
-    folder: Annotated[Path, typer.Argument(help="A folder that export wrote and a port added its outputs to.")],
+    folder: Annotated[Path, typer.Argument(help="The folder that `export` wrote, with the port's outputs added.")],
     stage: Stage = None,
     case: CaseId = None,
     json: Json = None,

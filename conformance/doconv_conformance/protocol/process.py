@@ -121,7 +121,7 @@ class PortProcess:
         if not self._answers.empty():
             if (line := self._answers.get()) is None:
                 raise PortCrash(self._death("closed its output"))
-            raise PortCrash(f"wrote a line that nobody asked for, after its answer to {self._asked}: {_shown(line)}")
+            raise PortCrash(f"wrote a line without being asked, after its answer to {self._asked}: {_shown(line)}")
         self._asked = str(request.get("id", request["type"]))
         try:
             self._send(json.dumps(request).encode() + b"\n", deadline, timeout)

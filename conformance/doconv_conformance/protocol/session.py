@@ -148,7 +148,7 @@ class PortSession:
         )
         hello = self._process.ask(hello_request(), self.start_timeout)
         if wrong := problem(hello, "protocol", "hello"):
-            raise PortCrash(said(f"said hello otherwise than the protocol wants: {wrong}"))
+            raise PortCrash(said(f"said hello in a form that the protocol does not allow: {wrong}"))
         if PROTOCOL not in hello["protocol"]:
             raise PortCrash(f"does not speak protocol {PROTOCOL}, only {', '.join(map(str, hello['protocol']))}")
         return dict(said_json(hello))

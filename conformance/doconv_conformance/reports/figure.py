@@ -62,7 +62,7 @@ def write_figure(run: PictureRun, path: Path, *, dpi: int = 110) -> None:
 
 
 def _histogram(axes: Any, run: PictureRun) -> None:
-    """How many values are off by how much, a line a backend, unfolded and folded, on the axes of the differences."""
+    """How many values are off by how much, one line per backend, unfolded and folded, on the axes of the differences."""
     for folded, axis in zip((False, True), axes, strict=True):
         axis.axis("on")
         for maps in run.maps:

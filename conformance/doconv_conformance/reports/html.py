@@ -33,12 +33,13 @@ TIMES = (
 )
 
 
-def render(report: Mapping[str, Any], figure: bytes = b"") -> str:
+def render(report: Mapping[str, Any], figure: bytes = b"", heading: str = "The picture") -> str:
     """The page.
 
     Args:
         report: of `report.build`.
-        figure: a JPEG to show, of the picture that went through the network.
+        figure: a JPEG to show: the picture that went through the network, or the layers of a checkpoint.
+        heading: of the figure.
     """
     environment = Environment(
         loader=PackageLoader("doconv_conformance", "reports/templates"), autoescape=True, undefined=StrictUndefined,
@@ -55,6 +56,7 @@ def render(report: Mapping[str, Any], figure: bytes = b"") -> str:
         tables={stage: _table(rows, ports, stage) for stage in stages}, histograms=_histograms(report, stages),
         failing=_failing(rows), times=_times(report), ticks=_ticks(),
         figure=f"data:image/jpeg;base64,{base64.b64encode(figure).decode()}" if figure else "",
+        heading=heading,
     )  # fmt: skip
 
 
@@ -64,7 +66,7 @@ def _cell(rows: list, name: str, stage: str) -> dict[str, Any] | None:
 
 
 def _table(rows: list, ports: list[str], stage: str) -> list[tuple[str, str, dict[str, Any]]]:
-    """A line a case and operation of a stage: `(case, operation, row a port)`."""
+    """One line per case and operation of a stage: `(case, operation, one row per port)`."""
     lines: dict[tuple[str, str], dict[str, Any]] = {}
     for row in rows:
         if row["stage"] == stage and row["backend"] in ports:

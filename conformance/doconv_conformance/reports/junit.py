@@ -1,4 +1,4 @@
-"""The report as JUnit XML, the form that continuous integration shows: a suite a port, a test a case and operation."""
+"""The report as JUnit XML, the form that continuous integration shows: one suite per port, one test per case and operation."""
 
 from __future__ import annotations
 

@@ -8,13 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from doconv_conformance.escaping import printable
 from doconv_conformance.files import replacing
+from doconv_conformance.reports.row_figure import BLUE, GREY, MOST_ROWS, ORANGE, RED, label, row_figure
 from doconv_core.checkpoint import LayerStats
-
-MOST_ROWS = 60
-LONGEST_LABEL = 42
-BLUE, ORANGE, GREY, RED = "#3b6ea8", "#d9822b", "#9aa5b1", "#c0392b"
 
 
 def write_layers_figure(stats: Sequence[LayerStats], path: Path, *, title: str, dpi: int = 120) -> None:
@@ -30,34 +26,18 @@ def write_layers_figure(stats: Sequence[LayerStats], path: Path, *, title: str, 
         ImportError: matplotlib is not installed.
         OSError: the file cannot be written.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("--figure needs matplotlib: pip install 'doconv-core[report]'") from error
-
     shown = most_changed(stats, MOST_ROWS)
-    rows = np.arange(len(shown))
-    figure = Figure(figsize=(15, 1.9 + 0.26 * max(len(shown), 6)), layout="constrained")
-    axes = figure.subplots(1, 4, sharey=True, width_ratios=(1, 1, 1, 1.15))
+    figure, axes, rows = row_figure([layer.path for layer in shown], (1, 1, 1, 1.15))
     _identity_axis(axes[0], rows, shown)
     _spectrum_axis(axes[1], rows, shown)
     _change_axis(axes[2], rows, shown)
     _half_axis(axes[3], rows, shown)
-    axes[0].set_yticks(rows, [_label(layer.path) for layer in shown], fontsize=8)
-    axes[0].set_ylim(len(shown) - 0.4, -0.6)
-    for axis in axes:
-        axis.grid(axis="x", color="#e6e9ed", linewidth=0.8)
-        axis.set_axisbelow(True)
-        axis.tick_params(axis="y", length=0)
-        axis.spines[["top", "right", "left"]].set_visible(False)
-        for row in rows[::2]:
-            axis.axhspan(row - 0.5, row + 0.5, color="#f5f7f9", zorder=0)
     before, after = (sum(getattr(layer, name) for layer in stats) for name in ("before", "after"))
     count = (
         f"{len(stats)} layers" if len(shown) == len(stats) else f"the {len(shown)} of {len(stats)} that changed most"
     )
     figure.suptitle(
-        f"{_label(title)}: {count}; {before:,} parameters train, {after:,} are left folded",
+        f"{label(title)}: {count}; {before:,} parameters train, {after:,} are left folded",
         fontsize=11,
         x=0.01,
         ha="left",
@@ -118,9 +98,3 @@ def _half_axis(axis: Any, rows: np.ndarray, shown: Sequence[LayerStats]) -> None
     axis.set_xlim(left, right)
     axis.set_title("Composed kernel and float16", loc="left", fontsize=10)
     axis.set_xlabel("|values|; red: beyond float16 or zero in it,\norange: with fewer bits", fontsize=8)
-
-
-def _label(text: str) -> str:
-    """A path as the figure shows it: what matplotlib would take for mathematics stays text."""
-    text = printable(text).replace("$", r"\$") or "(the layer)"
-    return text if len(text) <= LONGEST_LABEL else f"…{text[1 - LONGEST_LABEL :]}"

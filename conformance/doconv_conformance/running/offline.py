@@ -19,7 +19,7 @@ def check_folder(folder: Path, pairs: Sequence[tuple[Case, str]]) -> Run:
     """A row for every `(case, operation)`; what has no outputs and no answer is a row that says so.
 
     Raises:
-        ValueError: no folder of vectors, vectors of another version, or answers that are not the protocol's.
+        ValueError: not a folder of vectors: vectors of another version, or answers that are not the protocol's.
     """
     _check_version(folder)
     hello, results = _answers(folder / ANSWERS)
@@ -48,7 +48,7 @@ def _check_version(folder: Path) -> None:
     try:
         manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise ValueError(f"no folder of vectors, {MANIFEST} cannot be read: {error}. Received: {folder}") from error
+        raise ValueError(f"not a folder of vectors: {MANIFEST} cannot be read: {error}. Received: {folder}") from error
     if wrong := problem(manifest, "vectors"):
         raise ValueError(f"{folder / MANIFEST}: {wrong}")
     if manifest["version"] != VERSION:

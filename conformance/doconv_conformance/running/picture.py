@@ -111,7 +111,8 @@ def send_picture(session: PortSession, run: PictureRun, progress: Callable[[], N
 
 
 def compare_maps(run: PictureRun) -> None:
-    """Add a row for every two ports that computed the network."""
+    """Put the rows in the order of the ports, and add one for every two that computed the network."""
+    run.results.sort(key=lambda row: run.order.index(row.backend))  # they came as the ports finished
     run.maps.sort(key=lambda maps: (run.order.index(maps.backend), maps.folded))
     for index, first in enumerate(run.maps):
         for second in run.maps[index + 1 :]:

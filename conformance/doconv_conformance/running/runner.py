@@ -40,7 +40,7 @@ class Run:
         backend: the port.
         hello: what it said of itself; empty where it never did.
         smoke: why the smoke case failed; empty where it passed.
-        results: a row a case and operation.
+        results: one row per case and operation.
         outputs: what it gave, for comparing ports with each other.
         errors: for each stage, how many elements of float cases were wrong by how much (`EDGES`).
         seconds: "start", "port" (its answers), "reference", "judge", "picture" (what `then` did), and "total".

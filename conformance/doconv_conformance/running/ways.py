@@ -16,17 +16,20 @@ ENVIRONMENT = {
     "cpu": {"CUDA_VISIBLE_DEVICES": "-1", "JAX_PLATFORMS": "cpu", "DOCONV_DEVICE": "cpu", "DOCONV_QUICK": "1"},
     "cuda": {"DOCONV_DEVICE": "cuda", "JAX_PLATFORMS": "cuda,cpu", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"},
 }
+SUPPORTS_NONE = "run none of the cases asked for"
+NEEDS_FULL = f"{SUPPORTS_NONE} without --full"
 # An answer may hold a compilation, on a busy machine.
 TIMEOUT = 300.0
 
 
 @dataclass(frozen=True)
 class WayPort:
-    """A way of a backend as a port, with the cases that it is asked."""
+    """A way of a backend as a port, with the cases that it is asked; of none of them `idle` says why."""
 
     way: Way
     port: Backend
     pairs: Pairs
+    idle: str = ""
 
 
 def engines_of(backend: str) -> tuple[str, ...]:
@@ -66,8 +69,11 @@ def select_ways(
         full: whether a way runs all that it supports, and not the cases that it runs by default.
         interpreters: of backends that live in another environment.
 
+    Returns:
+        All of them, also those that run none of `pairs`.
+
     Raises:
-        ValueError: no backend has a way of that name (on the device), or no case is left.
+        ValueError: no backend has a way of that name (on the device), or none runs one of the cases.
     """
     ports, found = list[WayPort](), set[str]()
     for backend in backends:
@@ -77,17 +83,28 @@ def select_ways(
             found.update(way.name for way in chosen)
             python = (interpreters or {}).get(backend, "")
             for way in chosen:
-                port = way_port(way, engine, device=device, python=python)
-                ports.append(WayPort(way, port, way.choose(pairs, full=full, device=device)))
+                port, own = (
+                    way_port(way, engine, device=device, python=python),
+                    way.choose(pairs, full=full, device=device),
+                )
+                idle = "" if own else NEEDS_FULL if way.choose(pairs, full=True) else SUPPORTS_NONE
+                ports.append(WayPort(way, port, own, idle))
     known = {way.name for backend in backends for way in ways_of(backend, None, device)}
     if unknown := [name for name in names or () if name not in found | {"all"}]:
-        raise ValueError(f"--way must be of all, {', '.join(sorted(known))}. Received: {', '.join(unknown)}")
+        raise ValueError(f"--way must be all or one of {', '.join(sorted(known))}. Received: {', '.join(unknown)}")
     if not ports:
         raise ValueError(f"no way of {', '.join(backends)} runs on {device}")
-    ports = [port for port in ports if port.pairs]
-    if not ports:
-        raise ValueError("these ways run none of the cases asked for: --full runs all that they support")
+    if all(port.idle for port in ports):
+        raise ValueError("; ".join(idle_ways(ports)))
     return ports
+
+
+def idle_ways(ports: Sequence[WayPort]) -> list[str]:
+    """The ways that run none of the cases asked for, one line for each reason."""
+    names: dict[str, list[str]] = {}
+    for port in ports:
+        names.setdefault(port.idle, []).append(port.port.name)
+    return [f"{reason}: {', '.join(named)}" for reason, named in names.items() if reason]
 
 
 def by_way(runs: Sequence[Run]) -> list[list[Run]]:

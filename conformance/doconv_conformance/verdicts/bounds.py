@@ -39,6 +39,7 @@ ALGORITHMS = ("direct", "tf32", "winograd", "fft")
 WINOGRAD_GROWTH, WINOGRAD_CHAIN = 10 * 1 * 19, 6 + 3 + 6
 # Roundings of one level of an FFT, in units of its gamma: gamma_4 * sqrt(2) + u (Higham, section 24.1), rounded up.
 FFT_LEVEL = 7
+NEITHER: tuple[np.ndarray | None, np.ndarray | None] = (None, None)  # of `Output.rounded` and `Output.once`
 
 
 @dataclass(frozen=True)
@@ -110,11 +111,11 @@ def gamma(n: float, u: float) -> float:
 
 def expected(case: Case, operation: str, numerics: Numerics | None = None) -> dict[str, Expected]:
     """The outputs of `operation`, each with the bound that follows from the case and the port's arithmetic."""
-    return {name: output.within(numerics or Numerics()) for name, output in _outputs(case, operation).items()}
+    return {name: output.within(numerics or Numerics()) for name, output in _remembered(case, operation).items()}
 
 
 @dataclass(frozen=True)
-class _Output:
+class Output:
     """An output before anything is known of a port's arithmetic.
 
     Attributes:
@@ -149,15 +150,14 @@ class _Output:
         """With the bound for a port's arithmetic."""
         unit = UNIT_ROUNDOFF[self.unit] * self.scale
         bound = self._bound(numerics.forming(self.sums))
-        if numerics.algorithm in (
-            "winograd",
-            "fft",
-        ):  # what others add to a result near the largest number decides there
+        if numerics.algorithm in ("winograd", "fft"):
+            # What others add to a result near the largest number decides there.
             bound = np.where(np.isinf(self.value), np.inf, bound)
         value = self.rounded if bound is self.once and self.rounded is not None else self.value
         return Expected(value, bound, unit, DTYPES[self.dtype], self.alive)
 
     def _bound(self, numerics: Numerics) -> np.ndarray:
+        """How far off the sums may be, then how far off their rounding to the type of the result."""
         types = {self.dtype, *self.cast}
         u = max(numerics.unit_roundoff(name) for name in types)
         wide = UNIT_ROUNDOFF["float32" if self.unit in LOW_PRECISION else "float64"]
@@ -166,30 +166,47 @@ class _Output:
             return self.once
         # Rounding to a type adds nothing where the sum was formed in that type already.
         lower = {name: UNIT_ROUNDOFF[name] for name in types if UNIT_ROUNDOFF[name] > numerics.unit_roundoff(name)}
+        growth = self._growth(numerics, u, lower)
+        bound = np.multiply(growth, self.scale, out=np.zeros(self.scale.shape), where=self.scale > 0)  # inf * 0 is 0
+        bound = bound + self._by_norms(numerics, u)
+        if self.dtype not in lower:  # below the smallest normal number each rounding is as far off as at that number
+            return bound + self.chain * UNIT_ROUNDOFF[self.dtype] * _smallest_normal(self.dtype)
+        return self._rounded(bound, lower[self.dtype])
+
+    def _growth(self, numerics: Numerics, u: float, lower: Mapping[str, float]) -> float:
+        """`gamma(chain)` of the accumulator, of factors that are rounded before, and of the reference's own float64.
+
+        For the output of a bfloat16 layer accumulated in float32: the chain's `gamma` of float32, and the kernel cast to
+        bfloat16 once, `(1 + gamma) * (1 + 2**-8) - 1`.
+        """
         growth = gamma(self.chain, u)
         for name in self.cast & lower.keys():
             growth = (1 + growth) * (1 + lower[name]) - 1
         if numerics.algorithm == "tf32" and self.norms and self.unit == "float32":
             growth = (1 + growth) * (1 + TF32_ROUNDOFF) ** 2 - 1
-        growth += gamma(self.chain, UNIT_ROUNDOFF["float64"])
-        bound = np.multiply(growth, self.scale, out=np.zeros(self.scale.shape), where=self.scale > 0)  # inf * 0 is 0
-        if self.norms and numerics.algorithm in ("winograd", "fft"):
-            product, size, rank = self.norms
-            if numerics.algorithm == "winograd":
-                bound = bound + gamma(self.chain + rank * WINOGRAD_CHAIN, u) * WINOGRAD_GROWTH**rank * product
-            else:  # two transforms forward and one back
-                bound = bound + gamma(self.chain + 3 * FFT_LEVEL * math.log2(max(size, 2)), u) * product
-        rounding = lower.get(self.dtype)
-        if rounding is None:  # below the smallest normal number each rounding is as far off as at that number
-            return bound + self.chain * UNIT_ROUNDOFF[self.dtype] * _smallest_normal(self.dtype)
+        return growth + gamma(self.chain, UNIT_ROUNDOFF["float64"])
+
+    def _by_norms(self, numerics: Numerics, u: float) -> float:
+        """What fast algorithms add to every element alike: a bound on whole factors, not on single products."""
+        if self.norms is None:
+            return 0.0
+        product, size, rank = self.norms
+        if numerics.algorithm == "winograd":
+            return gamma(self.chain + rank * WINOGRAD_CHAIN, u) * WINOGRAD_GROWTH**rank * product
+        if numerics.algorithm == "fft":  # two transforms forward and one back
+            return gamma(self.chain + 3 * FFT_LEVEL * math.log2(max(size, 2)), u) * product
+        return 0.0
+
+    def _rounded(self, bound: np.ndarray, u: float) -> np.ndarray:
+        """The bound of a sum that is rounded to a type of roundoff `u`; twice where a bias is added to the finished sum."""
         if self.added is not None:
-            bound = bound + rounding * (self.added + bound)
+            bound = bound + u * (self.added + bound)
         finite = np.where(np.isinf(self.value), 0.0, np.abs(self.value))
-        return bound + rounding * (np.maximum(finite, _smallest_normal(self.dtype)) + bound)
+        return bound + u * (np.maximum(finite, _smallest_normal(self.dtype)) + bound)
 
 
-@lru_cache(maxsize=4096)  # ports are judged by the same values; only their bounds differ
-def _outputs(case: Case, operation: str) -> dict[str, _Output]:
+def outputs_of(case: Case, operation: str) -> dict[str, Output]:
+    """The outputs of `operation`, for any port's arithmetic; computed at every call, as layers of real models need memory."""
     if operation == "initialise":
         return _initialised(case)
     if case.large:
@@ -209,7 +226,11 @@ def _outputs(case: Case, operation: str) -> dict[str, _Output]:
     return outputs
 
 
-def _large(case: Case, operation: str) -> dict[str, _Output]:
+# Ports are judged by the same values; only their bounds differ.
+_remembered = lru_cache(maxsize=4096)(outputs_of)
+
+
+def _large(case: Case, operation: str) -> dict[str, Output]:
     """Outputs of an exact case of many numbers; `a` is everywhere that of the largest of them: quick, and no smaller."""
     g, largest = case.geometry, {name: float(np.abs(tensor).max()) for name, tensor in case.tensors.items()}
     kernel = largest["W"] * (g.d_mul // g.taps + g.d_mul * largest.get("D_delta", 0.0))
@@ -230,7 +251,7 @@ def _large(case: Case, operation: str) -> dict[str, _Output]:
     for name, value in integers.expected(case, operation).items():
         dtype = case.dtype if name in ("y", "grad_x") else case.param_dtype
         scale = np.broadcast_to(scales[name], value.shape)
-        outputs[name] = _Output(value, scale, chain, dtype, case.dtype, frozenset({case.dtype, case.param_dtype}))
+        outputs[name] = Output(value, scale, chain, dtype, case.dtype, frozenset({case.dtype, case.param_dtype}))
     return outputs
 
 
@@ -246,70 +267,110 @@ class _Model:
         # Below the smallest normal number the rounding of the kernel is that of the smallest normal number.
         self.cast_size = self.kernel_size + _smallest_normal(case.dtype)
         self.types = frozenset({case.dtype, case.param_dtype})
+        self.positions = case.tensors["grad_y"].size // case.geometry.out_channels
         self.once = case.numbers in ROUNDED_ONCE
         self.kernel_is_exact = self.once and not case.numbers.startswith("gradients")
 
-    def weight(self) -> _Output:
+    def weight(self) -> Output:
         """`S` products, the tiles of `W`, and the sum of both."""
         dtype = self.case.param_dtype
-        rounded, once = _rounding(self.kernel, dtype) if self.once else (None, None)
-        chain = self.geometry.d_mul + 2
-        return _Output(
-            self.kernel, self.kernel_size, chain, dtype, dtype, once=once, rounded=rounded, sums="composition"
+        rounded, once = _rounding(self.kernel, dtype) if self.once else NEITHER
+        return Output(
+            self.kernel,
+            self.kernel_size,
+            chain=self.geometry.d_mul + 2,
+            dtype=dtype,
+            unit=dtype,
+            once=once,
+            rounded=rounded,
+            sums="composition",
         )
 
-    def y(self) -> _Output:
+    def y(self) -> Output:
+        """The convolution by the composed kernel."""
         g, t, size, dtype = self.geometry, self.tensors, self.size, self.case.dtype
         value = convolve(t["x"], self.kernel, t.get("bias"), g)
-        scale = convolve(size["x"], self.cast_size, size.get("bias"), g)
-        added = np.abs(convolve(t["x"], self.kernel, None, g)) if self.case.bias else None
-        rounded, once = _rounding(value, dtype) if self.kernel_is_exact else (None, None)
-        chain = g.taps * g.in_channels // g.groups + g.d_mul + 2
-        norms, sums = self._norms(t["x"], self.kernel), "scatter" if g.transposed else "products"
-        return _Output(value, scale, chain, dtype, dtype, self.types, added, norms, once, rounded, sums)
+        rounded, once = _rounding(value, dtype) if self.kernel_is_exact else NEITHER
+        return Output(
+            value,
+            convolve(size["x"], self.cast_size, size.get("bias"), g),
+            chain=g.taps * g.in_channels // g.groups + g.d_mul + 2,
+            dtype=dtype,
+            unit=dtype,
+            cast=self.types,
+            added=np.abs(convolve(t["x"], self.kernel, None, g)) if self.case.bias else None,
+            norms=self._norms(t["x"], self.kernel),
+            once=once,
+            rounded=rounded,
+            sums="scatter" if g.transposed else "products",
+        )
 
-    def gradients(self) -> dict[str, _Output]:
+    def gradients(self) -> dict[str, Output]:
+        """Of the input, of `W` and `D_delta` through the composed kernel, and of the bias."""
         g, t, size, case = self.geometry, self.tensors, self.size, self.case
-        positions = t["grad_y"].size // g.out_channels
         grad_x, grad_kernel, grad_bias = convolve_vjp(t["x"], self.kernel, t["grad_y"], g)
         x_scale, kernel_scale, bias_scale = convolve_vjp(size["x"], self.cast_size, size["grad_y"], g)
-        kernel_scale = kernel_scale + _smallest_normal(case.dtype)
-        grad_W, grad_D = compose_vjp_blocked(t["W"], t.get("D_delta"), grad_kernel, g)
-        W_scale, D_scale = compose_vjp_blocked(size["W"], size.get("D_delta"), kernel_scale, g)
-        nothing: tuple[np.ndarray | None, np.ndarray | None] = (None, None)
-        once = dict.fromkeys(("grad_x", "grad_W", "grad_D_delta"), nothing)
-        if self.kernel_is_exact:
-            once["grad_x"] = _rounding(grad_x, case.dtype)
-        if self.once:  # the kernel's gradient is rounded to the activations' type, then composed, then rounded
-            of_kernel = np.abs(_rounding(grad_kernel, case.dtype)[0] - grad_kernel)
-            W_once, D_once = compose_vjp_blocked(size["W"], size.get("D_delta"), of_kernel, g)
-            once["grad_W"] = _rounding(grad_W, case.param_dtype, W_once)
-            if grad_D is not None and D_once is not None:
-                once["grad_D_delta"] = _rounding(grad_D, case.param_dtype, D_once)
-
-        def output(
-            name: str, value: np.ndarray, scale: np.ndarray, chain: int, dtype: str, *factors: np.ndarray
-        ) -> None:
-            norms = self._norms(*factors)
-            of_input = "products" if g.transposed else "scatter"
-            sums = of_input if name == "grad_x" else "kernel_gradient"
-            rounded, bound = once[name]
-            outputs[name] = _Output(
-                value, scale, chain, dtype, case.dtype, self.types, None, norms, bound, rounded, sums
-            )
-
-        outputs: dict[str, _Output] = {}
-        chain = g.taps * g.out_channels // g.groups + _copies(g, case.input_size) + g.d_mul + 2
-        output("grad_x", grad_x, x_scale, chain, case.dtype, t["grad_y"], self.kernel)
-        output("grad_W", grad_W, W_scale, positions + g.taps + 2, case.param_dtype, t["x"], t["grad_y"])
-        if grad_D is not None and D_scale is not None:
-            chain = positions + g.out_channels // g.groups + 2
-            output("grad_D_delta", grad_D, D_scale, chain, case.param_dtype, t["x"], t["grad_y"])
+        outputs = {"grad_x": self._grad_x(grad_x, x_scale)}
+        outputs |= self._grad_parameters(grad_kernel, kernel_scale + _smallest_normal(case.dtype))
         if case.bias:
-            outputs["grad_bias"] = _Output(
-                grad_bias, bias_scale, positions, case.param_dtype, case.dtype, self.types, sums="reduction"
+            outputs["grad_bias"] = Output(
+                grad_bias,
+                bias_scale,
+                chain=self.positions,
+                dtype=case.param_dtype,
+                unit=case.dtype,
+                cast=self.types,
+                sums="reduction",
             )
         return outputs
+
+    def _grad_x(self, value: np.ndarray, scale: np.ndarray) -> Output:
+        g, dtype = self.geometry, self.case.dtype
+        rounded, once = _rounding(value, dtype) if self.kernel_is_exact else NEITHER
+        return Output(
+            value,
+            scale,
+            chain=g.taps * g.out_channels // g.groups + _copies(g, self.case.input_size) + g.d_mul + 2,
+            dtype=dtype,
+            unit=dtype,
+            cast=self.types,
+            norms=self._norms(self.tensors["grad_y"], self.kernel),
+            once=once,
+            rounded=rounded,
+            sums="products" if g.transposed else "scatter",
+        )
+
+    def _grad_parameters(self, grad_kernel: np.ndarray, kernel_scale: np.ndarray) -> dict[str, Output]:
+        """`compose_vjp` of the kernel's gradient: of its values, of their absolute values, and of what rounding it adds."""
+        g, t, size = self.geometry, self.tensors, self.size
+        grad_W, grad_D = compose_vjp_blocked(t["W"], t.get("D_delta"), grad_kernel, g)
+        W_scale, D_scale = compose_vjp_blocked(size["W"], size.get("D_delta"), kernel_scale, g)
+        W_error = D_error = None
+        if self.once:  # the kernel's gradient is rounded to the activations' type, then composed, then rounded
+            off = np.abs(_rounding(grad_kernel, self.case.dtype)[0] - grad_kernel)
+            W_error, D_error = compose_vjp_blocked(size["W"], size.get("D_delta"), off, g)
+        outputs = {"grad_W": self._grad_parameter(grad_W, W_scale, self.positions + g.taps + 2, W_error)}
+        if grad_D is not None and D_scale is not None:
+            chain = self.positions + g.out_channels // g.groups + 2
+            outputs["grad_D_delta"] = self._grad_parameter(grad_D, D_scale, chain, D_error)
+        return outputs
+
+    def _grad_parameter(self, value: np.ndarray, scale: np.ndarray, chain: int, error: np.ndarray | None) -> Output:
+        """`error` is how far off the sum may be before it is rounded once; None where more is rounded than that."""
+        dtype = self.case.param_dtype
+        rounded, once = NEITHER if error is None else _rounding(value, dtype, error)
+        return Output(
+            value,
+            scale,
+            chain,
+            dtype=dtype,
+            unit=self.case.dtype,
+            cast=self.types,
+            norms=self._norms(self.tensors["x"], self.tensors["grad_y"]),
+            once=once,
+            rounded=rounded,
+            sums="kernel_gradient",
+        )
 
     def _norms(self, first: np.ndarray, second: np.ndarray) -> tuple[float, int, int]:
         product = float(np.linalg.norm(first) * np.linalg.norm(second))
@@ -338,7 +399,7 @@ def _smallest_normal(dtype: str) -> float:
     return float(ml_dtypes.finfo(DTYPES[dtype]).smallest_normal)
 
 
-def _initialised(case: Case) -> dict[str, _Output]:
+def _initialised(case: Case) -> dict[str, Output]:
     """Exact in every type: the kernel in the first tile, zeros elsewhere; the surplus columns are free, but not zero.
 
     Where `W`, `D_delta` and `E` all have a column of zeros, no gradient ever reaches it.
@@ -351,10 +412,10 @@ def _initialised(case: Case) -> dict[str, _Output]:
     return outputs | ({} if D_delta is None else {"D_delta": _exactly(D_delta, case.param_dtype)})
 
 
-def _given(case: Case, name: str) -> _Output:
+def _given(case: Case, name: str) -> Output:
     return _exactly(case.tensors[name], case.param_dtype)
 
 
-def _exactly(tensor: np.ndarray, dtype: str) -> _Output:
+def _exactly(tensor: np.ndarray, dtype: str) -> Output:
     zeros = np.zeros(tensor.shape)
-    return _Output(tensor.astype(np.float64), zeros, 0, dtype, dtype, once=zeros)
+    return Output(tensor.astype(np.float64), zeros, 0, dtype, dtype, once=zeros)

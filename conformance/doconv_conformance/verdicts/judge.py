@@ -68,49 +68,25 @@ def judge(expected: Mapping[str, Expected], outputs: Mapping[str, np.ndarray], *
         outputs: what the port gave.
         exact: whether every value must be equal (-0 equals 0; infinite where the right value is too large for the type).
     """
-    for name, want in expected.items():
-        got = outputs.get(name)
-        if got is None:
-            return _mismatch(f"output {name} is missing; received {sorted(outputs)}")
-        if got.shape != want.value.shape:
-            return _mismatch(f"{name} must have shape {want.value.shape}; received {got.shape}")
-        if got.dtype != want.dtype:
-            return _mismatch(f"{name} must be {want.dtype}; received {got.dtype}")
-    if unknown := sorted(set(outputs) - set(expected)):
-        return _mismatch(f"outputs {unknown} were not asked for; asked for {sorted(expected)}")
-
+    if reason := _unfit(expected, outputs):
+        return _mismatch(reason)
     fraction = r = 0.0
     for name, want in expected.items():
         got = outputs[name].astype(np.float64)
         equal = got == want.value  # where a result overflows, infinity is right
-        if (strange := ~np.isfinite(got) & ~equal).any():
-            where = tuple(int(i) for i in np.argwhere(strange)[0])
-            return _mismatch(f"{name}{list(where)} is {got[where]}; must be {_number(want.value[where])}")
+        if reason := _not_finite(name, got, want, equal):
+            return _mismatch(reason)
         error = np.abs(np.subtract(got, want.value, out=np.zeros(got.shape), where=~equal))
-        allowed = want.allowed(exact)
         fraction = max(fraction, _largest_ratio(error, want.bound))
         r = max(r, _largest_ratio(error, want.scale) if want.scale.any() else 0.0)
-        if (error > allowed).any():
-            wrong = error > allowed
-            where = tuple(int(i) for i in np.argwhere(wrong)[0])
-            text = (
-                f"{name}{list(where)} is {_number(got[where])}; must be {_number(want.value[where])}"
-                f"{'' if exact else f' within {allowed[where]:.3g}'} ({int(wrong.sum())} of {wrong.size} values are wrong)"
-            )
-            return _mismatch(text, fraction, r)
-        if want.alive is not None and (dead := want.alive & ~got.any(axis=tuple(range(got.ndim - 1)))).any():
-            column = int(np.flatnonzero(dead)[0])
-            return _mismatch(
-                f"{name}[..., {column}] is zero throughout, as is that column of D: neither can be trained"
-            )
+        if reason := _out_of_bound(name, got, want, error, exact):
+            return _mismatch(reason, fraction, r)
+        if reason := _dead_column(name, got, want):
+            return _mismatch(reason)
     if exact:
         return {"verdict": "exact", "bound_fraction": 0.0, "r": 0.0, "reason": ""}
-    return {
-        "verdict": "inaccurate" if r > INACCURATE else "within_bound",
-        "bound_fraction": fraction,
-        "r": r,
-        "reason": "",
-    }
+    verdict = "inaccurate" if r > INACCURATE else "within_bound"
+    return {"verdict": verdict, "bound_fraction": fraction, "r": r, "reason": ""}
 
 
 def summarise(results: Iterable[Result]) -> dict[str, Any]:
@@ -139,6 +115,57 @@ def to_json(results: Iterable[Result]) -> dict[str, Any]:
     """The report that `--json` writes: `results` and `summary`."""
     results = list(results)
     return {"version": 1, "results": [asdict(row) for row in results], "summary": summarise(results)}
+
+
+def _unfit(expected: Mapping[str, Expected], outputs: Mapping[str, np.ndarray]) -> str:
+    """Which output is missing, of another shape or type, or was not asked for; empty where none is."""
+    for name, want in expected.items():
+        got = outputs.get(name)
+        if got is None:
+            return f"output {name} is missing; received {sorted(outputs)}"
+        if got.shape != want.value.shape:
+            return f"{name} must have shape {want.value.shape}; received {got.shape}"
+        if got.dtype != want.dtype:
+            return f"{name} must be {want.dtype}; received {got.dtype}"
+    if unknown := sorted(set(outputs) - set(expected)):
+        return f"outputs {unknown} were not asked for; asked for {sorted(expected)}"
+    return ""
+
+
+def _not_finite(name: str, got: np.ndarray, want: Expected, equal: np.ndarray) -> str:
+    strange = ~np.isfinite(got) & ~equal
+    if not strange.any():
+        return ""
+    at = _first(strange)
+    return f"{name}{list(at)} is {got[at]}; must be {_number(want.value[at])}"
+
+
+def _out_of_bound(name: str, got: np.ndarray, want: Expected, error: np.ndarray, exact: bool) -> str:
+    allowed = want.allowed(exact)
+    wrong = error > allowed
+    if not wrong.any():
+        return ""
+    at = _first(wrong)
+    within = "" if exact else f" within {allowed[at]:.3g}"
+    return (
+        f"{name}{list(at)} is {_number(got[at])}; must be {_number(want.value[at])}{within} "
+        f"({int(wrong.sum())} of {wrong.size} values are wrong)"
+    )
+
+
+def _dead_column(name: str, got: np.ndarray, want: Expected) -> str:
+    """Which column that the identity leaves at zero is zero in `W` too, so that no gradient ever reaches it."""
+    if want.alive is None:
+        return ""
+    dead = want.alive & ~got.any(axis=tuple(range(got.ndim - 1)))
+    if not dead.any():
+        return ""
+    return f"{name}[..., {_first(dead)[0]}] is zero throughout, as is that column of D: neither can be trained"
+
+
+def _first(marked: np.ndarray) -> tuple[int, ...]:
+    """The index of the first element that is marked."""
+    return tuple(int(i) for i in np.argwhere(marked)[0])
 
 
 def _mismatch(reason: str, fraction: float | None = None, r: float | None = None) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """One framework's station on the journey of `test_travel.py`: `python station.py torch|keras|linen|nnx`.
 
-Reads one JSON object a line and does what it names, in this order: "load" a portable file, "train" a number of steps, write the
-output for the inputs to "y", "save" to a portable file, save the folded model to "fold". Answers one JSON object a line, with
-the text of an error if the file was "refused".
+Reads one JSON object per line and does what it names, in this order: "load" a portable file, "train" a number of steps,
+write the output for the inputs to "y", "save" to a portable file, save the folded model to "fold". Answers with one JSON
+object per line, with the text of an error if the file was "refused".
 
 The same model in every framework, each with its own names for the layers:
 conv 3x3 - batch norm - grouped conv 3x2 (d_mul 8 > 6 taps) - depthwise conv 3x3, multiplier 2 - transposed conv 2x2, stride 2 -

@@ -74,7 +74,7 @@ def test_no_shard_takes_the_place_of_one_that_is_read(tmp_path: Path) -> None:
     index.write_text(json.dumps({"weight_map": dict(zip(tensors, files, strict=True))}))
     status, _, error = run("fold", index, tmp_path / "m.safetensors.index.json")
     assert status == 2
-    assert "would take the place of a file that is read" in error
+    assert "would replace a file that is read" in error
     assert load_file(tmp_path / files[0]).keys() == {"conv.W"}
 
 
@@ -83,13 +83,16 @@ def test_no_shard_takes_the_place_of_one_that_is_read(tmp_path: Path) -> None:
 def test_a_name_that_says_another_format_is_refused(command: tuple[str, ...], suffix: str, source: Path) -> None:
     status, _, error = run(*arguments(command, source, source.with_name(f"out{suffix}")))
     assert (status, error.count("\n")) == (2, 1)
-    assert f"OUT is written as safetensors, which its name must not deny. Received: out{suffix}" in error
+    assert (
+        f"OUT is written as safetensors, so its name must not end in another format's suffix. Received: out{suffix}"
+        in error
+    )
 
 
 def test_an_index_of_one_file_is_refused(source: Path, tmp_path: Path) -> None:
     status, _, error = run("fold", source, tmp_path / "out.safetensors.index.json")
     assert status == 2
-    assert "OUT is one file where IN is: no index" in error
+    assert "OUT must be one file, not an index, where IN is one file" in error
 
 
 @pytest.mark.parametrize(

@@ -168,7 +168,7 @@ def test_what_is_assumed_is_said() -> None:
     assert not Checkpoint(Arrays("x", square), "x", hints=like).notes
     both = {"a.W": np.zeros((2, 2, 9), np.float32), "a.D": np.zeros((2, 9, 9), np.float32)}
     notes = Checkpoint(Arrays("x", both), "x", hints=Hints({"a": (3, 3)})).notes
-    assert notes == ["taken for no transposed convolutions, which the shapes do not tell: a"]
+    assert notes == ["taken not to be transposed convolutions, which the shapes cannot show: a"]
     assert Checkpoint(Arrays("x", both), "x", hints=Hints({"a": (3, 3)}, transposed=("a",))).layers["a"].conv.transposed
 
 
@@ -249,6 +249,6 @@ def test_two_types_in_one_layer_are_refused(tmp_path: Path) -> None:
     save_file(tensors, tmp_path / "in")
     with (
         open_checkpoint(tmp_path / "in") as checkpoint,
-        pytest.raises(CheckpointError, match=r"one dtype. Received: float32"),
+        pytest.raises(CheckpointError, match=r"the same dtype. Received: float32"),
     ):
         fold_file(checkpoint, tmp_path / "out")

@@ -125,7 +125,7 @@ HEADERS = {
     "an offset of 4000 digits": (b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,%s]}}' % (b"9" * 4000), "about 2"),
     "a key twice": (
         b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}',
-        "a key stands twice. Received: 'a'",
+        "a key occurs twice. Received: 'a'",
     ),
     "deep": (b'{"a":' * 5000, "no readable|not a valid"),
     "metadata of a list": (b'{"__metadata__":[1]}', "no readable|metadata"),

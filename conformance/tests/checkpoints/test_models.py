@@ -84,7 +84,7 @@ def test_name_maps_that_cannot_be_meant_are_refused(tmp_path: Path) -> None:
     model = Model(a=linear(1), b=linear(2))
     with pytest.raises(ValueError, match=r"layers that the model lacks, whose paths are a, b. Received: 'c'"):
         save_model(tmp_path / "file", model.state(), name_map={"c": "a"})
-    with pytest.raises(ValueError, match=r"two layers have one name in the file. Received: b"):
+    with pytest.raises(ValueError, match=r"two layers have the same name in the file. Received: b"):
         save_model(tmp_path / "file", model.state(), name_map={"a": "b"})
     assert not list(tmp_path.iterdir())
 
@@ -216,7 +216,9 @@ def test_metadata_that_would_spoil_the_file_are_refused(metadata: dict, error: s
 def test_a_tensor_of_no_layer_takes_no_name_of_a_layer(name_map: object, tmp_path: Path) -> None:
     model = Model(a=linear(1))
     model.others = {"b.weight": np.ones(3, np.float32)}
-    with pytest.raises(ValueError, match=r"two tensors have one name in the file. Received: b\.weight as a\.weight"):
+    with pytest.raises(
+        ValueError, match=r"two tensors have the same name in the file. Received: b\.weight as a\.weight"
+    ):
         save_model(tmp_path / "file", model.state(), strict=False, name_map=name_map)  # type: ignore[arg-type]
     assert not list(tmp_path.iterdir())
 
@@ -224,5 +226,5 @@ def test_a_tensor_of_no_layer_takes_no_name_of_a_layer(name_map: object, tmp_pat
 def test_an_alias_takes_no_name_of_a_layer(tmp_path: Path) -> None:
     model = Model(a=linear(1), b=linear(2))
     model.aliases = {"c": "a"}
-    with pytest.raises(ValueError, match=r"two layers have one name in the file. Received: b"):
+    with pytest.raises(ValueError, match=r"two layers have the same name in the file. Received: b"):
         save_model(tmp_path / "file", model.state(), name_map=[("c", "b")])

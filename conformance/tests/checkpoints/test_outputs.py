@@ -157,8 +157,8 @@ def test_what_is_one_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("outputs", "inputs", "error"),
     [
-        (("x.json", "x.json"), (), "two outputs have one path"),
-        (("x.json", "./x.json"), (), "two outputs have one path"),
+        (("x.json", "x.json"), (), "two outputs have the same path"),
+        (("x.json", "./x.json"), (), "two outputs have the same path"),
         (("x.json", "x.html"), ("x.html",), "x.html is a file that is read, and would be lost"),
         (("link",), ("elsewhere/in.safetensors",), "is a file that is read"),
         (("nowhere/x.json",), (), "the folder of nowhere/x.json does not exist"),

@@ -96,7 +96,11 @@ def test_the_model_without_prefix_comes_before_its_average() -> None:
     [
         (below("net."), {"like": ("other.weight",)}, r"no layer of the plain model is in it.* Received: net\.stem\.W"),
         (below("net."), {"prefix": "model."}, r"no name begins with the prefix 'model\.'. Received: net\.stem\.W"),
-        (LAYERS | below("net."), {"prefix": "net."}, r"two tensors have one name.* Received: stem\.W, net\.stem\.W"),
+        (
+            LAYERS | below("net."),
+            {"prefix": "net."},
+            r"two tensors have the same name.* Received: stem\.W, net\.stem\.W",
+        ),
     ],
 )
 def test_what_can_not_be_matched_is_said(state: dict, options: dict, text: str) -> None:

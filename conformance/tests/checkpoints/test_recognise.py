@@ -219,7 +219,7 @@ def test_what_would_be_left_over_is_an_error_unless_it_is_excluded(
 
 
 def test_two_names_that_differ_in_their_separators_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"two tensors have one name. Received: a\.b\.W and a/b/W"):
+    with pytest.raises(CheckpointError, match=r"two tensors have the same name. Received: a\.b\.W and a/b/W"):
         fold({"a.b.W": np.ones((4, 2, 1)), "a/b/W": np.ones((4, 2, 1))}, tmp_path)
 
 

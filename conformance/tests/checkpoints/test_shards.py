@@ -120,11 +120,11 @@ def test_an_index_that_lies_is_refused(changes: dict, error: str, tmp_path: Path
 @pytest.mark.parametrize(
     ("text", "error"),
     [
-        ("", "is no index of safetensors files: JSONDecodeError"),
+        ("", "is not an index of safetensors files: JSONDecodeError"),
         ("[]", "is no index"),
-        ("{}", "is no index of safetensors files: KeyError: 'weight_map'"),
+        ("{}", "is not an index of safetensors files: KeyError: 'weight_map'"),
         ('{"weight_map": []}', "is no index"),
-        ('{"weight_map": {"a": "x.safetensors", "a": "y.safetensors"}}', "a key stands twice. Received: 'a'"),
+        ('{"weight_map": {"a": "x.safetensors", "a": "y.safetensors"}}', "a key occurs twice. Received: 'a'"),
         ("[" * 100_000, "is no index"),
     ],
 )

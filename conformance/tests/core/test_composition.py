@@ -105,7 +105,8 @@ def test_a_fresh_layer_is_uniform_within_the_bound_of_its_fan_in() -> None:
     geometry = ConvGeometry(in_channels=8, out_channels=64, kernel_size=(3, 3), groups=2, d_mul=12)
     W, D_delta = start(geometry, np.random.default_rng(0))
     bound = (4 * 12) ** -0.5
-    assert 0.99 * bound < np.abs(W).max() <= bound
+    assert 0.99 * bound < W.max() <= bound
+    assert 0.99 * bound < -W.min() <= bound
     assert W.dtype == np.float32
     assert not D_delta.any()
 
@@ -165,7 +166,11 @@ GEOMETRY = ConvGeometry(in_channels=4, out_channels=6, kernel_size=(3, 2), group
             ValueError,
             r"D_delta must have shape \(4, 6, 6\). Received: .*\(4, 6, 7\)",
         ),
-        ({"D_delta": np.zeros((4, 6, 6), np.float32)}, TypeError, "must have one dtype. Received: float32, float64"),
+        (
+            {"D_delta": np.zeros((4, 6, 6), np.float32)},
+            TypeError,
+            "must have the same dtype. Received: float32, float64",
+        ),
         ({"dialect": "tf"}, ValueError, "dialect must be one of doconv, original-torch, original-tf. Received: 'tf'"),
     ],
 )

@@ -20,13 +20,13 @@ GOOD = {"in_channels": 4, "out_channels": 6, "kernel_size": (3, 2)}
         (
             {"kernel_size": 3},
             TypeError,
-            "kernel_size must be a sequence of integers, one an axis. Received: .*kernel_size=3",
+            "kernel_size must be a sequence of integers, one per axis. Received: .*kernel_size=3",
         ),
         ({"kernel_size": (3, 3, 3, 3)}, ValueError, "kernel_size must have 1, 2 or 3 axes"),
         (
             {"stride": (1, 2, 3)},
             ValueError,
-            r"stride must be one integer, or 2: one an axis. Received: .*stride=\(1, 2, 3\)",
+            r"stride must be one integer, or 2: one per axis. Received: .*stride=\(1, 2, 3\)",
         ),
         ({"stride": 0}, ValueError, "stride must be at least 1. Received: .*stride=0"),
         ({"dilation": (1, -1)}, ValueError, "dilation must be at least 1"),
@@ -40,6 +40,7 @@ GOOD = {"in_channels": 4, "out_channels": 6, "kernel_size": (3, 2)}
             "padding_mode must be one of zeros, reflect.*Received: .*padding_mode='zero'",
         ),
         ({"d_mul": 5}, ValueError, "d_mul must be at least 6, the number of taps.*Received: .*d_mul=5"),
+        ({"d_mul": 1}, ValueError, "d_mul must be at least 6, the number of taps.*Received: .*d_mul=1"),
         ({"d_mul": 0}, ValueError, "d_mul must be positive. Received: .*d_mul=0"),
         ({"d_mul": 9.0}, TypeError, "d_mul must be an integer, not float"),
         ({"transposed": 1}, TypeError, "transposed must be True or False"),
@@ -54,6 +55,11 @@ GOOD = {"in_channels": 4, "out_channels": 6, "kernel_size": (3, 2)}
 def test_bad_options_are_named(change: dict, error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         ConvGeometry(**GOOD | change)
+
+
+def test_one_of_everything_is_a_geometry() -> None:
+    geometry = ConvGeometry(in_channels=1, out_channels=1, kernel_size=(1,), d_mul=1)
+    assert (geometry.w_shape, geometry.has_d, geometry.output_size((1,))) == ((1, 1, 1), False, (1,))
 
 
 @pytest.mark.parametrize(
@@ -88,7 +94,7 @@ def test_describe_leaves_defaults_away() -> None:
     ("options", "text"),
     [
         ({"framework": "mxnet"}, "framework must be torch, keras or flax. Received: framework='mxnet', padding='same'"),
-        ({"input_size": (6,)}, r"input_size must be one integer, or 2: one an axis. Received: .*input_size=\(6,\)"),
+        ({"input_size": (6,)}, r"input_size must be one integer, or 2: one per axis. Received: .*input_size=\(6,\)"),
         ({"padding": "full"}, r"padding must be one of same, valid, causal .*Received: .*padding='full'"),
     ],
 )

@@ -1,8 +1,10 @@
 """What `where` selects, and what it refuses."""
 
+from types import SimpleNamespace
+
 import pytest
 
-from doconv_core.selection import select
+from doconv_core.selection import depth_multipliers, select
 
 FOUND = {"stem": 7, "layer1.0": 3, "layer1.1": 5, "layer2.0": 3}
 
@@ -41,3 +43,32 @@ def test_selected(where: object, paths: list[str]) -> None:
 def test_refused(where: object, error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         select(FOUND, where)
+
+
+def test_a_model_without_a_convolution_is_named() -> None:
+    with pytest.raises(ValueError, match="the model has no convolution. Received: Linear"):
+        select({}, None, model="Linear")
+
+
+LAYERS = {"": SimpleNamespace(kernel_size=(3, 2)), "point": SimpleNamespace(kernel_size=(1, 1))}
+
+
+def multipliers(layers: dict[str, SimpleNamespace], d_mul: int | None, **options: object) -> dict[str, int]:
+    return depth_multipliers(
+        layers,
+        d_mul,
+        is_plain=lambda path, layer: path != "point",
+        describe=lambda path, layer: f"one of {len(layer.kernel_size)} axes",
+        **options,
+    )
+
+
+def test_depth_multipliers_of_the_layers_that_are_plain() -> None:
+    assert multipliers(LAYERS, None) == {"": 6}
+    assert multipliers(LAYERS, 8) == {"": 8}
+    with pytest.raises(ValueError, match=r"at least 6, .* Received: the layer: kernel_size=\(3, 2\), d_mul=5"):
+        multipliers(LAYERS, 5)
+    with pytest.raises(ValueError, match="at least 6, .* Received: the layer: mine, d_mul=5"):
+        multipliers(LAYERS, 5, show=lambda layer: "mine")
+    with pytest.raises(ValueError, match="nothing is left to over-parameterize. Received: point: one of 2 axes$"):
+        multipliers({"point": LAYERS["point"]}, None)

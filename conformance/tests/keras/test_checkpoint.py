@@ -129,6 +129,6 @@ def test_models_that_cannot_be_saved_are_refused(tmp_path: Path) -> None:
 
     model = Twice()
     model(inputs)
-    with pytest.raises(ValueError, match=r"two layers have one path: give them other names. Received: same"):
+    with pytest.raises(ValueError, match=r"two layers have the same path: give them other names. Received: same"):
         save_checkpoint(model, tmp_path / "file")
     assert not list(tmp_path.iterdir())

@@ -9,7 +9,7 @@ from doconv_conformance.port import OPERATIONS
 from doconv_conformance.running.runner import Run, python_backend, run_cases
 from doconv_conformance.verdicts.judge import disagreements
 
-# JAX compiles every operation of every case, seconds a case: each geometry forward, a few in all operations and types.
+# JAX compiles every operation of every case, seconds per case: each geometry forward, a few in all operations and types.
 JAX_IN_FULL = ("groups-2-", "d-mul-13-", "transposed-strides-")
 
 

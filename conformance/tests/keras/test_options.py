@@ -109,7 +109,7 @@ def compare(drawn: dict[str, Any]) -> str:
     others = [variable for variable in conv.variables if not any(variable is one for one in trained)]
     composed = to_numpy(getattr(conv, conv._kernel_name)).astype(plain.variable_dtype)
     plain.set_weights([composed, *map(to_numpy, others)])
-    # What XLA compiles anew at every call is compared forward only.
+    # What XLA compiles again at every call is compared forward only.
     seed = None if options.get("groups", 1) > 1 else drawn["seed"]
     (want, refused), (got, ours) = (
         attempt(lambda layer=layer, count=count: run(layer, count, x, seed))

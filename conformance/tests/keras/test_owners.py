@@ -301,10 +301,10 @@ class Forgetful(layers.Layer):
 @pytest.mark.parametrize(
     ("make", "in_place", "text"),
     [
-        (Hidden, False, "gave its convolution to something else than an attribute, a list or a dict.* Received: conv2d"),
-        (Elsewhere, False, "gave its convolution to something else than an attribute, a list or a dict.* Received: conv2d"),
+        (Hidden, False, "gave its convolution to something other than an attribute, a list or a dict.* Received: conv2d"),
+        (Elsewhere, False, "gave its convolution to something other than an attribute, a list or a dict.* Received: conv2d"),
         (Keeps, False, r"read it in `call`. Received: .*, read by Keeps.build"),
-        (Keeps, True, r"keeps\w* keeps the kernel of conv2d\w*, which would be its own no longer. Received: Keeps.mine"),
+        (Keeps, True, r"keeps\w* keeps the kernel of conv2d\w*, which would no longer be that layer's. Received: Keeps.mine"),
         (lambda: keras.Sequential([layers.Input((10, 10, 3)), layers.SpectralNormalization(layers.Conv2D(2, 3))]), False,
          r"read by SpectralNormalization.build"),
         (lambda: layers.SpectralNormalization(layers.Conv2D(2, 3)), True, r"keeps the kernel of .*SpectralNormalization"),

@@ -84,6 +84,17 @@ def test_a_divergence_is_a_row() -> None:
     assert row.steps < 40
 
 
+def test_a_run_that_learnt_nothing_has_failed_and_is_in_no_pair(whole: Path) -> None:
+    done = rows.read_rows(whole)
+    assert not any(row.failed for row in done)
+    dead = replace(done[0], curve="2.37;2.3081;2.3027;2.3026")
+    assert dead.failed
+    assert replace(done[0], diverged=True).failed
+    final = next(row for row in done if row.stage == "final")
+    assert final.seed in report._finals([final], final.variant, final.rate)
+    assert not report._finals([replace(final, curve=dead.curve)], final.variant, final.rate)
+
+
 def test_differences_are_paired() -> None:
     left, right = {1: 3.0, 2: 5.0, 3: 4.5, 9: 100.0}, {1: 2.0, 2: 4.5, 3: 4.0, 8: 0.0}
     difference = report.paired(left, right)
@@ -105,7 +116,8 @@ def test_the_page_is_rewritten_between_its_markers(whole: Path, tmp_path: Path) 
         assert text.endswith("\nafter\n")
         assert "what stood here" not in text
         assert "DO - plain, each at its best rate" in text
-        assert "8 runs, 0 diverged. Folding changed the metric by at most 0.0000." in text
+        assert "8 runs, 0 of which failed" in text
+        assert "Folding changed the metric by at most 0.0000." in text
     assert (tmp_path / "evidence.svg").read_text("utf-8").count("<svg") == 1
     page.write_text("no markers", "utf-8")
     with pytest.raises(ValueError, match="has no <!-- results"):

@@ -37,7 +37,8 @@ LOOK = """
   }
   if (document.documentElement.scrollWidth > innerWidth) say('the page is wider than the screen', document.body)
   const content = document.querySelector('.md-content')
-  for (const pre of content.querySelectorAll('pre > code')) if (pre.scrollWidth > pre.clientWidth + 1) say('cut off', pre)
+  for (const pre of content.querySelectorAll(':not(.language-text) > pre > code'))  // output may be moved sideways
+    if (pre.scrollWidth > pre.clientWidth + 1) say('cut off', pre)
   const walker = document.createTreeWalker(content, NodeFilter.SHOW_TEXT)
   while (walker.nextNode()) {
     const element = walker.currentNode.parentElement, style = getComputedStyle(element)

@@ -25,7 +25,7 @@ from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel, MixedPr
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
-from doconv_torch import DOConv2d, composed_once, fold, fold_state_dict
+from doconv_torch import DOConv2d, compose_together, composed_once, fold, fold_state_dict
 
 CHECKS: dict[str, Callable[[Path], None]] = {}
 
@@ -77,7 +77,7 @@ def backward(run: Callable[..., Tensor], x: Tensor, spare: bool = True) -> None:
 
 def expected(net: Net, step: int, micros: int, spare: bool, low: bool = False) -> dict[str, Tensor | None]:
     """The mean over the ranks, by one process and without any tool; `low`: each backward pass in bfloat16, their sum not."""
-    single, world = copy.deepcopy(net), distributed.get_world_size()
+    single, world = compose_together(copy.deepcopy(net), enabled=False), distributed.get_world_size()
     single.recompute = None
     sums: dict[str, Tensor | None] = dict.fromkeys(dict(net.named_parameters()))
     for rank, micro in itertools.product(range(world), range(micros)):
@@ -120,10 +120,16 @@ MODES: dict[str, dict[str, bool]] = {
     "static graph, bucket view": {"static_graph": True, "gradient_as_bucket_view": True},
 }
 RECOMPUTE = {"": None, ", checkpointed": False, ", checkpointed reentrantly": True}
+KERNELS = ("", ", composed once", ", composed together")
 
 
-def ddp(options: dict[str, bool], once: bool, recompute: bool | None) -> None:
-    net = Net(recompute)
+def around(net: nn.Module, kernels: str) -> contextlib.AbstractContextManager[object]:
+    """What a step runs in."""
+    return composed_once(net) if kernels == KERNELS[1] else contextlib.nullcontext()
+
+
+def ddp(options: dict[str, bool], kernels: str, recompute: bool | None) -> None:
+    net = compose_together(Net(recompute), enabled=kernels == KERNELS[2])
     wrapped = DistributedDataParallel(net, **options)
     unused = options.get("find_unused_parameters", False)
     # PyTorch's static graph can't begin with a pass inside `no_sync`.
@@ -132,7 +138,7 @@ def ddp(options: dict[str, bool], once: bool, recompute: bool | None) -> None:
         net.zero_grad()
         spare = not (unused and step == 1)
         wanted = expected(net, step, 3, spare)
-        with composed_once(net) if once else contextlib.nullcontext():
+        with around(net, kernels):
             for micro in range(3):
                 last = micro == 2
                 with contextlib.nullcontext() if last or reduce_all else wrapped.no_sync():
@@ -140,16 +146,16 @@ def ddp(options: dict[str, bool], once: bool, recompute: bool | None) -> None:
         assert_same_grads(net, wanted, f"step {step}")
 
 
-for (mode, options), once, (how, recompute) in itertools.product(MODES.items(), (False, True), RECOMPUTE.items()):
+for (mode, options), kernels, (how, recompute) in itertools.product(MODES.items(), KERNELS, RECOMPUTE.items()):
     # Without a static graph DDP supports no reentrant checkpoint around a layer that is used twice, nor any beside unused ones.
     if recompute and "static_graph" not in options:
         continue
-    name = f"DDP, {mode}{how}{', composed once' if once else ''}"
-    check(name)(lambda folder, options=options, once=once, recompute=recompute: ddp(options, once, recompute))
+    name = f"DDP, {mode}{how}{kernels}"
+    check(name)(lambda folder, arguments=(options, kernels, recompute): ddp(*arguments))
 
 
-def fsdp(reshard: bool, low: bool, once: bool, recompute: bool | None) -> None:
-    net = Net(recompute)
+def fsdp(reshard: bool, low: bool, kernels: str, recompute: bool | None) -> None:
+    net = compose_together(Net(recompute), enabled=kernels == KERNELS[2])
     sharded = copy.deepcopy(net)
     policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32) if low else MixedPrecisionPolicy()
     for layer in (sharded.first, sharded.twice, sharded):
@@ -159,21 +165,18 @@ def fsdp(reshard: bool, low: bool, once: bool, recompute: bool | None) -> None:
         net.zero_grad()
         sharded.zero_grad()
         wanted = expected(net, step, 2, True, low)
-        with composed_once(sharded) if once else contextlib.nullcontext():
+        with around(sharded, kernels):
             for micro in range(2):
                 sharded.set_requires_gradient_sync(micro == 1)
                 backward(sharded, batch(distributed.get_rank(), step, micro))
         assert_same_grads(sharded, wanted, f"step {step}")
 
 
-for reshard, low, once, (how, recompute) in itertools.product(
-    (True, False), (False, True), (False, True), list(RECOMPUTE.items())[:2]
+for reshard, low, kernels, (how, recompute) in itertools.product(
+    (True, False), (False, True), KERNELS, list(RECOMPUTE.items())[:2]
 ):
-    name = (
-        f"FSDP2, {'reshard' if reshard else 'keep'}{', bfloat16' if low else ''}{how}"
-        f"{', composed once' if once else ''}"
-    )
-    check(name)(lambda folder, options=(reshard, low, once, recompute): fsdp(*options))
+    name = f"FSDP2, {'reshard' if reshard else 'keep'}{', bfloat16' if low else ''}{how}{kernels}"
+    check(name)(lambda folder, options=(reshard, low, kernels, recompute): fsdp(*options))
 
 
 @check("FSDP1: fold is refused, folding the full state dict is right")

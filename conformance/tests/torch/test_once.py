@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import torch.nn.utils.prune
 from torch import nn
 
 import doconv_torch._layers as layers
-from doconv_torch import DOConv2d, composed_once, fold
+from doconv_torch import DOConv2d, DOConvTranspose2d, composed_once, fold
 
 
 @pytest.fixture
@@ -199,6 +200,53 @@ def test_tied_layers_and_layers_used_twice_share_one_kernel(compositions: list[i
     assert len(compositions) == 1
     micro_batch(plain, 0)
     assert_same_grads(model, plain)
+
+
+def test_a_transposed_layer_has_a_kernel_of_its_own_of_the_same_parameters() -> None:
+    def tied() -> nn.Sequential:
+        first, second = DOConv2d(2, 2, 3, padding=1), DOConvTranspose2d(2, 2, 3, padding=1)
+        with torch.no_grad():
+            first.W.copy_(integers(2, 2, 9))
+            first.D.copy_(integers(2, 9, 9))
+        second.W, second.D = first.W, first.D
+        for layer in (first, second):
+            nn.init.zeros_(layer.bias)
+        return nn.Sequential(first, second)
+
+    model, plain, x = tied(), tied(), integers(1, 2, 4, 4)
+    with composed_once(model):
+        assert torch.equal(model(x), plain(x))
+        micro_batch(model, 0)
+    micro_batch(plain, 0)
+    assert_same_grads(model, plain)
+
+
+@pytest.mark.parametrize("name", ["W", "D"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda layer, name: nn.utils.prune.l1_unstructured(layer, name, 0.5),
+        lambda layer, name: nn.utils.parametrize.register_parametrization(layer, name, Doubled()),
+    ],
+    ids=["pruned", "parametrized"],
+)
+def test_a_layer_whose_parameter_is_computed_composes_at_every_call(
+    name: str, change: Callable, caplog: pytest.LogCaptureFixture
+) -> None:
+    model, plain, x = network(), network(), integers(1, 2, 4, 4)
+    for net in (model, plain):
+        change(net[0], name)
+    with composed_once(model):
+        assert torch.equal(model(x), plain(x))
+        micro_batch(model, 0)
+    micro_batch(plain, 0)
+    assert_same_grads(model, plain)
+    assert "1 layers, sharded, parametrized or pruned, compose at every call" in caplog.text
+
+
+class Doubled(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * x
 
 
 def test_copies_and_state_dicts_made_inside_are_ordinary() -> None:

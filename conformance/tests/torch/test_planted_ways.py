@@ -8,10 +8,10 @@ import pytest
 from doconv_conformance.adapters.ways.table import ways_of
 
 Compare = Callable[..., tuple[int, dict[str, set[str]]]]
-# What a compiler is given, an export is given, too; AOTInductor and dynamic shapes take long for a branch that others run.
-SLOW = ("aot", "compiled-dynamic")
 FULL = bool(os.environ.get("DOCONV_FULL"))
-WAYS = [way.name for way in ways_of("torch") if way.name != "eager" and (FULL or way.name not in SLOW)]
+# They compile for long, and have faults of their own below.
+SLOW = ("aot", "compiled-dynamic")
+WAYS = [way.name for way in ways_of("torch") if way.name not in ("eager", *SLOW)]
 
 FAULTS = """
 
@@ -113,6 +113,26 @@ def compose(W, D, groups=1, **options):
 
 layers.compose = compose
 """
+# Of a batch of 2, which a program for any batch does not know; and of an export that is for inference alone.
+SLOW_FAULTS = """
+
+from torch.fx.experimental.symbolic_shapes import statically_known_true
+import doconv_torch._layers as layers
+
+right = layers.compose
+
+def compose(W, D, *options, **more):
+    if D is not None and torch.compiler.is_exporting() and not torch.is_grad_enabled():
+        D = 2 * D
+    return right(W, D, *options, **more)
+
+def forward(self, x):
+    y = super(layers.DOConvMixin, self).forward(x)
+    known = not torch.compiler.is_dynamo_compiling() or statically_known_true(x.shape[0] == 2)
+    return y if known else 2 * y
+
+layers.compose, layers.DOConvMixin.forward = compose, forward
+"""
 
 
 @pytest.fixture(scope="module")
@@ -135,3 +155,13 @@ def test_gradients_read_in_a_layout_that_the_compiler_does_not_give_them_are_a_m
     assert status == 1
     assert verdicts["torch"] == {"exact"}
     assert verdicts["torch/compiled"] == {"exact", "mismatch"}  # forward and fold, backward
+
+
+@pytest.mark.skipif(not FULL, reason="compiles for long: nox -s ways runs it")
+def test_faults_of_dynamic_shapes_and_of_an_export_for_inference_are_mismatches(compare_copy: Compare) -> None:
+    ways = ("eager", "compiled", "exported", *SLOW)
+    status, verdicts = compare_copy("torch", SLOW_FAULTS, "--way", ",".join(ways), "--case", "groups-2-exact-float32")
+    assert status == 1
+    assert [verdicts[name] for name in ("torch", "torch/compiled", "torch/exported")] == [{"exact"}] * 3
+    assert verdicts["torch/aot"] == {"mismatch"}
+    assert verdicts["torch/compiled-dynamic"] == {"exact", "mismatch"}  # fold, forward and backward

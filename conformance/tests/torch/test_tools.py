@@ -95,7 +95,7 @@ def test_export_keeps_the_parameters_and_leaves_no_wrapper(model: nn.Module) -> 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 def test_script_refuses_and_takes_the_folded_model(model: nn.Module) -> None:
-    with pytest.raises(TypeError, match=r"fold the model before. Received: DOConv2d\(3, 8"):
+    with pytest.raises(TypeError, match=r"fold the model first. Received: DOConv2d\(3, 8"):
         torch.jit.script(model)
     y = model(X)
     assert torch.equal(torch.jit.script(fold(model))(X), y)
@@ -279,7 +279,7 @@ def test_sharded_training_and_folding_what_was_gathered(model: nn.Module) -> Non
 
     with pytest.raises(ValueError, match=r"can't be folded. Received: 0: sharded"):
         fold(sharded)
-    with pytest.raises(ValueError, match=r"sharded tensors must be gathered before. Received: 0.W, 0.D"):
+    with pytest.raises(ValueError, match=r"sharded tensors must be gathered first. Received: 0.W, 0.D"):
         fold_state_dict(sharded.state_dict())
     folded = fold_state_dict(full, like=plain())
     assert_equal(list(folded.values()), list(fold(single).state_dict().values()))

@@ -1,5 +1,6 @@
 """What `overparameterize`, `fold` and `inspect_model` accept, refuse and report; what they catch of mistakes around them."""
 
+import copy
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -290,10 +291,11 @@ def test_nothing_has_changed_where_memory_does_not_suffice(d_mul: int) -> None:
     assert torch.equal(net(X), want)
 
 
-def test_both_verbs_make_parameters_that_train_inside_inference_mode() -> None:
-    net = nn.Sequential(nn.Conv2d(3, 4, 3))
+@pytest.mark.parametrize("copied", [False, True], ids=["in place", "of a copy"])
+def test_both_verbs_make_parameters_that_train_inside_inference_mode(copied: bool) -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False))
     for verb in (overparameterize, fold):
         with torch.inference_mode():
-            verb(net)
+            net = verb(copy.deepcopy(net) if copied else net)
         net(X).sum().backward()
         assert all(parameter.grad is not None for parameter in net.parameters())

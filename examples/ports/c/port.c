@@ -2,7 +2,7 @@
 
        cc -std=c11 -O2 port.c -o port -lm  &&  doconv check -- ./port
 
-   Read main() first: it answers one JSON object a line. run() does one operation. doconv.h is the mathematics, safetensors.h
+   Read main() first: it answers one JSON object per line. run() does one operation. doconv.h is the mathematics, safetensors.h
    and json.h are what a language with libraries has already. All sums are formed in double and rounded once. */
 
 #include "doconv.h"

@@ -2,7 +2,7 @@
 //
 //     doconv check -- node port.mjs
 //
-// This file is the protocol: one JSON object a line in, one a line out. doconv.mjs is the mathematics, safetensors.mjs the
+// This file is the protocol: one JSON object per line in, one a line out. doconv.mjs is the mathematics, safetensors.mjs the
 // files. All sums are formed in float64 and rounded once.
 
 import { createInterface } from 'node:readline';

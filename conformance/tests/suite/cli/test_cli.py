@@ -31,28 +31,31 @@ def doconv(*arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (("compare", "--backend", "mxnet"), "--backend must be of torch, keras, flax. Received: mxnet"),
+        (("compare", "--backend", "mxnet"), "--backend must be one of torch, keras, flax. Received: mxnet"),
         (("compare", "--stage", "first"), "stage must be one of compose,"),
         (("compare", "--json", "nowhere/report.json"), "the folder of nowhere/report.json does not exist"),
         (("compare", "--image", "nowhere.jpg"), "cannot read a picture from nowhere.jpg"),
         (("compare", "--image", "x.jpg", "--figure", "x.gif"), "--figure must end in .png, .svg or .pdf"),
         (("compare", "--json", "."), "the report must be a file. Received the folder: ."),
-        (("compare", "--dtype", "int8"), "--dtype must be of float64, float32, float16, bfloat16. Received: int8"),
+        (("compare", "--dtype", "int8"), "--dtype must be one of float64, float32, float16, bfloat16. Received: int8"),
         (
             ("compare", "--dtype", "float16", "--stage", "groups"),
             "the stage has no case of that type. Received: float16",
         ),
-        (("compare", "--backend", "torch,torch"), "--backend names one twice. Received: torch,torch"),
+        (("compare", "--backend", "torch,torch"), "--backend names a backend twice. Received: torch,torch"),
         (
             ("compare", "--python", "torch=nowhere"),
             "--python must be NAME=PATH with a program at PATH. Received: torch=nowh",
         ),
-        (("compare", "--way", "jitted", "--backend", "torch"), "--way must be of all, aot, autocast, by-channel, "),
+        (
+            ("compare", "--way", "jitted", "--backend", "torch"),
+            "--way must be all or one of aot, autocast, by-channel, ",
+        ),
         (("compare", "--way", "jitted", "--backend", "torch"), "Received: jitted"),
         (("compare", "--way", "aot", "--backend", "torch", "--dtype", "float16"), "run none of the cases asked for"),
         (("compare", "--way", "aot", "--backend", "torch", "--device", "cuda"), "Received: aot"),
-        (("compare", "--device", "tpu"), "--device must be of cpu, cuda. Received: tpu"),
-        (("compare", "--device", "cuda", "--backend", "keras"), "must be of torch, flax on cuda. Received: keras"),
+        (("compare", "--device", "tpu"), "--device must be one of cpu, cuda. Received: tpu"),
+        (("compare", "--device", "cuda", "--backend", "keras"), "must be one of torch, flax on cuda. Received: keras"),
         (("compare", "--unknown"), "No such option"),
         (("check", "--case", "nothing", *CORE), "no case begins with that. Received: 'nothing'"),
         (("check", "--html", "nowhere/page.html", *CORE), "the folder of nowhere/page.html does not exist"),
@@ -60,7 +63,7 @@ def doconv(*arguments: str) -> subprocess.CompletedProcess[str]:
         (("check",), "Missing argument"),
         (("vectors", "export", "conformance"), "the folder must be new or empty. Received: conformance"),
         (("vectors", "export", "no/where"), "the folder of no/where does not exist"),
-        (("vectors", "check", "conformance"), "no folder of vectors, vectors.json cannot be read"),
+        (("vectors", "check", "conformance"), "not a folder of vectors: vectors.json cannot be read"),
     ],
 )
 def test_unusable_arguments_exit_with_2(arguments: tuple[str, ...], text: str) -> None:

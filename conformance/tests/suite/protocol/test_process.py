@@ -155,9 +155,9 @@ def test_a_second_answer_is_blamed_on_the_port(tmp_path: Path) -> None:
     run = run_cases(port(tmp_path, SCRIPT.replace("FAULT", code)), pairs)
     assert run.results[0].verdict == "crashed" or run.results[1].verdict == "crashed"
     wrong = [row.reason for row in run.results if row.verdict == "crashed"]
-    assert all("nobody asked for, after its answer to" in reason or "when asked for" in reason for reason in wrong), (
-        wrong
-    )
+    assert all(
+        "without being asked, after its answer to" in reason or "when asked for" in reason for reason in wrong
+    ), wrong
     assert not summarise(run.results)["agree"]
 
 
@@ -180,7 +180,7 @@ HELLO = "import sys; input(); print({!r}); input()"
         (("no-such-program",), "cannot start 'no-such-program'"),
         ((sys.executable, "-c", "import sys; sys.exit('no framework here')"), "no framework here"),
         ((sys.executable, "-c", HELLO.format("hello")), "answered what is not JSON: 'hello"),
-        ((sys.executable, "-c", HELLO.format('{"type": "hello"}')), "otherwise than the protocol wants: lacks language, name"),
+        ((sys.executable, "-c", HELLO.format('{"type": "hello"}')), "the protocol does not allow: lacks language, name"),
         (
             (sys.executable, "-c", HELLO.format(
                 '{"type": "hello", "protocol": [7, 8], "name": "n", "version": "", "language": "l", "supports": '

@@ -4,7 +4,7 @@ import pytest
 
 from doconv_conformance.adapters.ways.table import WAYS, ways_of
 from doconv_conformance.cases.table import select
-from doconv_conformance.running.ways import engines_of, select_ways
+from doconv_conformance.running.ways import engines_of, idle_ways, select_ways
 
 
 def test_without_a_way_each_backend_runs_in_its_default_with_every_case() -> None:
@@ -26,8 +26,19 @@ def test_the_engine_of_keras_is_that_of_its_environment(monkeypatch: pytest.Monk
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     (port,) = select_ways(["keras"], select(), ["sharded"])
     assert port.port.env["KERAS_BACKEND"] == "jax"
-    with pytest.raises(ValueError, match=r"--way must be of all.*Received: onnx, mirrored"):
+    with pytest.raises(ValueError, match=r"--way must be all or one of.*Received: onnx, mirrored"):
         select_ways(["keras"], select(), ["onnx", "mirrored"])
+
+
+def test_ways_that_run_none_of_the_cases_are_said() -> None:
+    ports = select_ways(["torch"], select(case="plain-3x3-exact-float32"), ["eager", "aot", "autocast"])
+    assert [bool(port.pairs) for port in ports] == [True, False, False]
+    assert idle_ways(ports) == [
+        "run none of the cases asked for: torch/autocast",
+        "run none of the cases asked for without --full: torch/aot",
+    ]
+    with pytest.raises(ValueError, match=r"run none of the cases asked for: torch/autocast"):
+        select_ways(["torch"], select(case="plain-3x3-exact-float32"), ["autocast"])
 
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: "-".join((way.backend, *way.engines, way.name)))
