@@ -13,7 +13,8 @@ from doconv_core.geometry import ConvGeometry
 
 
 def variants(case: Case) -> Iterator[Case]:
-    """Valid cases that differ from `case` in one option."""
+    """The case itself, where its numbers are others, and valid cases that differ from it in one option."""
+    yield replace(case, name=f"{case.name}-varied")
     g = case.geometry
     rank, ones = g.spatial_rank, (1,) * g.spatial_rank
     yield replace(case, name=f"{case.name}-varied", bias=not case.bias)
