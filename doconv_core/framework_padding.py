@@ -35,8 +35,8 @@ def resolve(
     stride: Sequence[int],
     dilation: Sequence[int],
     *,
-    transposed: bool = False,
-    output_padding: Sequence[int] | None = None,
+    transposed: bool,
+    output_padding: Sequence[int] | None,
 ) -> dict[str, Any]:
     """A framework's `padding` argument as the canonical options `padding`, `padding_mode` and `output_padding`.
 
@@ -167,10 +167,8 @@ def _transposed_flax(name: str, axis: _Axis) -> Pair:
     if name == "VALID":
         total += max(span - axis.stride, 0)
         before = axis.reach
-    elif axis.stride > axis.reach:
-        before = axis.reach
     else:
-        before = -(-total // 2)
+        before = min(-(-total // 2), axis.reach)
     return before, total - before
 
 

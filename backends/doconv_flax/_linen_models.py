@@ -62,7 +62,7 @@ def overparameterize(
         selected,
         d_mul,
         is_plain=lambda path, entry: is_plain(flat, path, entry),
-        describe=lambda path, entry: _state(path, entry, flat),
+        describe=lambda path, entry: _describe(path, entry, flat),
     )
     key = jax.random.key(0) if key is None else key
     for index, (path, multiplier) in enumerate(chosen.items()):
@@ -70,7 +70,7 @@ def overparameterize(
         W, D = _start(leaf, spec[path], multiplier, jax.random.fold_in(key, index))
         flat |= {leaf_names(path, "kernel"): W, leaf_names(path, "D"): D}
     for path, entry in spec.items():
-        log.info("%s: %s", path, _state(path, entry, flat))
+        log.info("%s: %s", path, _describe(path, entry, flat))
     return unflatten(flat, params)
 
 
@@ -154,7 +154,7 @@ def compose_leaves(
 def inspect_model(params: Any, spec: ConvSpec) -> dict[str, str]:
     """Every convolution of a model: its path, and in words whether it is over-parameterized, and if not why."""
     flat = flatten(params)
-    return {path: _state(path, entry, flat) for path, entry in spec.items()}
+    return {path: _describe(path, entry, flat) for path, entry in spec.items()}
 
 
 def _known(pairs: dict[str, tuple[Names, Names]], flat: Flat, spec: ConvSpec) -> dict[str, tuple[Names, Names]]:
@@ -224,7 +224,7 @@ def _compose_leaf(path: str, leaf: Any, D: Any, transpose_kernel: bool, compose:
     return leaf.replace(value=composed, names=names)
 
 
-def _state(path: str, entry: ConvEntry, flat: Mapping[Names, Any]) -> str:
+def _describe(path: str, entry: ConvEntry, flat: Mapping[Names, Any]) -> str:
     kernel = "x".join(map(str, entry.kernel_size))
     stacked = f", {math.prod(entry.stacked)} layers stacked" if entry.stacked else ""
     D = raw(flat.get(leaf_names(path, "D")))

@@ -63,7 +63,7 @@ def overparameterize(
         selected,
         d_mul,
         is_plain=lambda _, layer: type(layer) in DO_CLASS and math.prod(layer.kernel_size) > 1,
-        describe=lambda _, layer: _state(layer),
+        describe=lambda _, layer: _describe(layer),
     )
     layers = {path: found[path] for path in chosen}
     _check_arrays(layers)
@@ -89,7 +89,7 @@ def overparameterize(
             done[id(kernel)] = layer.D
         _become(layer, DO_CLASS[type(layer)])
     for path, layer in found.items():
-        log.info("%s: %s", path, _state(layer))
+        log.info("%s: %s", path, _describe(layer))
     return model
 
 
@@ -140,7 +140,7 @@ def fold(model: M) -> M:
 
 def inspect_model(model: nnx.Module) -> dict[str, str]:
     """Every convolution of a model: its path, and in words whether it is over-parameterized, and if not why."""
-    return {path: _state(layer) for path, layer in _convolutions(model).items()}
+    return {path: _describe(layer) for path, layer in _convolutions(model).items()}
 
 
 def _convolutions(model: nnx.Module) -> dict[str, Any]:
@@ -250,7 +250,7 @@ def _become(layer: Any, cls: type) -> None:
     object.__setattr__(layer, "__class__", cls)  # nnx would take `__class__` for an attribute of the graph
 
 
-def _state(layer: Any) -> str:
+def _describe(layer: Any) -> str:
     kernel, name = "x".join(map(str, layer.kernel_size)), type(layer).__name__
     columns = layer.D if isinstance(layer, OURS) and layer.D is not None else None
     shape = layer.kernel.shape if columns is None else columns.shape

@@ -52,7 +52,7 @@ def overparameterize(model: L, *, d_mul: int | None = None, where: Where | None 
         selected,
         d_mul,
         is_plain=lambda _, layer: not isinstance(layer, DOConvMixin) and math.prod(layer.kernel_size) > 1,
-        describe=lambda _, layer: _state(layer),
+        describe=lambda _, layer: _describe(layer),
     )
     obstacles = {path: obstacle for path in chosen if (obstacle := _obstacle(found[path]))}
     if obstacles:
@@ -61,7 +61,7 @@ def overparameterize(model: L, *, d_mul: int | None = None, where: Where | None 
     changes = {
         id(found[path]): Change(_do_class(found[path]), {"d_mul": multiplier}) for path, multiplier in chosen.items()
     }
-    twin = _changed(model, changes, in_place)
+    twin = _apply_changes(model, changes, in_place)
     log.info("over-parameterized %d of %d convolutions", len(changes), len(found))
     for path, state in inspect_model(twin).items():
         log.info(
@@ -99,7 +99,9 @@ def fold(model: L, *, in_place: bool = False) -> L:
             f"a class derived from a DO layer must say as `plain_class` what it folds into. Received: {'; '.join(derived)}"
         )
     drops = ("d_mul", "d_regularizer")
-    twin = _changed(model, {id(layer): Change(layer.plain_class, drops=drops) for layer in found.values()}, in_place)
+    twin = _apply_changes(
+        model, {id(layer): Change(layer.plain_class, drops=drops) for layer in found.values()}, in_place
+    )
     state = inspect_model(twin)
     log.info("folded %d of %d convolutions", len(found), len(state))
     for path, text in state.items():
@@ -115,10 +117,10 @@ def inspect_model(model: keras.layers.Layer) -> dict[str, str]:
     """
     _check_layer(model)
     kinds = (*EXPLICIT, DOConvMixin, *WITHOUT_FORM)
-    return {path: _state(layer) for path, layer in walk(model) if isinstance(layer, kinds)}
+    return {path: _describe(layer) for path, layer in walk(model) if isinstance(layer, kinds)}
 
 
-def _changed(model: L, changes: dict[int, Change], in_place: bool) -> L:
+def _apply_changes(model: L, changes: dict[int, Change], in_place: bool) -> L:
     if in_place:
         change_in_place(model, changes)
         return model
@@ -154,7 +156,7 @@ def _obstacle(layer: Any) -> str:
     return ""
 
 
-def _state(layer: Any) -> str:
+def _describe(layer: Any) -> str:
     name = type(layer).__name__
     if isinstance(layer, WITHOUT_FORM):
         return f"plain {name}: has no DO form"

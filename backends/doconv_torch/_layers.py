@@ -133,7 +133,7 @@ class DOConvMixin(_ConvNd):
             raise ValueError("weight must have values. Received: a tensor on the meta device")
         if text := self._misfit(weight):
             raise ValueError(text)
-        W, D = started(weight, self.in_channels, self.d_mul)
+        W, D = start_parameters(weight, self.in_channels, self.d_mul)
         self.W.copy_(W)
         if self.D is not None and D is not None:
             self.D.copy_(D)
@@ -172,7 +172,7 @@ class DOConvMixin(_ConvNd):
             if text := self._misfit(weight):
                 error_msgs.append(prefix + text)
                 return
-            state_dict[f"{prefix}W"], D = started(weight, self.in_channels, self.d_mul)
+            state_dict[f"{prefix}W"], D = start_parameters(weight, self.in_channels, self.d_mul)
             if D is not None:
                 state_dict[f"{prefix}D"] = D
             log.info("%s: started from the plain kernel of the checkpoint", prefix.rstrip("."))
@@ -227,7 +227,7 @@ def _ordered(weight: Tensor, channels_last: bool) -> Tensor:
     return weight.contiguous(memory_format=CHANNELS_LAST[weight.ndim]) if channels_last else weight
 
 
-def started(weight: Tensor, in_channels: int, d_mul: int) -> tuple[Tensor, Tensor | None]:
+def start_parameters(weight: Tensor, in_channels: int, d_mul: int) -> tuple[Tensor, Tensor | None]:
     """`W` and `D` of a layer that starts as the plain convolution with kernel `weight`, see `DOConvMixin.start_from`."""
     taps = math.prod(weight.shape[2:])
     W = weight.new_zeros(*weight.shape[:2], d_mul)
@@ -250,7 +250,7 @@ def make_parameters(conv: _ConvNd, d_mul: int) -> tuple[nn.Parameter, nn.Paramet
     """
     weight = conv._parameters["weight"]
     assert weight is not None
-    W, D = started(weight, conv.in_channels, d_mul)
+    W, D = start_parameters(weight, conv.in_channels, d_mul)
     trains = weight.requires_grad
     return nn.Parameter(W, trains), None if D is None else nn.Parameter(D, trains)
 
@@ -289,7 +289,7 @@ def options_of(conv: _ConvNd, d_mul: int | None) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def folded(conv: DOConvMixin) -> nn.Parameter:
+def fold_weight(conv: DOConvMixin) -> nn.Parameter:
     """The plain `weight` of a layer.
 
     Composed by `doconv_core` in float64 and rounded once, so that every backend and the command line fold to the same values.
@@ -303,7 +303,7 @@ def folded(conv: DOConvMixin) -> nn.Parameter:
     return nn.Parameter(_ordered(weight, conv.channels_last), trains)
 
 
-def detach(conv: DOConvMixin, weight: nn.Parameter) -> None:
+def make_plain(conv: DOConvMixin, weight: nn.Parameter) -> None:
     """Turn a layer, in place, into the plain convolution with kernel `weight`."""
     exchange(conv, ("W", "D"), {"weight": weight})
     del conv.d_mul

@@ -16,7 +16,7 @@ from torch.nn.utils import parametrize
 from doconv_core.selection import Where, depth_multipliers, select
 from doconv_torch._arrays import has_no_values
 from doconv_torch._batch_norm import Pairs, find_pairs, fuse
-from doconv_torch._layers import FLOATS, DOConvMixin, adopt, detach, do_class, folded, make_parameters
+from doconv_torch._layers import FLOATS, DOConvMixin, adopt, do_class, fold_weight, make_parameters, make_plain
 from doconv_torch._optimizers import note_layer, note_replacement
 
 M = TypeVar("M", bound=nn.Module)
@@ -62,7 +62,7 @@ def overparameterize(
 
     Nothing has been changed where it raises.
     """
-    found = _found(model)
+    found = _find_convolutions(model)
     limit = _limit(max_taps)
     first = {id(conv): path for path, conv in found.items()}
     aliases = {path: first[id(conv)] for path, conv in _everywhere(model)}
@@ -71,7 +71,7 @@ def overparameterize(
         selected,
         d_mul,
         is_plain=lambda _, conv: not isinstance(conv, DOConvMixin) and 1 != math.prod(conv.kernel_size) <= limit,
-        describe=lambda _, conv: _state(conv),
+        describe=lambda _, conv: _describe(conv),
         show=str,
     )
     for module in model.modules():
@@ -167,7 +167,7 @@ def fold(model: M, *, batch_norm: bool | Pairs = False) -> M:
             a DO layer, overrides `forward` and names no `plain_class` of its own; normalisations can't be fused: the model is
             in training mode, can't be traced, or a pair is none. Nothing has been changed then.
     """
-    found = _found(model)
+    found = _find_convolutions(model)
     layers = {path: conv for path, conv in found.items() if isinstance(conv, DOConvMixin)}
     if any(cls.__name__ == FLAT for module in model.modules() for cls in type(module).__mro__):
         raise ValueError(
@@ -181,8 +181,8 @@ def fold(model: M, *, batch_norm: bool | Pairs = False) -> M:
         W, D = conv.W, conv.D
         key = (id(W), id(D), conv.transposed, conv.groups, conv.kernel_size)  # tied layers have one kernel
         if key not in done:
-            done[key] = folded(conv)
-        detach(conv, done[key])
+            done[key] = fold_weight(conv)
+        make_plain(conv, done[key])
         for name, parameter in (("W", W), ("D", D)):
             if parameter is not None:
                 note_replacement(parameter, done[key], f"{path}.{name}".lstrip("."), "fold")
@@ -199,10 +199,10 @@ def inspect_model(model: nn.Module) -> dict[str, str]:
     Raises:
         TypeError: `model` is not a module.
     """
-    return {path: _state(conv) for path, conv in _found(model).items()}
+    return {path: _describe(conv) for path, conv in _find_convolutions(model).items()}
 
 
-def _found(model: nn.Module) -> dict[str, _ConvNd]:
+def _find_convolutions(model: nn.Module) -> dict[str, _ConvNd]:
     """Every convolution once, under its first path; a single layer has the path ""."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module. Received: {type(model).__name__}")
@@ -278,7 +278,7 @@ def _pairing(conv: _ConvNd) -> tuple[object, ...]:
     return conv.transposed, conv.groups, conv.in_channels, conv.kernel_size
 
 
-def _state(conv: _ConvNd) -> str:
+def _describe(conv: _ConvNd) -> str:
     kernel = "x".join(map(str, conv.kernel_size))
     if isinstance(conv, DOConvMixin):
         return f"{type(conv).__name__} {kernel}, d_mul={conv.d_mul}"

@@ -154,7 +154,7 @@ def too_short(outcomes: Sequence[LayerOutcome]) -> list[str]:
 def _types(dtype: str | None) -> list[str]:
     wanted = [name.strip() for name in dtype.split(",")] if dtype else list(TYPES)
     if any(name not in DTYPES for name in wanted):
-        raise ValueError(f"--dtype must be of {', '.join(DTYPES)}. Received: {dtype}")
+        raise ValueError(f"--dtype must be one of {', '.join(DTYPES)}. Received: {dtype}")
     return list(dict.fromkeys(wanted))
 
 

@@ -50,6 +50,9 @@ EQUIVALENT = {
     r"strict=False": "the lengths were checked before",
     r"(frozen|kw_only)=False": "nothing in the program changes a frozen value or counts on positions",
     r"reshape\(.*- 2": "NumPy takes every negative size for what is left",
+    r"_block_shape\(w\.shape\[: 4\]": "the fourth axis is not looked at",
+    r"return \[stride \* ": "a full output that is too large has zeros at its end, which are cropped",
+    r'"iok" if not': "all that is asked of it is whether the taps come last",
     r"MAX_\w+ = |MAX_\w+(?=.*[,)])": "how large a block is changes time and memory only",
 }
 

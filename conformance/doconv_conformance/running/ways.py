@@ -83,10 +83,8 @@ def select_ways(
             found.update(way.name for way in chosen)
             python = (interpreters or {}).get(backend, "")
             for way in chosen:
-                port, own = (
-                    way_port(way, engine, device=device, python=python),
-                    way.choose(pairs, full=full, device=device),
-                )
+                port = way_port(way, engine, device=device, python=python)
+                own = way.choose(pairs, full=full, device=device)
                 idle = "" if own else NEEDS_FULL if way.choose(pairs, full=True) else SUPPORTS_NONE
                 ports.append(WayPort(way, port, own, idle))
     known = {way.name for backend in backends for way in ways_of(backend, None, device)}

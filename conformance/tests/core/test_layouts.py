@@ -10,6 +10,9 @@ WIDE = ConvGeometry(in_channels=4, out_channels=6, kernel_size=(3, 2), groups=2,
 TRANSPOSED = ConvGeometry(in_channels=4, out_channels=6, kernel_size=(3, 2), groups=2, transposed=True)
 WIDE_TRANSPOSED = ConvGeometry(in_channels=4, out_channels=6, kernel_size=(3, 2), groups=2, transposed=True, d_mul=15)
 DEPTHWISE = ConvGeometry(in_channels=4, out_channels=12, kernel_size=(3, 2), groups=4)
+# One and three spatial axes: an axis counted from the front is another one there.
+DEPTHWISE_1D = ConvGeometry(in_channels=4, out_channels=12, kernel_size=(3,), groups=4)
+WIDE_3D = ConvGeometry(in_channels=4, out_channels=6, kernel_size=(3, 2, 2), groups=2, d_mul=15)
 LAYOUTS = {
     "canonical": Layout("canonical", PLAIN),
     "torch-transposed": Layout("torch", TRANSPOSED),
@@ -17,7 +20,9 @@ LAYOUTS = {
     "keras-wide": Layout("keras", WIDE),
     "keras-transposed": Layout("keras", TRANSPOSED),
     "keras-depthwise": Layout("keras", DEPTHWISE, depthwise=True),
+    "keras-depthwise-1d": Layout("keras", DEPTHWISE_1D, depthwise=True),
     "flax": Layout("flax", WIDE),
+    "flax-3d": Layout("flax", WIDE_3D),
     "flax-transposed": Layout("flax", TRANSPOSED),
     "flax-transposed-wide": Layout("flax", WIDE_TRANSPOSED),
     "flax-transpose-kernel": Layout("flax", WIDE_TRANSPOSED, transpose_kernel=True),
@@ -38,7 +43,9 @@ def numbered(*shape: int) -> np.ndarray:
         ("keras-wide", (3, 2, 2, 6), (15, 2, 6), (3, 2, 15, 4)),
         ("keras-transposed", (3, 2, 3, 4), (3, 2, 3, 4), (3, 2, 6, 4)),
         ("keras-depthwise", (3, 2, 4, 3), (3, 2, 4, 3), (3, 2, 6, 4)),
+        ("keras-depthwise-1d", (3, 4, 3), (3, 4, 3), (3, 3, 4)),
         ("flax", (3, 2, 2, 6), (15, 2, 6), (3, 2, 15, 4)),
+        ("flax-3d", (3, 2, 2, 2, 6), (15, 2, 6), (3, 2, 2, 15, 4)),
         ("flax-transposed", (3, 2, 4, 3), (3, 2, 4, 3), (3, 2, 6, 4)),
         ("flax-transposed-wide", (3, 2, 4, 3), (15, 4, 3), (3, 2, 15, 4)),
         ("flax-transpose-kernel", (3, 2, 3, 4), (15, 3, 4), (3, 2, 15, 4)),

@@ -34,6 +34,7 @@ def test_selected(where: object, paths: list[str]) -> None:
             r"`where` selects no convolution. Received: 'layer3.\*'; the paths are stem, layer1.0",
         ),
         (["stem", "Layer1.*"], ValueError, r"`where` selects no convolution. Received: 'Layer1.\*'"),
+        (["stem", "one", "two"], ValueError, "Received: 'one'; the paths are"),
         ([], ValueError, r"Received: \[\]"),
         (lambda path, layer: False, ValueError, "Received: <function"),
         (3, TypeError, "`where` must be a predicate, a glob pattern or several. Received: 3"),
@@ -46,7 +47,7 @@ def test_refused(where: object, error: type[Exception], text: str) -> None:
 
 
 def test_a_model_without_a_convolution_is_named() -> None:
-    with pytest.raises(ValueError, match="the model has no convolution. Received: Linear"):
+    with pytest.raises(ValueError, match=r"the model has no convolution\. Received: Linear"):
         select({}, None, model="Linear")
 
 
@@ -68,7 +69,7 @@ def test_depth_multipliers_of_the_layers_that_are_plain() -> None:
     assert multipliers(LAYERS, 8) == {"": 8}
     with pytest.raises(ValueError, match=r"at least 6, .* Received: the layer: kernel_size=\(3, 2\), d_mul=5"):
         multipliers(LAYERS, 5)
-    with pytest.raises(ValueError, match="at least 6, .* Received: the layer: mine, d_mul=5"):
+    with pytest.raises(ValueError, match=r"at least 6, .* Received: the layer: mine, d_mul=5"):
         multipliers(LAYERS, 5, show=lambda layer: "mine")
-    with pytest.raises(ValueError, match="nothing is left to over-parameterize. Received: point: one of 2 axes$"):
+    with pytest.raises(ValueError, match=r"nothing is left to over-parameterize\. Received: point: one of 2 axes$"):
         multipliers({"point": LAYERS["point"]}, None)

@@ -141,6 +141,8 @@ def test_a_training_script_changes_in_three_lines() -> None:
     assert ours[-1] != plain[-1]
     folded = do.fold(variables["params"], do.conv_spec(wrapper, X))
     want = wrapper.apply(variables, X)
+    # The wrapper composes in float32 and `fold` in float64: the kernels differ by some units of 2**-24, which further layers
+    # and the normalisation pass on; a kernel that is not the composed one is off by a tenth and more.
     np.testing.assert_allclose(Net().apply(variables | {"params": folded}, X), want, rtol=1e-5, atol=1e-5)
 
 

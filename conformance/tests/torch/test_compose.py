@@ -185,6 +185,24 @@ def test_a_frozen_parameter_gets_no_gradient(frozen: str) -> None:
     assert {name for name, p in layer.named_parameters() if p.grad is not None} == {"W", "D", "bias"} - {frozen}
 
 
+@pytest.mark.parametrize("way", ["taps", "taps, many numbers", "kernels", "kernels in blocks"])
+@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
+def test_the_gradient_beside_a_frozen_parameter_is_the_reference_one(
+    size: tuple, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in WAYS[way].items():
+        monkeypatch.setattr(f"doconv_torch.{name}", value)
+    geometry, *pair = tensors(size, torch.float32)
+    g = torch.randint(-4, 5, geometry.kernel_shape, generator=torch.Generator().manual_seed(0)).float().flatten(2)
+    expected = compose_vjp(*(p.detach().numpy() for p in pair), g.numpy(), geometry)
+    for frozen in (0, 1):
+        W, D = (p.detach().requires_grad_(at != frozen) for at, p in enumerate(pair))
+        composition.compose(W, D, geometry.groups, transposed=geometry.transposed).backward(g)
+        grads = [p.grad for p in (W, D)]
+        assert grads[frozen] is None
+        np.testing.assert_array_equal(grads[1 - frozen], expected[1 - frozen])
+
+
 def test_gradients_do_not_depend_on_autocast_around_the_backward_pass() -> None:
     layer, x = DOConv2d(4, 20, 3, dtype=torch.float32), torch.randn(1, 4, 5, 5)
     torch.nn.init.normal_(layer.D)
