@@ -84,7 +84,9 @@ def _beyond_exact(got: np.ndarray, value: np.ndarray, dtype: str) -> bool:
 def _changes_nothing(planted: Tensors, row: Row) -> bool:
     """Whether the faults leave the right answer as it is: then they do not explain what is wrong by less than a rounding."""
     right = _right(row)
-    return right is not None and all(np.array_equal(planted.get(name, np.zeros(0)), value) for name, value in right.items())
+    return right is not None and all(
+        np.array_equal(planted.get(name, np.zeros(0)), value) for name, value in right.items()
+    )
 
 
 @lru_cache(maxsize=2**13)
@@ -107,7 +109,7 @@ def _with_own_start(faults: Sequence[Fault], row: Row, planted: Tensors) -> Tens
 
 
 def _starts_in_its_own_way(faults: Sequence[Fault], row: Row) -> bool:
-    """Whether the port's start, composed as the faults compose, is the kernel that was asked: `W` is filled in its own order."""
+    """Whether the port's start, composed as the faults compose, is the kernel that was asked: `W` in its own order."""
     outputs, weight = row.got, row.case.tensors["weight"]
     if any("started" in fault.hooks for fault in faults) or outputs.keys() != {"W", "weight", *_of_d(row)}:
         return False

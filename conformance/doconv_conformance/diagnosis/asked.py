@@ -81,12 +81,20 @@ class _Work:
         for item in self.measured.findings:
             others = [other for other in self.measured.findings if other is not item]
             mine = [
-                row for row in self.wrong
-                if row.key not in self.of_state and item.active(row) and reproduces(self._planted(row), row) and not reproduces(self._planted(row, others), row)
-            ]  # fmt: skip
+                row
+                for row in self.wrong
+                if row.key not in self.of_state
+                and item.active(row)
+                and reproduces(self._planted(row), row)
+                and (not reproduces(self._planted(row, others), row) or self._is_first(item, row))
+            ]
             name = "+".join(fault.name for fault in item.faults)
             look_at = "; ".join(dict.fromkeys(fault.look_at for fault in item.faults))
             self._claim(name, item.words, look_at, mine, (f"found in {item.stage}",), item.faults)
+
+    def _is_first(self, item: Finding, row: Row) -> bool:
+        """Whether a row that several findings explain is left, and this one explains it without the others."""
+        return row.key not in self.taken and reproduces(self._planted(row, [item]), row)
 
     def arithmetic(self) -> None:
         """Rows whose structure is right or explained."""

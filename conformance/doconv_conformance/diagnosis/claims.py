@@ -106,7 +106,9 @@ def _first_wrong(row: Row) -> tuple[str, ...]:
         if len(wrong):
             index = tuple(int(i) for i in wrong[0])
             got, right = float(value[index]), float(want.value[index])
-            line = f"{name}[{','.join(map(str, index))}] is {got:.9g}, must be {right:.9g}; difference {got - right:.9g}"
+            line = (
+                f"{name}[{','.join(map(str, index))}] is {got:.9g}, must be {right:.9g}; difference {got - right:.9g}"
+            )
             if row.case.large:
                 return (line,)  # its terms are millions
             found = terms(row.case, row.operation, name, index)

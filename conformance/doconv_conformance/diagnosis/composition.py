@@ -233,7 +233,14 @@ def identities() -> tuple[Fault, ...]:
 @cache
 def _left() -> tuple[Fault, ...]:
     listed = [fault for fault in COMPOSITION if fault.hooks.keys() <= {"W", "identity", "kernel"}]
-    return (*listed, *identities(), *computed_identities(), *moves.of_w("W"), *moves.of_w("identity_W"), *moves.of_kernel("kernel"))
+    return (
+        *listed,
+        *identities(),
+        *computed_identities(),
+        *moves.of_w("W"),
+        *moves.of_w("identity_W"),
+        *moves.of_kernel("kernel"),
+    )
 
 
 @cache

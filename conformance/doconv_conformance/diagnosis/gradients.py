@@ -157,7 +157,9 @@ def in_grad_x_only(faults: Sequence[Fault]) -> Fault:
 
     whole = joined(faults)
     words = f"{whole.words}, in the gradient of x too but not in those of the parameters"
-    return Fault(f"grad_x-only-{whole.name}", words, "the parameters' gradients do not follow forward", {"gradients": change})
+    return Fault(
+        f"grad_x-only-{whole.name}", words, "the parameters' gradients do not follow forward", {"gradients": change}
+    )
 
 
 def _of_ones() -> Fault:
@@ -188,7 +190,7 @@ def _of(name: str, g: ConvGeometry) -> list[Fault]:
         found += moves.of_activations("grad_x")
         found += moves.of_kernel("grad_x_kernel")
         found += [rule.fault("options_grad_x", "in the gradient of x") for family in families(g) for rule in family]
-        found.append(_kernel_without_delta())
+        found += _kernel_without_delta()
         found.append(_summed_into_first_group())
     elif name == "grad_bias":
         found += moves.of_bias("grad_bias")
@@ -231,7 +233,10 @@ def _as_if_right(name: str) -> Fault:
 
 @cache
 def _row_faults() -> tuple[Fault, ...]:
-    return tuple(Fault(fault.name, fault.words, fault.look_at, {"grad_rows": fault.hooks["rows"]}) for fault in (*rows(), *computed_rows()))
+    return tuple(
+        Fault(fault.name, fault.words, fault.look_at, {"grad_rows": fault.hooks["rows"]})
+        for fault in (*rows(), *computed_rows())
+    )
 
 
 def _only_in(name: str, fault: Fault) -> Fault:
@@ -277,18 +282,22 @@ def _added_identity() -> Fault:
     )
 
 
-def _kernel_without_delta() -> Fault:
-    def change(gradients: Tensors, inputs: Tensors, g: ConvGeometry) -> Tensors:
-        bare = {key: np.zeros_like(value) if key == "D_delta" else value for key, value in inputs.items()}
-        found = run([], g, "backward", bare)
-        return gradients if found is None else gradients | {"grad_x": found["grad_x"]}
+def _kernel_without_delta() -> list[Fault]:
+    def of(name: str, words: str, columns: Callable[[ConvGeometry], int]) -> Fault:
+        def change(gradients: Tensors, inputs: Tensors, g: ConvGeometry) -> Tensors:
+            bare = {key: np.zeros_like(value) if key == "D_delta" else value for key, value in inputs.items()}
+            bare["W"] = np.where(np.arange(g.d_mul) < columns(g), inputs["W"], 0).astype(inputs["W"].dtype)
+            found = run([], g, "backward", bare)
+            return gradients if found is None else gradients | {"grad_x": found["grad_x"]}
 
-    return Fault(
-        "grad-x-without-delta",
-        "makes the gradient of x of the kernel without D_delta",
-        "the kernel in the gradient of x",
-        {"gradients": change},
-    )
+        return Fault(
+            name, f"makes the gradient of x of {words}", "the kernel in the gradient of x", {"gradients": change}
+        )
+
+    return [
+        of("grad-x-without-delta", "the kernel without D_delta", lambda g: g.d_mul),
+        of("grad-x-first-columns", "the first K columns of W, as they are", lambda g: g.taps),
+    ]
 
 
 def _bias_sums() -> list[Fault]:

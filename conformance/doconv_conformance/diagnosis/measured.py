@@ -23,6 +23,7 @@ from doconv_conformance.diagnosis.replay import Row
 from doconv_conformance.diagnosis.scope import EVERYWHERE, Scope, best
 from doconv_conformance.diagnosis.variants import variants
 from doconv_conformance.faults import CATALOGUE, Fault
+from doconv_conformance.faults.precision import PRECISION
 from doconv_conformance.port import OPERATIONS
 from doconv_conformance.verdicts.judge import judge
 from doconv_core.geometry import ConvGeometry
@@ -251,9 +252,14 @@ class _State:
             rows = [*rows, *contrary]
 
     def _widest(
-        self, operation: str, row: Row, rows: Sequence[Row], asked: Sequence[Row], candidates: Sequence[tuple[Fault, ...]]
+        self,
+        operation: str,
+        row: Row,
+        rows: Sequence[Row],
+        asked: Sequence[Row],
+        candidates: Sequence[tuple[Fault, ...]],
     ) -> Finding | None:
-        """Of the candidates the one that explains the most rows, each with the plainest condition that `asked` does not refute."""
+        """The candidate that explains the most rows, each with the plainest condition that `asked` does not refute."""
         found_: list[tuple[tuple[int, bool, bool, int, int], Finding]] = []
         count, rows = len(rows), [*rows, *asked]
         base = np.array([reproduces(self.faults(item), item) for item in rows])
@@ -268,9 +274,7 @@ class _State:
             scope, mask = found
             if not scope.holds(row.case):
                 continue
-            won = {
-                item.case.id for item, is_won in zip(rows[:count], (mask & gains)[:count], strict=True) if is_won
-            }
+            won = {item.case.id for item, is_won in zip(rows[:count], (mask & gains)[:count], strict=True) if is_won}
             if len(won) < 2 and not self._holds_on_other_numbers(operation, row, fit):
                 continue
             left = (mask & ~base & ~with_)[:count]
@@ -331,7 +335,9 @@ class _State:
         known, case = self.faults(row), self._small(operation, row)
         listed = [
             (fault,) for fault in self.catalogue
-            if (operation == "compose" or not fault.hooks.keys() <= COMPOSED) and self._reproduces_with(row, (fault,))
+            if (operation == "compose" or not fault.hooks.keys() <= COMPOSED)
+            and (fault not in PRECISION or case.dtype != "float32")  # the arithmetic has its own questions there
+            and self._reproduces_with(row, (fault,))
         ]  # fmt: skip
         found: list[tuple[Fault, ...]] = []
         if operation == "compose":

@@ -262,6 +262,16 @@ def paddings() -> tuple[Rule, ...]:
             "exchanges the padding of the second and the third axis in 3-D",
             lambda p, g: [p[0], p[2], p[1]] if len(p) == 3 else p,
         ),
+        pairs(
+            "low-of-last-first",
+            "takes the last axis's low padding for the first axis",
+            lambda p, g: [(p[-1][0], p[0][1]), *p[1:]],
+        ),
+        pairs(
+            "low-of-first-last",
+            "takes the first axis's low padding for the last axis",
+            lambda p, g: [*p[:-1], (p[0][0], p[-1][1])],
+        ),
         pairs("undilated", "divides the padding by the dilation", scaled(lambda g: g.dilation, -1)),
         pairs("dilated", "multiplies the padding by the dilation", scaled(lambda g: g.dilation, 1)),
         pairs("unstrided", "divides the padding by the stride", scaled(lambda g: g.stride, -1)),
@@ -278,7 +288,11 @@ def paddings() -> tuple[Rule, ...]:
     ]
     for name, where, holds in (
         ("even", "on axes where the kernel is even", lambda g, axis: g.kernel_size[axis] % 2 == 0),
-        ("odd", "on axes where the kernel is odd and longer than 1", lambda g, axis: g.kernel_size[axis] % 2 == 1 < g.kernel_size[axis]),
+        (
+            "odd",
+            "on axes where the kernel is odd and longer than 1",
+            lambda g, axis: g.kernel_size[axis] % 2 == 1 < g.kernel_size[axis],
+        ),
         ("strided", "on axes with a stride", lambda g, axis: g.stride[axis] > 1),
         ("dilated", "on axes with a dilation", lambda g, axis: g.dilation[axis] > 1),
     ):

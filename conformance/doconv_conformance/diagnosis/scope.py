@@ -62,6 +62,10 @@ def _plain() -> Iterator[Scope]:
     )
     yield Scope("with kernels that are not square only", lambda case: len(set(case.geometry.kernel_size)) > 1)
     yield Scope(
+        "where an axis of a kernel of several taps has length 1 only",
+        lambda case: case.geometry.taps > 1 and min(case.geometry.kernel_size) == 1,
+    )
+    yield Scope(
         "where an axis of the kernel is even only",
         lambda case: any(size % 2 == 0 for size in case.geometry.kernel_size),
     )
@@ -154,7 +158,7 @@ def best(rows: Sequence[Row], gains: np.ndarray, losses: np.ndarray) -> tuple[Sc
             continue
         one, other = PLAIN[1 + first], PLAIN[1 + second]
         return _together((one, other)), mask
-    return _several(candidates, masks, gains, losses)
+    return _several(PLAIN, masks[: len(PLAIN)], gains, losses)
 
 
 def _several(

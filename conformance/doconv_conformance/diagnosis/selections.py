@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 
@@ -19,9 +20,16 @@ from doconv_conformance.faults.faulty_port import Fault
 from doconv_core.geometry import ConvGeometry
 
 MOST_FITS = 6
+# `(values, size) -> mask`. A lambda that remembers a variable by a default has no type that mypy could infer.
+Holds = Any
 KERNELS = ("kernel", "conv_kernel", "grad_x_kernel", "grad_kernel", "out_weight")
 ACTIVATIONS = {"x": "input", "y": "output", "bare": "output", "grad_x": "input", "out_y": "output"}
-WORDS = {**TENSORS, "out_weight": "the folded weight", "out_bias": "the folded bias", "out_y": "the folded layer's output"}
+WORDS = {
+    **TENSORS,
+    "out_weight": "the folded weight",
+    "out_bias": "the folded bias",
+    "out_y": "the folded layer's output",
+}
 
 
 @dataclass(frozen=True)
@@ -29,7 +37,7 @@ class Condition:
     """A part of the values of an index, the same on every size; `{}` in the words is the index's name."""
 
     words: str
-    holds: Callable[[np.ndarray, int], np.ndarray]
+    holds: Holds
 
 
 @dataclass(frozen=True)

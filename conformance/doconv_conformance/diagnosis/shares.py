@@ -68,7 +68,7 @@ def _both(
     ask: Ask, question: Question, known: Sequence[Fault], part: str, case: Case
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
     g = question.geometry
-    with_d = [{}] if not g.has_d else [{"D_delta": np.zeros(g.d_shape)}]
+    with_d: list[dict[str, np.ndarray]] = [{}] if not g.has_d else [{"D_delta": np.zeros(g.d_shape)}]
     if part == "delta_part":
         with_d.append({"D_delta": 3.0 + np.arange(np.prod(g.d_shape)).reshape(g.d_shape)})
     found = []
@@ -107,5 +107,3 @@ def fault(part: str, selected: Part, relation: Relation) -> Fault:
         return np.where(at, float(relation.change(np.ones(1))[0]), 1.0)
 
     return Fault(f"{part}-{said}", said, f"{SAID[part]}{selections.words(selected)}", {part: shares})
-
-

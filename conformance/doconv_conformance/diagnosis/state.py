@@ -13,7 +13,7 @@ AGAIN = 8
 
 
 def depends(rows: Sequence[Row], failing: Sequence[Row], asker: Asker) -> tuple[str, list[str], list[Row]]:
-    """What a port does in words, what was measured, and the failing rows of it; nothing where answers depend on the question alone.
+    """What a port does in words, what was measured, and the failing rows of it; nothing where only the question decides.
 
     Asked are the smallest failing rows of each operation, each first in a fresh process: what else may be wrong with a port, a
     question has one answer.
@@ -31,7 +31,9 @@ def depends(rows: Sequence[Row], failing: Sequence[Row], asker: Asker) -> tuple[
             continue
         of_operations.append(operation)
         if not words:
-            facts.append(f"{operation} of {changed[0].case.id} has another answer where it is asked first in a fresh process")
+            facts.append(
+                f"{operation} of {changed[0].case.id} has another answer where it is asked first in a fresh process"
+            )
             words, further = _cause(rows, changed[0], asker)
             facts += further
     if not words:
@@ -58,7 +60,9 @@ def _cause(rows: Sequence[Row], row: Row, asker: Asker) -> tuple[str, list[str]]
         asker.restart()
         asker.afresh(before.operation, question_of(before.case))
         if not same(asker.afresh(row.operation, question_of(row.case)), alone):
-            facts = [f"{row.operation} of {row.case.id} has another answer after {before.operation} of {before.case.id}"]
+            facts = [
+                f"{row.operation} of {row.case.id} has another answer after {before.operation} of {before.case.id}"
+            ]
             return f"keeps something from one question to the next: it answers otherwise, for one, after {words}", facts
     return "keeps something from one question to the next: it answers otherwise than when it is asked first", []
 

@@ -1,4 +1,4 @@
-"""A failing case with one option changed at a time: asked, so that a condition is what was measured and no accident of the table."""
+"""A failing case with one option changed at a time: asked, so that a condition is measured, not an accident of the table."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from doconv_core.geometry import ConvGeometry
 
 
 def variants(case: Case) -> Iterator[Case]:
-    """Valid cases that differ from `case` in one option."""
+    """The case itself, where its numbers are others, and valid cases that differ from it in one option."""
+    yield replace(case, name=f"{case.name}-varied")
     g = case.geometry
     rank, ones = g.spatial_rank, (1,) * g.spatial_rank
     yield replace(case, name=f"{case.name}-varied", bias=not case.bias)
@@ -45,8 +46,7 @@ def variants(case: Case) -> Iterator[Case]:
         if geometry is not None and geometry not in seen:
             seen.add(geometry)
             yield replace(case, name=f"{case.name}-varied", geometry=geometry)
-    for other in _other_ranks(case):
-        yield other
+    yield from _other_ranks(case)
 
 
 def _valid(case: Case, fields: dict[str, Any], input_size: tuple[int, ...] | None = None) -> ConvGeometry | None:
@@ -74,7 +74,9 @@ def _other_ranks(case: Case) -> Iterator[Case]:
         first = {name: [] if not more else list(fields[name][:1]) for name in AXES}
         changed = fields | {name: [*first[name], *fields[name][axis]] for name in AXES}
         size = (*case.input_size[:1], *case.input_size) if more else case.input_size[1:]
-        changed["d_mul"] = int(np.prod(changed["kernel_size"])) + (per_column if np.prod(changed["kernel_size"]) > 1 else 0)
+        changed["d_mul"] = int(np.prod(changed["kernel_size"])) + (
+            per_column if np.prod(changed["kernel_size"]) > 1 else 0
+        )
         geometry = _valid(case, changed, size)
         if geometry is not None:
             yield replace(case, name=f"{case.name}-varied", geometry=geometry, input_size=size)

@@ -32,6 +32,7 @@ MISTAKES = {
     "delta-minus": "D_delta is subtracted",
     "delta-half": "D_delta counts half",
     "delta-small-skipped": "entries of D_delta below 0.5 are taken for zero",
+    "sum-by-fours": "the sum over s with D_delta leaves out what is beyond the last multiple of 4; the gradients do not",
     "delta-squared": "the D_delta term is applied twice: (E + D)(E + D) in effect, where S = K",
     "last-s-missing": "the sum over s leaves out the last column",
     "taps-fortran": "the composed kernel's taps are column-major",
@@ -47,6 +48,9 @@ MISTAKES = {
     "dilation-swapped": "dilations in reverse order",
     "dilation-none": "no dilation",
     "dilation-last-none": "no dilation on the last axis",
+    "dilation-lost-inside": "no dilation where x is read; the output has the right size",
+    "even-kernel-early": "reads one element earlier on axes with an even kernel",
+    "t-assigned": "of the taps that reach one output position of a transposed convolution only the last counts",
     "pad-sides": "padding low and high exchanged",
     "pad-axes": "padding of the axes exchanged",
     "pad-low-both": "the low padding on both sides",
@@ -342,6 +346,8 @@ def compose(g, W, D, low=None):
             matrix = read_d(D, g)[rows[a, b]] if ON else D[rows[a, b]].astype(np.float64)
             if low is not None and on("d-plus-one-low") and str(low) in LOW:
                 matrix = (E + matrix).astype(low).astype(np.float64) - E
+            if on("sum-by-fours"):
+                matrix = matrix * (np.arange(g.d_mul) < g.d_mul // 4 * 4)
             kernel[a, b] += matrix @ wide[a, b]
             if on("delta-squared") and g.d_mul == g.taps:
                 kernel[a, b] += matrix @ (matrix @ wide[a, b])
@@ -416,6 +422,8 @@ def contacts(g, size, stride, dilation, pads, mode):
                 p = s * q + d * tap - low
                 if 0 <= p < (m - extra if on("t-outpad-ignored-values") else m):
                     found.append((p, tap, q))
+            if on("t-assigned"):
+                found = [one for one in found if one[1] == max(tap for p, tap, _ in found if p == one[0])]
         else:
             m = (n + low + high - span) // s + 1
             if on("out-size-ceil"):
@@ -423,7 +431,9 @@ def contacts(g, size, stride, dilation, pads, mode):
             if on("size-without-dilation"):
                 m = (n + low + high - k) // s + 1
             for p, tap in product(range(m), range(k)):
-                q = source(s * p + d * tap - low, n, mode)
+                step = 1 if on("dilation-lost-inside") else d
+                early = on("even-kernel-early") and k % 2 == 0
+                q = source(s * p + step * tap - low - early, n, mode)
                 if q is not None and 0 <= q < n:
                     found.append((p, tap, q))
         if m < 1:

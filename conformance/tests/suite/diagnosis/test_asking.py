@@ -50,6 +50,13 @@ SAID = {
     "fold-doubled-bias": ["counts the bias twice"],
     "start-d-ones": ["fills D_delta with 1"],
     "x-clipped": ["limits the entries of x to [-2, 2]"],
+    "sum-by-fours": [
+        "leaves out what is beyond the last multiple of 4 along S of D",
+        "but not in those of the parameters",
+    ],
+    "dilation-lost-inside": ["ignores the dilation where it reads, with the right size of the output"],
+    "even-kernel-early": ["starts one element too early on axes where the kernel is even"],
+    "t-assigned": ["keeps only the share of the last tap"],
     "state-kernel-cached": ["keeps something from one question to the next"],
     "delta-small-skipped": ["takes entries of D smaller than about 0.5 for zero"],
     "in-bf16": ["rounds x of float32 convolutions to 8 digits"],
@@ -134,6 +141,28 @@ def test_the_first_lines_say_what_is_wrong(mistakes: str, module: ModuleType) ->
     for words in SAID[mistakes]:
         assert any(words in item.consistent_with for item in first), [item.consistent_with for item in found]
     assert all(item.kind in ("catalogue", "measured") for item in first)
+
+
+def test_state_of_one_operation_hides_nothing_of_the_others(module: ModuleType) -> None:
+    """A kernel that forward keeps, and a bias that fold counts twice: each has its own line."""
+    module.ON.clear()
+    module.ON.update(["fold-doubled-bias"])
+    port, kept = module.Independent(), {}
+
+    class Keeping(Direct):
+        def __call__(self, operation: str, question: Question) -> Tensors | None:
+            outputs = super().__call__(operation, question)
+            if operation != "forward" or outputs is None:
+                return outputs
+            return kept.setdefault((str(question.geometry), question.tensors["x"].shape), outputs)
+
+        afresh = __call__
+
+    pairs = [pair for pair in select() if pair[0].dtype == "float32"]
+    found = diagnosed(port, pairs, numerics_of({"numerics": port.numerics}), Keeping(port, kept.clear))
+    said = [item.consistent_with for item in found]
+    assert any("keeps something from one question to the next" in line and "in forward" in line for line in said), said
+    assert any("counts the bias twice" in line for line in said), said
 
 
 def test_every_mistake_shows_or_is_of_what_the_cases_do_not_reach(module: ModuleType) -> None:
