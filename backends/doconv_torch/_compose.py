@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -19,6 +20,7 @@ from torch.nn import Parameter
 
 from doconv_torch import _kernels, _taps
 
+Composed = Callable[[Tensor, Tensor, int], Tensor]
 # By which products: "auto" is the rule of `products_for`.
 PRODUCTS = os.environ.get("DOCONV_TORCH_PRODUCTS", "auto")
 if PRODUCTS not in ("auto", "taps", "kernels"):
@@ -54,16 +56,23 @@ def compose(W: Tensor, D_delta: Tensor | None, groups: int = 1, *, transposed: b
     """
     if D_delta is None:
         return W
-    if autocasts(W):
-        with torch.autocast(W.device.type, enabled=False):
-            return compose(W, D_delta, groups, transposed=transposed)
+    composed = _taps.composed if _looked_into(W) else _Compose.apply
+    if not autocasts(W):
+        return _compose_by(composed, W, D_delta, groups, transposed)
+    if torch.compiler.is_compiling() and not torch.compiler.is_exporting() and type(W) in (Tensor, Parameter):
+        composed = (
+            _Compose.apply
+        )  # the compiler traces derivatives under the autocast that is on here, which rounds products
+    with torch.autocast(W.device.type, enabled=False):
+        return _compose_by(composed, W, D_delta, groups, transposed)
+
+
+def _compose_by(composed: Composed, W: Tensor, D: Tensor, groups: int, transposed: bool) -> Tensor:
     if W.dtype in (torch.bfloat16, torch.float16):
-        return compose(W.float(), D_delta.float(), groups, transposed=transposed).to(W.dtype)
+        return _compose_by(composed, W.float(), D.float(), groups, transposed).to(W.dtype)
     if transposed:  # every input channel is a group, and C_out/G kernels read it
-        return compose(W.flatten(0, 1).unsqueeze(1), D_delta, len(D_delta)).view(*W.shape[:2], -1)
-    if _looked_into(W):
-        return _taps.composed(W, D_delta, groups)
-    return _Compose.apply(W, D_delta, groups)
+        return composed(W.flatten(0, 1).unsqueeze(1), D, len(D)).view(*W.shape[:2], -1)
+    return composed(W, D, groups)
 
 
 def _looked_into(W: Tensor) -> bool:
@@ -89,12 +98,12 @@ class _Compose(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        if autocasts(grad):
-            with torch.autocast(grad.device.type, enabled=False):
-                return _Compose.backward(ctx, grad)
         W, D = ctx.saved_tensors
         # With a graph of its own (`create_graph`) the gradient is made of operations that have derivatives.
         products = _taps if torch.is_grad_enabled() else products_for(W, D)
+        if autocasts(grad) or torch.compiler.is_compiling():
+            with torch.autocast(grad.device.type, enabled=False):
+                return *products.gradients(W, D, grad, ctx.groups, ctx.needs_input_grad), None
         return *products.gradients(W, D, grad, ctx.groups, ctx.needs_input_grad), None
 
 
@@ -105,7 +114,7 @@ def products_for(W: Tensor, D: Tensor) -> ModuleType:
     for groups of many kernels, which the other way copies, too. On one of Intel the library takes the matrices where they lie,
     and transposing costs. `DOCONV_TORCH_PRODUCTS=taps` (or `kernels`) in the environment chooses by hand.
     """
-    if PRODUCTS == "taps" or W.device.type != "cpu":
+    if PRODUCTS == "taps" or W.device.type != "cpu" or torch.compiler.is_compiling():
         return _taps
     if PRODUCTS == "kernels":
         return _kernels

@@ -128,3 +128,25 @@ def test_gradients_compiled_by_the_default_backend_equal_the_eager_ones(way: str
         expected = gradients(model, model, xs, around)
         assert [name for name, value in expected.items() if not torch.equal(got[name], value)] == []
         assert all(value.any() for value in expected.values())
+
+
+def test_a_backward_pass_compiled_under_autocast_composes_in_float32() -> None:
+    """The compiler traces derivatives under the autocast of the forward pass, which would round 257 to bfloat16, 256."""
+    torch.compiler.reset()
+    layer = overparameterize(nn.Conv2d(3, 4, 3, bias=False))
+    with torch.no_grad():
+        layer.W.fill_(257)
+        layer.D.fill_(257)
+    x = integers((2, 3, 5, 5), 0)
+    got = {}
+    for name, run in {"eager": layer, "compiled": torch.compile(layer, fullgraph=True)}.items():
+        layer.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            y = run(x)
+        y.backward(integers(y.shape, 1).to(y.dtype))
+        assert layer.W.grad is not None
+        assert layer.D.grad is not None
+        got[name] = layer.W.grad.clone(), layer.D.grad.clone()
+    for eager, compiled in zip(*got.values(), strict=True):
+        assert eager.any()
+        assert torch.equal(eager, compiled)
