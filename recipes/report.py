@@ -151,9 +151,16 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         by_rate.set(
             title=f"{task}, {framework}, {device}", xlabel="learning rate", ylabel=f"validation {unit}", xscale="log"
         )
+        tried = sorted({row.rate for row in mine})
+        by_rate.set_xticks(tried, [f"{rate:g}" for rate in tried])
+        by_rate.minorticks_off()
         by_step.set(xlabel="steps", ylabel="training loss", yscale="log")
         by_time.set(xlabel="seconds", ylabel="training loss", yscale="log")
         by_rate.legend(frameon=False, fontsize=8)
+        if not by_step.lines:
+            by_step.set_axis_off()
+            by_time.set_axis_off()
+            by_step.text(0, 0.5, "no runs at a chosen rate yet", transform=by_step.transAxes)
         for axis in (by_rate, by_step, by_time):
             axis.spines[["top", "right"]].set_visible(False)
             axis.grid(alpha=0.25)
