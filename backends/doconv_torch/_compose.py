@@ -60,9 +60,8 @@ def compose(W: Tensor, D_delta: Tensor | None, groups: int = 1, *, transposed: b
     if not autocasts(W):
         return _compose_by(composed, W, D_delta, groups, transposed)
     if torch.compiler.is_compiling() and not torch.compiler.is_exporting() and type(W) in (Tensor, Parameter):
-        composed = (
-            _Compose.apply
-        )  # the compiler traces derivatives under the autocast that is on here, which rounds products
+        # Of operations that it knows, the compiler traces the derivatives under the autocast that is on here.
+        composed = _Compose.apply
     with torch.autocast(W.device.type, enabled=False):
         return _compose_by(composed, W, D_delta, groups, transposed)
 

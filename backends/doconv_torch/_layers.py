@@ -197,10 +197,8 @@ class DOConvMixin(_ConvNd):
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
-        if asked_by_accelerate():
-            destination[f"{prefix}weight"] = (
-                self.W
-            )  # for the name: it raises where a file has it, and skips what is unknown
+        if asked_by_accelerate():  # which skips what it does not find here; the name makes it raise where a file has it
+            destination[f"{prefix}weight"] = self.W
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, d_mul={self.d_mul}"

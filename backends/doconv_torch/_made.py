@@ -28,10 +28,8 @@ class Made:
         kernel, W, D = self.kernel, self.W, self.D
         if layer.W is not W or layer.D is not D or _versions(W, D) != self.versions:
             return None
-        if kernel.dtype != W.dtype and not (
-            autocasts(W) and torch.get_autocast_dtype(W.device.type) == kernel.dtype
-        ):  # composed for another autocast
-            return None
+        if kernel.dtype != W.dtype and not (autocasts(W) and torch.get_autocast_dtype(W.device.type) == kernel.dtype):
+            return None  # composed for another autocast
         if torch.is_grad_enabled():
             if not kernel.requires_grad and (W.requires_grad or D.requires_grad):
                 return None

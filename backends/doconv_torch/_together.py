@@ -150,9 +150,9 @@ def _is_free(layer: DOConvMixin, thread: int) -> bool:
     if not isinstance(layer, DOConvMixin) or (KEPT and layer in KEPT):
         return False
     W, D = layer.W, layer.D
-    if (
-        D is None or type(W) not in PLAIN or type(D) not in PLAIN or not W.data_ptr()
-    ):  # FSDP frees memory between passes
+    if D is None or type(W) not in PLAIN or type(D) not in PLAIN:
+        return False
+    if not W.data_ptr():  # FSDP frees memory between passes
         return False
     made = MADE.get(layer)
     return made is None or thread not in made or not made[thread].open

@@ -37,9 +37,8 @@ def only_reads(code: Any) -> bool:
 def give_out(layer: _ConvNd, compose: Callable[[], Tensor]) -> Tensor:
     """A layer's kernel for its user, who may write to it."""
     kernel = _followed(layer, compose)
-    if getattr(
-        layer._parameters.get("W"), "_is_hf_initialized", False
-    ):  # transformers' mark: its initialisers keep away
+    # The mark of transformers, whose initialisers keep away from what has it.
+    if getattr(layer._parameters.get("W"), "_is_hf_initialized", False):
         kernel._is_hf_initialized = True  # type: ignore[attr-defined]
     return kernel
 
@@ -54,9 +53,8 @@ def _followed(layer: _ConvNd, compose: Callable[[], Tensor]) -> Tensor:
     if type(kernel) is not Tensor or transformed or layer._parameters.get("D") is None:
         return kernel  # without D it is W itself
     if kernel._base is not None and kernel._base.numel() != kernel.numel():
-        kernel = (
-            kernel.clone()
-        )  # one of many in one tensor (`compose_together`), which would count the writes to all of them
+        # One of many in one tensor (`compose_together`), which would count the writes to all of them.
+        kernel = kernel.clone()
     return _follow(kernel, _Origin(layer, kernel.detach()))
 
 
