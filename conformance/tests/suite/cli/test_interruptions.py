@@ -57,6 +57,7 @@ def test_a_run_that_is_ended_leaves_no_process_and_no_folder(number: signal.Sign
     memory.mkdir()
     code = (
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # which a run under nohup inherits as ignored
         "from doconv_conformance.protocol import session\n"
         f"session._memory_folder = lambda: {str(memory)!r}\n"
         "from doconv_conformance.cli import main; main()"
