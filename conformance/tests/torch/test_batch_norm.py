@@ -137,6 +137,6 @@ def test_what_is_no_pair_is_refused_before_anything_changes(
     with pytest.raises(error, match=text):
         fold(net, batch_norm=batch_norm)
     assert isinstance(net.first, DOConv2d)
-    with pytest.raises(ValueError, match=r"call model.eval\(\) before. Received: training"):
+    with pytest.raises(ValueError, match=r"call model.eval\(\) first. Received: training"):
         fold(net.train(), batch_norm=True)
     assert isinstance(net.first, DOConv2d)
