@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Callable
+from contextlib import nullcontext
 from types import ModuleType
 from typing import Any
 
@@ -100,10 +101,9 @@ class _Compose(torch.autograd.Function):
         W, D = ctx.saved_tensors
         # With a graph of its own (`create_graph`) the gradient is made of operations that have derivatives.
         products = _taps if torch.is_grad_enabled() else products_for(W, D)
-        if autocasts(grad) or torch.compiler.is_compiling():
-            with torch.autocast(grad.device.type, enabled=False):
-                return *products.gradients(W, D, grad, ctx.groups, ctx.needs_input_grad), None
-        return *products.gradients(W, D, grad, ctx.groups, ctx.needs_input_grad), None
+        casts = autocasts(grad) or torch.compiler.is_compiling()
+        with torch.autocast(grad.device.type, enabled=False) if casts else nullcontext():
+            return *products.gradients(W, D, grad, ctx.groups, ctx.needs_input_grad), None
 
 
 def products_for(W: Tensor, D: Tensor) -> ModuleType:

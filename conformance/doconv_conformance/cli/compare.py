@@ -100,6 +100,7 @@ def compare(
     from doconv_conformance.running.picture import STEPS, PictureRun, send_picture
     from doconv_conformance.running.ways import TIMEOUT, by_way, idle_ways, select_ways
 
+    ways = [name.strip() for name in way.split(",")] if way else None
     suites = {"--stage": stage, "--case": case, "--image": image, "--full": full, "--extended": extended}
     readings = {
         "--inputs": inputs, "--dialect": dialect, "--kernel-size": kernel_size, "--transposed": transposed, "--like": like,
@@ -116,7 +117,7 @@ def compare(
         try:
             status = compare_checkpoint(
                 files, Choice(dialect, key, ema), hints, partial(_backends, backend, python or [], device),
-                way=way, device=device, dtype=dtype,
+                ways=ways, device=device, dtype=dtype,
             )  # fmt: skip
         except typer.BadParameter as error:
             raise _unusable(error.message) from None
@@ -127,7 +128,6 @@ def compare(
     began = time.monotonic()
     try:
         names, interpreters = _backends(backend, python or [], device)
-        ways = [name.strip() for name in way.split(",")] if way else None
         pairs = of_dtypes(select(stage, case, extended=extended), dtype)
         chosen = select_ways(names, pairs, ways, device=device, full=full, interpreters=interpreters)
         ports = [item for item in chosen if item.pairs]

@@ -16,8 +16,8 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
 from rich.table import Column, Table
 
-from doconv_conformance.cases.table import DTYPES
 from doconv_conformance.cli.files import Choice, open_input, say, table_cell
+from doconv_conformance.cli.reports import types_in
 from doconv_conformance.cli.terminal import Lines, show
 from doconv_conformance.files import check_writable, write_json, write_text
 from doconv_conformance.reports import html, junit
@@ -69,7 +69,7 @@ def compare_checkpoint(
     hints: Callable[[], Hints],
     backends: Callable[[], tuple[list[str], dict[str, str]]],
     *,
-    way: str | None,
+    ways: list[str] | None,
     device: str,
     dtype: str | None,
 ) -> int:
@@ -80,7 +80,7 @@ def compare_checkpoint(
         choice: which of the weights of the file are meant.
         hints: gives what the file does not say.
         backends: gives their names, and interpreters of other environments.
-        way: names of ways, separated by commas.
+        ways: their names; None for the ordinary one.
         device: "cpu" or "cuda".
         dtype: types of the activations, separated by commas; None for `TYPES`.
 
@@ -89,7 +89,7 @@ def compare_checkpoint(
     """
     began = time.monotonic()
     files.check()
-    dtypes = _types(dtype)
+    dtypes = types_in(dtype) if dtype else list(TYPES)
     names, interpreters = backends()
     with ExitStack() as stack:
         checkpoint = stack.enter_context(open_input(files.checkpoint, choice, hints()))
@@ -98,7 +98,6 @@ def compare_checkpoint(
             stack.callback(recordings.source.close)
         plans = plan_layers(checkpoint, recordings)
         pairs = [(plan.case(dtype), operation) for plan in plans for dtype in dtypes for operation in OPERATIONS]
-        ways = [name.strip() for name in way.split(",")] if way else None
         ports = select_ways(names, pairs, ways, device=device, full=True, interpreters=interpreters)
         said = _say_first(files, checkpoint, plans, ports, recordings)
         with _progress(len(plans) * len(dtypes)) as step:
@@ -149,13 +148,6 @@ def too_short(outcomes: Sequence[LayerOutcome]) -> list[str]:
                 f"{backend} forms {which} in the type itself: no bound holds for sums so long, any finite value is right"
             )
     return lines
-
-
-def _types(dtype: str | None) -> list[str]:
-    wanted = [name.strip() for name in dtype.split(",")] if dtype else list(TYPES)
-    if any(name not in DTYPES for name in wanted):
-        raise ValueError(f"--dtype must be one of {', '.join(DTYPES)}. Received: {dtype}")
-    return list(dict.fromkeys(wanted))
 
 
 def _say_first(

@@ -18,19 +18,29 @@ Junit = Annotated[Path | None, typer.Option(help="Write the report to this JUnit
 Dtype = Annotated[str | None, typer.Option(help="Only these types of the activations, separated by commas.")]
 
 
+def types_in(dtype: str) -> list[str]:
+    """The types that `--dtype` names, each once.
+
+    Raises:
+        ValueError: an unknown type.
+    """
+    from doconv_conformance.cases.table import DTYPES
+
+    wanted = list(dict.fromkeys(name.strip() for name in dtype.split(",")))
+    if any(name not in DTYPES for name in wanted):
+        raise ValueError(f"--dtype must be one of {', '.join(DTYPES)}. Received: {dtype}")
+    return wanted
+
+
 def of_dtypes(pairs: list[tuple[Case, str]], dtype: str | None) -> list[tuple[Case, str]]:
     """Those of `pairs` whose activations have one of the types; all without types.
 
     Raises:
         ValueError: an unknown type, or one that none of `pairs` has.
     """
-    from doconv_conformance.cases.table import DTYPES
-
     if dtype is None:
         return pairs
-    wanted = [name.strip() for name in dtype.split(",")]
-    if any(name not in DTYPES for name in wanted):
-        raise ValueError(f"--dtype must be one of {', '.join(DTYPES)}. Received: {dtype}")
+    wanted = types_in(dtype)
     chosen = [pair for pair in pairs if pair[0].dtype in wanted]
     if not chosen:
         raise ValueError(f"the stage has no case of that type. Received: {dtype}")

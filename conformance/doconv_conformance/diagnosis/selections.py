@@ -262,6 +262,7 @@ def matching(found: Sequence[Axis], got: np.ndarray, right: np.ndarray) -> list[
         if len(part) > fewest or len(explained) == MOST_FITS:
             break
         for relation in relations(got, right, at):
+            # Integers times a factor, rounded to float32 (2**-24) once or a few times; other factors differ by far more.
             if np.allclose(got[at], relation.change(right[at]), rtol=1e-6, atol=1e-6):
                 explained.append((part, relation))
                 fewest = len(part)

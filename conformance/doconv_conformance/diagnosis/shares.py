@@ -49,8 +49,10 @@ def measure(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
     """`(C_out, C_in/G, K, S)` as in `W`: what came, what should have, and where a product is; None where it cannot be asked."""
     g = case.geometry
-    if g.d_mul > MOST_COLUMNS or case.param_dtype in LOW_PRECISION or (part == "delta_part" and not g.has_d):
-        return None if g.d_mul > MOST_COLUMNS else (np.zeros(0), np.zeros(0), np.zeros(0, bool))
+    if g.d_mul > MOST_COLUMNS:
+        return None
+    if case.param_dtype in LOW_PRECISION or (part == "delta_part" and not g.has_d):
+        return np.zeros(0), np.zeros(0), np.zeros(0, bool)
     columns: list[list[np.ndarray]] = [[], []]
     for s in range(g.d_mul):
         W = np.zeros(g.w_shape)

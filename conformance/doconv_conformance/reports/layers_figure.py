@@ -8,8 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from doconv_conformance.files import replacing
-from doconv_conformance.reports.row_figure import BLUE, GREY, MOST_ROWS, ORANGE, RED, label, row_figure
+from doconv_conformance.reports.row_figure import (
+    BLUE,
+    GREY,
+    HALF,
+    MOST_ROWS,
+    ORANGE,
+    RED,
+    label,
+    row_figure,
+    write_figure,
+)
 from doconv_core.checkpoint import LayerStats
 
 
@@ -36,14 +45,8 @@ def write_layers_figure(stats: Sequence[LayerStats], path: Path, *, title: str, 
     count = (
         f"{len(stats)} layers" if len(shown) == len(stats) else f"the {len(shown)} of {len(stats)} that changed most"
     )
-    figure.suptitle(
-        f"{label(title)}: {count}; {before:,} parameters train, {after:,} are left folded",
-        fontsize=11,
-        x=0.01,
-        ha="left",
-    )
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=dpi)
+    said = f"{label(title)}: {count}; {before:,} parameters train, {after:,} are left folded"
+    write_figure(figure, path, said, dpi)
 
 
 def most_changed(stats: Sequence[LayerStats], count: int) -> list[LayerStats]:
@@ -84,7 +87,7 @@ def _change_axis(axis: Any, rows: np.ndarray, shown: Sequence[LayerStats]) -> No
 def _half_axis(axis: Any, rows: np.ndarray, shown: Sequence[LayerStats]) -> None:
     low = np.array([layer.smallest or np.nan for layer in shown])
     high = np.array([layer.largest or np.nan for layer in shown])
-    edges = (float(np.finfo(np.float16).smallest_subnormal), float(np.finfo(np.float16).smallest_normal), 65504.0)
+    edges = (float(HALF.smallest_subnormal), float(HALF.smallest_normal), float(HALF.max))
     left, right = (
         min(np.nanmin(low, initial=edges[0]) / 5, edges[0] / 5),
         max(np.nanmax(high, initial=1.0) * 5, edges[2] * 5),

@@ -8,8 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from doconv_conformance.files import replacing
-from doconv_conformance.reports.row_figure import BLUE, GREY, MOST_ROWS, ORANGE, RED, label, row_figure
+from doconv_conformance.reports.row_figure import (
+    BLUE,
+    GREY,
+    HALF,
+    MOST_ROWS,
+    ORANGE,
+    RED,
+    label,
+    row_figure,
+    write_figure,
+)
 from doconv_conformance.running.layers import LayerOutcome
 
 OF_BACKENDS = (BLUE, ORANGE, "#4c9f70", "#2a9d8f", "#7a6a53", GREY)
@@ -20,7 +29,6 @@ TYPES = {
     "float16": ("^", "#2f7f86"),
 }
 LEAST = 1e-9  # what is smaller, zero above all, is drawn there
-HALF = 65504.0
 
 
 def write_losses_figure(outcomes: Sequence[LayerOutcome], path: Path, *, title: str, dpi: int = 120) -> None:
@@ -45,11 +53,7 @@ def write_losses_figure(outcomes: Sequence[LayerOutcome], path: Path, *, title: 
     _loss_axis(axes[2], rows, shown, ("folding",), "What folding changes", words)
     _range_axis(axes[3], rows, shown)
     first = f"the {len(shown)} worst of {len(outcomes)}" if len(shown) < len(outcomes) else f"{len(shown)}, worst first"
-    figure.suptitle(
-        f"{label(title)}: over-parameterized layers on every backend ({first})", fontsize=11, x=0.01, ha="left"
-    )
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=dpi)
+    write_figure(figure, path, f"{label(title)}: over-parameterized layers on every backend ({first})", dpi)
 
 
 def _share_axis(axis: Any, rows: np.ndarray, shown: Sequence[LayerOutcome]) -> None:
@@ -106,7 +110,8 @@ def _loss_axis(
 
 def _range_axis(axis: Any, rows: np.ndarray, shown: Sequence[LayerOutcome]) -> None:
     """The largest absolute values beside the largest of float16."""
-    right = HALF * 5
+    largest = float(HALF.max)
+    right = largest * 5
     for colour, (name, words) in zip(
         OF_BACKENDS, {"x": "input", "kernel": "kernel", "y": "output"}.items(), strict=False
     ):
@@ -115,7 +120,7 @@ def _range_axis(axis: Any, rows: np.ndarray, shown: Sequence[LayerOutcome]) -> N
         axis.plot(np.where(values > 0, values, np.nan), rows, "|", color=colour, markersize=11, mew=2.5, label=words)
     axis.set_xscale("log")
     axis.set_xlim(right=right)
-    axis.axvspan(HALF, right, color=RED, alpha=0.10, lw=0)
+    axis.axvspan(largest, right, color=RED, alpha=0.10, lw=0)
     axis.set_title("Largest values and float16", loc="left", fontsize=10)
     axis.set_xlabel("|values| in float64; red: beyond float16", fontsize=8)
     axis.legend(fontsize=7, framealpha=0.9)

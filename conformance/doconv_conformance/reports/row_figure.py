@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from doconv_conformance.escaping import printable
+from doconv_conformance.files import replacing
 
 MOST_ROWS = 60
 LONGEST_LABEL = 42
+HALF = np.finfo(np.float16)
 BLUE, ORANGE, GREY, RED = "#3b6ea8", "#d9822b", "#9aa5b1", "#c0392b"
 
 
@@ -42,6 +45,17 @@ def row_figure(paths: Sequence[str], width_ratios: Sequence[float]) -> tuple[Any
         for row in rows[::2]:
             axis.axhspan(row - 0.5, row + 0.5, color="#f5f7f9", zorder=0)
     return figure, axes, rows
+
+
+def write_figure(figure: Any, path: Path, title: str, dpi: int) -> None:
+    """Give a figure its title and write it as PNG, JPEG, SVG or PDF, whichever `path` ends with.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    figure.suptitle(title, fontsize=11, x=0.01, ha="left")
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=dpi)
 
 
 def label(text: str) -> str:

@@ -22,7 +22,7 @@ from doconv_conformance.protocol.session import PortSession
 from doconv_conformance.protocol.smoke import smoke
 from doconv_conformance.running.layer_cases import OPERATIONS, LayerCase, LayerPlan, read_layer
 from doconv_conformance.running.recordings import Recordings
-from doconv_conformance.running.runner import PATIENCE, Run, answer, numerics_of
+from doconv_conformance.running.runner import PATIENCE, Run, answer, numerics_of, with_advice
 from doconv_conformance.running.ways import WayPort
 from doconv_conformance.verdicts.bounds import UNIT_ROUNDOFF, Expected, Numerics, Output, outputs_of
 from doconv_conformance.verdicts.judge import Result, row
@@ -193,9 +193,7 @@ class _Asked:
             self.run.hello = self.session.hello
             self.run.smoke = smoke(self.session)
         except (PortCrash, PortTimeout) as failure:
-            install = self.run.backend.install
-            missing = bool(install) and "No module named" in str(failure)
-            self.failure = PortCrash(f"{failure}. To install it: {install}") if missing else failure
+            self.failure = with_advice(failure, self.run.backend)
 
     def ask(self, case: LayerCase, name: str) -> dict[str, Answer]:
         """Its answers to the operations on a case; `name` is that of a folder."""

@@ -100,8 +100,7 @@ def run_cases(
             with run.clock("start"):
                 session = PortSession(backend, keep, **limits)  # type: ignore[arg-type]
         except (PortCrash, PortTimeout) as failure:
-            if backend.install and "No module named" in str(failure):
-                failure = PortCrash(f"{failure}. To install it: {backend.install}")
+            failure = with_advice(failure, backend)
             for case, operation in pairs[:1] if fail_fast else pairs:
                 run.results.append(_failed(backend, case, operation, failure))
                 progress()
@@ -116,6 +115,13 @@ def run_cases(
         finally:
             session.close()
     return run
+
+
+def with_advice(failure: PortCrash | PortTimeout, backend: Backend) -> PortCrash | PortTimeout:
+    """Why a port did not start, with the line that installs what it lacks."""
+    if backend.install and "No module named" in str(failure):
+        return PortCrash(f"{failure}. To install it: {backend.install}")
+    return failure
 
 
 def _run_pairs(
