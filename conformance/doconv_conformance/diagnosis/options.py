@@ -337,6 +337,8 @@ def modes() -> tuple[Rule, ...]:
         "reflect": "the reflection",
         "circular": "the wrap around",
         "symmetric": "the reflection with the edge repeated",
+        "modulo-1": "a wrap around by one element less than the axis has",
+        "modulo+1": "a wrap around by one element more than the axis has",
     }
     found = [
         Rule(

@@ -6,7 +6,7 @@ planted, it gives the port's values on every failing row and is contradicted by 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from doconv_conformance.cases.draws import DIGITS
@@ -61,7 +61,7 @@ def explain(
     """
     failing = [row for row in rows if row.failed]
     say("asking for the arithmetic")
-    candidates, facts = _measured(failing, asker)
+    candidates, facts, digits = _measured(failing, asker)
     listed, measured = set(catalogue), set(candidates)
     candidates += [fault for fault in (*PRECISION, *FOLDING) if fault in listed]
     found, left = list[Rounding](), list(rows)
@@ -72,26 +72,28 @@ def explain(
         found.append(best)
         taken = {row.key for row in best.rows}
         left = [row for row in left if row.key not in taken]
-    found += _sums(left, asker, numerics)
+    found += _sums(left, asker, numerics, digits)
     return sorted(found, key=lambda item: -len(item.rows)), facts
 
 
-def _measured(failing: Sequence[Row], asker: Asker) -> tuple[list[Fault], list[str]]:
+def _measured(failing: Sequence[Row], asker: Asker) -> tuple[list[Fault], list[str], dict[str, arithmetic.Arithmetic]]:
+    """Faults that were measured, what was measured in words, and the digits that each type keeps."""
     smallest = min(failing, key=lambda row: sum(tensor.size for tensor in row.case.tensors.values()))
     candidates = list[Fault]()
     with_d = [row for row in failing if row.case.geometry.has_d and row.case.dtype in ("float32", "float64")]
     if with_d:
         row = min(with_d, key=lambda row: sum(tensor.size for tensor in row.case.tensors.values()))
         candidates += values.thresholds(asker, row.case, asker.supports)
-    facts = [fault.words for fault in candidates]
+    facts, digits = [fault.words for fault in candidates], dict[str, arithmetic.Arithmetic]()
     rank = smallest.case.geometry.spatial_rank
     for dtype, param_dtype in dict.fromkeys((row.case.dtype, row.case.param_dtype) for row in failing):
         measured = arithmetic.measure(asker, dtype, param_dtype, rank)
         if measured is not None:
+            digits.setdefault(dtype, measured)
             known = {fault.name + fault.words for fault in candidates}
             candidates += [fault for fault in arithmetic.faults(measured) if fault.name + fault.words not in known]
             facts += [line for line in measured.facts() if line not in facts]
-    return candidates, facts
+    return candidates, facts, digits
 
 
 def _cell(row: Row) -> Cell:
@@ -131,7 +133,9 @@ def _contradicts(fault: Fault, row: Row, known: Callable[[Row], list[Fault]]) ->
     return planted is None or judge(row.want, planted, exact=row.exact)["verdict"] == "mismatch"
 
 
-def _sums(rows: Sequence[Row], asker: Asker, numerics: Numerics) -> list[Rounding]:
+def _sums(
+    rows: Sequence[Row], asker: Asker, numerics: Numerics, digits: Mapping[str, arithmetic.Arithmetic]
+) -> list[Rounding]:
     """Sums in a shorter type than declared: measured, and so far off as that type allows."""
     found, taken = list[Rounding](), set[tuple[str, str]]()
     for other, name, words in arithmetics(numerics):
@@ -160,6 +164,9 @@ def _sums(rows: Sequence[Row], asker: Asker, numerics: Numerics) -> list[Roundin
         ):
             continue
         taken |= {row.key for row in mine}
+        kept = digits.get(dtype)
+        if kind == "accumulator" and kept and max(kept.factor("y", "x"), kept.factor("y", "kernel")) <= DIGITS[short]:
+            words = f"computes the convolutions of {dtype} in {short}: x, the kernel and the sums"
         look_at = "the type in which sums are formed, or what hello declares under numerics"
         found.append(Rounding(name, words, look_at, tuple(mine)))
     return found

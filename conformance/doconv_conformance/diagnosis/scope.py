@@ -95,6 +95,7 @@ SIZES: dict[str, Callable[[Case], int]] = {
     "K": lambda case: case.geometry.taps,
     "S": lambda case: case.geometry.d_mul,
     "G": lambda case: case.geometry.groups,
+    "the number of entries of W": lambda case: int(np.prod(case.geometry.w_shape)),
     "N": lambda case: case.batch,
     "the stride": lambda case: max(case.geometry.stride),
     "the dilation": lambda case: max(case.geometry.dilation),
