@@ -231,7 +231,8 @@ def identities() -> tuple[Fault, ...]:
 
 
 @cache
-def _left() -> tuple[Fault, ...]:
+def left_faults() -> tuple[Fault, ...]:
+    """What can happen to the part without `D_delta`."""
     listed = [fault for fault in COMPOSITION if fault.hooks.keys() <= {"W", "identity", "kernel"}]
     return (
         *listed,
@@ -270,9 +271,11 @@ def fits(ask: Ask, case: Case, known: Sequence[Fault], operation: str = "compose
     if got is None or got_without is None:
         return []
     search = _Search(known, operation)
-    lefts: Fits = [()] if search.gives((), without, got_without) else search.singles(_left(), without, got_without)
+    lefts: Fits = (
+        [()] if search.gives((), without, got_without) else search.singles(left_faults(), without, got_without)
+    )
     if not lefts and operation == "compose":
-        lefts = search.pairs(_left(), without, got_without)
+        lefts = search.pairs(left_faults(), without, got_without)
     if not case.geometry.has_d:
         return lefts or (shares.fits(ask, case, known) if operation == "compose" else [])
     found: Fits = []

@@ -14,7 +14,7 @@ from doconv_conformance.cases.table import Case
 from doconv_conformance.diagnosis import convolution, moves, selections
 from doconv_conformance.diagnosis.agreement import same
 from doconv_conformance.diagnosis.asking import Ask, Question, random_question
-from doconv_conformance.diagnosis.composition import computed_rows, rows
+from doconv_conformance.diagnosis.composition import computed_identities, computed_rows, identities, rows
 from doconv_conformance.diagnosis.options import families
 from doconv_conformance.diagnosis.planted import joined, run
 from doconv_conformance.faults.faulty_port import Fault, FaultyPort
@@ -254,7 +254,7 @@ def _of(name: str, g: ConvGeometry) -> list[Fault]:
             _parts("grad-W-delta-negated", "subtracts the part with D_delta in the gradient of W", 1, -1),
         ]
         found += [*moves.of_w("grad_W"), *moves.of_d("grad_delta_D"), *_batches("grad_W")]
-        found += [_only_in("grad_W", fault) for fault in _row_faults()]
+        found += [_only_in("grad_W", fault) for fault in (*_row_faults(), *identities(), *computed_identities())]
     else:
         found += [
             *moves.of_d("grad_D_delta"),

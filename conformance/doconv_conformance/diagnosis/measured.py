@@ -35,6 +35,8 @@ TRIED = 3
 FITS = 24
 # A condition on fewer answers than this, further ones among them, would be an accident.
 LEAST_IN_SCOPE = 3
+# A finding without a condition needs so many.
+LEAST_IN_SOME = 5
 # Rows of more products than this are looked at once a claim is made, not for each that is tried.
 LARGE = 2**17
 # Entries of W beyond which a composition is not asked about one by one.
@@ -124,6 +126,7 @@ class _State:
         self.findings: list[Finding] = []
         self.measured = Measured()
         self.spoilt: set[object] = set()
+        self.given_up: set[str] = set()
 
     def faults(self, row: Row, findings: Iterable[Finding] | None = None) -> list[Fault]:
         """What is planted in a row."""
@@ -199,6 +202,8 @@ class _State:
     def give_up(self, operation: str, why: str) -> None:
         """Leave the rest of an operation unexplained."""
         rows = [row for row in self.rows if row.operation == operation]
+        self._inherit(operation, rows)
+        self.given_up.add(operation)
         self._note_unknown(operation, rows, why)
 
     def result(self) -> Measured:
@@ -235,6 +240,8 @@ class _State:
 
     def _only(self, item: Finding) -> tuple[str, ...]:
         """The operations that it is made in, where it could show in others that are right."""
+        if self.given_up:
+            return ()  # what was not looked at may have it, too
         others = {
             row.operation for row in self.rows
             if row.operation not in item.operations and not row.failed and item.scope.holds(row.case)
@@ -315,6 +322,7 @@ class _State:
     ) -> Finding | None:
         """The candidate that explains the most rows, each with the plainest condition that `asked` does not refute."""
         found_: list[tuple[tuple[int, bool, bool, int, int], Finding]] = []
+        some: list[tuple[int, int, Finding]] = []
         count, rows = len(rows), [*rows, *asked]
         base = np.array([reproduces(self.faults(item), item) for item in rows])
         for order, fit in enumerate(candidates[:FITS]):
@@ -323,7 +331,10 @@ class _State:
             trial = [*self.findings, finding]
             with_ = np.array([reproduces(self.faults(item, trial), item) for item in rows])
             gains, losses = with_ & ~base, base & ~with_
-            if not gains.any() or (found := best(rows, gains, losses)) is None:
+            if not gains.any():
+                continue
+            if (found := best(rows, gains, losses)) is None:
+                some.append((int(gains.sum()), -order, _in_some(finding, rows, gains, losses)))
                 continue
             scope, mask = found
             if not scope.holds(row.case) or (scope is not EVERYWHERE and (mask & gains).sum() < LEAST_IN_SCOPE):
@@ -335,7 +346,8 @@ class _State:
             rank = (len(won), not left.any(), scope is EVERYWHERE, -len(fit), -order)
             found_.append((rank, Finding(fit, scope, frozenset({operation}), operation)))
         if not found_:
-            return None
+            most = max(some, key=lambda item: item[:2], default=None)
+            return most[2] if most and most[0] >= LEAST_IN_SOME else None
         found_.sort(key=lambda item: item[0], reverse=True)
         alike = [finding for rank, finding in found_ if rank[:4] == found_[0][0][:4]]
         return self._told_apart(operation, row, alike)
@@ -393,7 +405,7 @@ class _State:
         listed = [
             (fault,) for fault in self.catalogue
             if (operation == "compose" or not fault.hooks.keys() <= COMPOSED)
-            and (fault not in PRECISION or case.dtype != "float32")  # the arithmetic has its own questions there
+            and fault not in PRECISION  # the arithmetic has its own questions
             and self._reproduces_with(row, (fault,))
         ]  # fmt: skip
         found: list[tuple[Fault, ...]] = []
@@ -518,6 +530,13 @@ class _State:
         if right is None or got is None:
             return []
         return [name for name in right if name in got and not same({name: got[name]}, {name: right[name]})]
+
+
+def _in_some(finding: Finding, rows: Sequence[Row], gains: np.ndarray, losses: np.ndarray) -> Finding:
+    """A finding in the cases that it explains, where no condition tells these from the others."""
+    held = {row.case.id for row, is_won in zip(rows, gains, strict=True) if is_won}
+    words = f"in {len(held)} of the {gains.sum() + losses.sum()} cases where it would show"
+    return replace(finding, scope=Scope(words, lambda case: case.id in held))
 
 
 def larger(case: Case) -> list[Case]:

@@ -115,6 +115,9 @@ def inside(position: int, size: int, mode: str) -> int | None:
         return 0 if position < 0 else size - 1
     if mode == "circular":
         return position % size
+    if mode.endswith(("-low", "-high")):  # zeros at the other end
+        mode, end = mode.rsplit("-", 1)
+        return inside(position, size, mode) if (position < 0) == (end == "low") else None
     if mode.startswith("modulo"):  # a wrap around by a wrong length
         length = max(1, size + int(mode.removeprefix("modulo")))
         return position % length if position % length < size else None
@@ -138,6 +141,7 @@ class MeasuredPort(FaultyPort):
     - `read(name, tensor)`: every tensor that is given;
     - `factors(part, name, tensor, dtype)`: `x`, the kernel or `grad_y` in the products of `y`, `grad_x` or `grad_kernel`;
     - `grad_y(grad_y, port, inputs, g)`: the gradient that comes in, as all gradients see it;
+    - `start_weight(parameters, g)`: the weight, in a dict, that `initialise` returns beside the parameters;
     - `grad_x_kernel(kernel, g)`: the kernel that the gradient of `x` is made of;
     - `grad_parts(identity, delta)`: factors of the two parts of the gradient of `W`;
     - `grad_rows(g)`: rows of `D` in the gradients;
@@ -227,6 +231,14 @@ class MeasuredPort(FaultyPort):
         if want != inputs["grad_y"].shape[2:]:
             raise ValueError(f"the gradient must have the spatial shape {want}")
         return super().backward(geometry, inputs)
+
+    def initialise(self, geometry: ConvGeometry, inputs: Tensors) -> Tensors:
+        outputs = super().initialise(geometry, inputs)
+        if "start_weight" in self.hooks:
+            outputs |= self.hooks["start_weight"](
+                {name: outputs[name] for name in outputs if name != "weight"}, geometry
+            )
+        return outputs
 
     def fold(self, geometry: ConvGeometry, inputs: Tensors) -> Tensors:
         outputs = super().fold(geometry, inputs)

@@ -500,6 +500,7 @@ def start_fits(row: Row) -> Fits:
         )
         found.append(started("D-constant", constant, "D_delta"))
     found += _tile_factors(row)
+    found += _composed_otherwise(row)
     whole = Fault(
         "D-identity",
         "starts D_delta with the identity and composes with both",
@@ -508,6 +509,28 @@ def start_fits(row: Row) -> Fits:
     )
     found.append(started("D-identity", whole, "D_delta"))
     return [(fault,) for fault in found]
+
+
+def _composed_otherwise(row: Row) -> list[Fault]:
+    """The weight that comes back is not what the returned `W` composes to, though `compose` is right."""
+    own, g = {name: row.got[name] for name in ("W", "D_delta") if name in row.got}, row.case.geometry
+    if "W" not in own or own["W"].shape != g.w_shape or not row.finite or "weight" not in row.got:
+        return []
+    got, found = {"weight": row.got["weight"]}, list[Fault]()
+    if same(got, run([], g, "compose", own)):
+        return []
+    for fault in composition.left_faults():
+        if same(got, run([fault], g, "compose", own)):
+
+            def start_weight(parameters: Tensors, g: ConvGeometry, fault: Fault = fault) -> Tensors:
+                return run([fault], g, "compose", parameters) or {}
+
+            words = f"{fault.words}, in the weight that initialise returns only"
+            look_at = "the composed kernel that initialise returns"
+            found.append(
+                Fault(f"start-weight-{fault.name}", words, look_at, {"start_weight": start_weight}, fault.where)
+            )
+    return found
 
 
 def _tile_factors(row: Row) -> list[Fault]:

@@ -434,6 +434,19 @@ def tap_orders(hook: str, axis: int) -> Iterator[Fault]:
         "the order of the axes of {}",
         _ordered(axis, lambda order, g: order.T if len(set(order.shape)) == 1 else order),
     )
+    for axes in permutations(range(3)):
+        if axes in ((0, 1, 2), (2, 1, 0)):
+            continue  # as they are, or column-major
+        said = f"the {AXES[axes[0]]} axis runs slowest, the {AXES[axes[2]]} fastest"
+        for name, words, inverse in (("read", "has the taps of {} in another order in 3-D", False),
+                                     ("written", "takes the taps of {} for being in another order in 3-D", True)):  # fmt: skip
+            yield move(
+                hook,
+                f"taps-{name}-{''.join(map(str, axes))}",
+                f"{words}: {said}",
+                "the order of the taps of {}",
+                _ordered(axis, lambda order, g, axes=axes, inverse=inverse: _in_order(order, axes, inverse)),
+            )
     for first, second in ((0, 1), (1, 2), (0, 2)):
         yield move(
             hook,
@@ -449,6 +462,14 @@ def tap_orders(hook: str, axis: int) -> Iterator[Fault]:
                 ),
             ),
         )
+
+
+def _in_order(order: np.ndarray, axes: tuple[int, int, int], inverse: bool) -> np.ndarray:
+    """The taps of three axes numbered with the first of `axes` slowest."""
+    if order.ndim != 3:
+        return order
+    numbered = np.arange(order.size).reshape([order.shape[a] for a in axes]).transpose(np.argsort(axes)).ravel()
+    return np.argsort(numbered) if inverse else numbered
 
 
 def _ordered(axis: int, order_of: Any) -> Move:
