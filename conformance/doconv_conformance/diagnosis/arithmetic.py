@@ -40,6 +40,7 @@ class Arithmetic:
         saturates: whether what overflows becomes the largest number.
         flushes: whether numbers below the smallest normal become zero.
         factors: digits of the factors in the gradients, by the gradient and the factor, where they are fewer than the type's.
+        bias: digits of the bias, where they are fewer than the type's.
     """
 
     dtype: str
@@ -52,6 +53,7 @@ class Arithmetic:
     saturates: bool | None
     flushes: bool | None
     factors: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    bias: int | None = None
 
     def facts(self) -> list[str]:
         """What is not as it should be, in words."""
@@ -74,6 +76,8 @@ class Arithmetic:
             lines.append("numbers below the smallest normal one become zero")
         for (gradient, factor), digits in self.factors.items():
             lines.append(f"{factor} is rounded to {_type(digits)} before it is multiplied in {gradient}")
+        if self.bias is not None:
+            lines.append(f"the bias is rounded to {_type(self.bias)} before it is added")
         return [f"{self.dtype}: {line}" for line in lines]
 
     def factor(self, part: str, name: str) -> int:
@@ -130,7 +134,20 @@ def measure(ask: Ask, dtype: str, param_dtype: str, rank: int) -> Arithmetic | N
         None if over is None else bool(np.isfinite(over[0])),
         None if tiny is None else bool(tiny[0] == 0),
         _of_gradients(ask, dtype, param_dtype, rank),
+        _of_bias(ask, dtype, param_dtype, rank),
     )
+
+
+def _of_bias(ask: Ask, dtype: str, param_dtype: str, rank: int) -> int | None:
+    """Digits of the bias: `(1 + 2^-j) + 1 * (-1)`, an output channel for each."""
+    powers = 2.0 ** -np.arange(1.0, min(DIGITS[dtype], DIGITS[param_dtype]))
+    g = ConvGeometry(in_channels=1, out_channels=len(powers), kernel_size=(1,) * rank)
+    tensors = {"x": -np.ones((1, 1, *(1,) * rank)), "W": np.ones(g.w_shape), "bias": 1 + powers}
+    answer = ask("forward", Question(g, tensors, dtype, param_dtype))
+    if answer is None or "y" not in answer or answer["y"].size != len(powers):
+        return None
+    kept = 1 + _kept(answer["y"].astype(np.float64).ravel(), powers.tolist())
+    return kept if kept <= len(powers) else None
 
 
 def _of_gradients(ask: Ask, dtype: str, param_dtype: str, rank: int) -> dict[tuple[str, str], int]:
@@ -241,6 +258,12 @@ def faults(found: Arithmetic) -> list[Fault]:
         words = f"rounds {said} of {dtype} convolutions to {_type(min(low.values()))}{where}"
         add("-".join(("rounded", *names, *parts)), words, "the precision settings of convolutions, or a cast",
             factors=_factors(low, dtype))  # fmt: skip
+    if found.bias is not None and found.dtype in ("float32", "float64"):
+        of_bias = found.bias
+        add("bias-rounded", f"rounds the bias of {dtype} convolutions to {_type(of_bias)}", "a cast of the bias",
+            read=lambda name, tensor: (
+                rounded_to_bits(tensor, of_bias).astype(tensor.dtype) if name == "bias" and tensor.dtype == kind else tensor
+            ))  # fmt: skip
     if (found.result or own) < own and found.factor("y", "x") >= own:
         digits_ = found.result or own
         add("result-rounded", f"rounds {dtype} results to {_type(digits_)}", ROUNDING,

@@ -309,6 +309,7 @@ def facts(meetings: Meetings, what: str = "y") -> list[str]:
     )
     lines = []
     wrong = sorted({item[0] for item in got ^ right})
+    lines += _channel_facts(got, right)
     lines += _axis_facts(meetings)
     for key in wrong[:1]:
         name = f"{what}[n,{','.join(map(str, key))}]"
@@ -340,6 +341,20 @@ def _right(meetings: Meetings) -> set[tuple[tuple[int, ...], tuple[int, ...], tu
                     p, q, k = zip(*at, strict=True)
                     found.add(((o, *p), (i, *q), (*head, *k)))
     return found
+
+
+def _channel_facts(got: set[Any], right: set[Any]) -> list[str]:
+    """Which input channels an output channel reads, where they are others than were asked for."""
+    read, asked = dict[int, set[int]](), dict[int, set[int]]()
+    for items, channels in ((got, read), (right, asked)):
+        for y, x, _ in items:
+            channels.setdefault(y[0], set()).add(x[0])
+    wrong = [o for o in sorted(asked) if read.get(o, set()) != asked[o]]
+    shown = [
+        f"output channel {o} reads input channels {sorted(read.get(o, set()))} (asked for {sorted(asked[o])})"
+        for o in wrong
+    ]
+    return ["; ".join(shown[:3])] if shown else []
 
 
 def _outside(meetings: Meetings, axis: int) -> list[str]:

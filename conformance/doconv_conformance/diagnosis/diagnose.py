@@ -17,6 +17,7 @@ from doconv_conformance.cases.table import Case, cases
 from doconv_conformance.diagnosis.asked import by_asking
 from doconv_conformance.diagnosis.asking import Asker
 from doconv_conformance.diagnosis.claims import Diagnosis
+from doconv_conformance.diagnosis.planted import run
 from doconv_conformance.diagnosis.replay import Row
 from doconv_conformance.diagnosis.replayed import by_replay
 from doconv_conformance.diagnosis.scope import best
@@ -94,16 +95,26 @@ def diagnose(
         and (got := outputs.get((row.case, row.operation)))
         and row.verdict in ("exact", "within_bound", "inaccurate", "mismatch")
     ]
-    errors = of_errors(results, known)
     if not any(row.failed for row in rows):
-        return errors
+        return of_errors(results, known)
     structure = [row for row in rows if _decides_structure(row)] or [
         row for row in rows if row.case.numbers == "floats"
     ]
     with np.errstate(all="ignore"):  # ports give infinities, and some cases have them
         if asker is not None:
-            return by_asking(rows, structure, asker, numerics, catalogue, say) + errors
-        return by_replay(rows, structure, numerics, catalogue) + errors
+            found = by_asking(rows, structure, asker, numerics, catalogue, say)
+        else:
+            found = by_replay(rows, structure, numerics, catalogue)
+        return found + of_errors([row for row in results if not _raised_by(found, row, known)], known)
+
+
+def _raised_by(found: Sequence[Diagnosis], row: Result, known: Mapping[str, Case]) -> bool:
+    """Whether an error follows from what is found: the reference with that fault raises there, too."""
+    if row.verdict != "crashed" or row.case not in known:
+        return False
+    case = known[row.case]
+    planted = [item.fault for item in found if item.fault and item.fault.where(case.geometry)]
+    return any(run([fault], case.geometry, row.operation, case.inputs(row.operation)) is None for fault in planted)
 
 
 def of_errors(results: Sequence[Result], known: Mapping[str, Case]) -> list[Diagnosis]:
