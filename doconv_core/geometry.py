@@ -116,7 +116,8 @@ class ConvGeometry:
             raise TypeError(f"transposed must be True or False. Received: {received}")
         rules = {
             f"padding_mode must be one of {', '.join(PADDING_MODES)}": self.padding_mode in PADDING_MODES,
-            "a transposed convolution has padding_mode='zeros' only": not self.transposed or self.padding_mode == "zeros",
+            "a transposed convolution has padding_mode='zeros' only": not self.transposed
+            or self.padding_mode == "zeros",
             "output_padding belongs to a transposed convolution": self.transposed or not any(self.output_padding),
             "padding must not be negative": self.transposed or min(map(min, self.padding)) >= 0,
         }
