@@ -148,7 +148,7 @@ def conclude(
 
 def _diagnoses(runs: Sequence[Run], ask: bool, timeout: float) -> dict[str, list[Diagnosis]]:
     """What the failures of each port are, with a line on stderr that says what is being tried."""
-    failing = [run for run in runs if any(row.verdict == "mismatch" for row in run.results)]
+    failing = [run for run in runs if run.hello and any(row.verdict in ("mismatch", "crashed") for row in run.results)]
     if not failing:
         return {}
     console = Console(stderr=True)

@@ -76,7 +76,7 @@ def question_of(case: Case) -> Question:
 # So many times slower than its processor time a busy machine may make us before answers count in full.
 BUSIEST = 6.0
 # Seconds by the clock after which nothing more is asked, busy or not.
-PATIENCE = 75.0
+PATIENCE = 45.0
 # Seconds for what was measured of a failure that is left, once the time for questions is over.
 RESERVE = 4.0
 Ask = Callable[[str, Question], Tensors | None]
@@ -135,7 +135,7 @@ class Asker:
         if not self.reserved:
             self.reserved = True
             self.seconds = max(self.seconds, self.spent) + RESERVE
-            self.began = max(self.began, time.monotonic() - PATIENCE + BUSIEST * RESERVE)
+            self.began = max(self.began, time.monotonic() - PATIENCE + 2 * RESERVE)
 
     def afresh(self, operation: str, question: Question) -> Tensors | None:
         """The same, asked again."""

@@ -49,6 +49,7 @@ def diagnose_run(
         say: called with a few words on what is being tried.
     """
     try:
+        ask = ask and any(row.verdict == "mismatch" for row in run.results)  # an error has nothing to ask about
         numerics, session = numerics_of(run.hello), _session(run, timeout) if ask else None
         if session is None:
             return diagnose(run.results, run.outputs, numerics)
