@@ -90,7 +90,7 @@ def run_cases(
         memory_limit: bytes of resident memory after which the port is ended.
 
     Raises:
-        Interrupted: the run was interrupted (`process.interrupt`); the port is ended.
+        Interrupted: the run was interrupted (`process.port_threads`); the port is ended.
         OSError: the suite cannot write its own files.
     """
     run = Run(backend)
