@@ -221,6 +221,8 @@ def compile_quickly() -> None:
 if __name__ == "__main__":
     if os.environ.get("DOCONV_QUICK"):
         compile_quickly()
+    if os.environ.get("DOCONV_DEVICE") == "cuda" and jax.devices()[0].platform == "cpu":
+        sys.exit("JAX finds no GPU, and would run on the CPU")
     jax.config.update("jax_enable_x64", True)
     jax.config.update("jax_default_matmul_precision", "highest")
     serve(FlaxPort(*(sys.argv[1:] or ["linen"])))

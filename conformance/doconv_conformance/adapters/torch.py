@@ -176,5 +176,7 @@ def set_switches(wanted: Mapping[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    if DEVICE == "cuda" and not torch.cuda.is_available():
+        sys.exit("PyTorch finds no GPU")
     torch.set_num_threads(1)
     serve(TorchPort(*sys.argv[1:2], switches=set_switches(SWITCHES)))

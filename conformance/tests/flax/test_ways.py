@@ -1,6 +1,8 @@
 """The suite on this backend in each of its ways, every way in its own process, with the cases that it runs by default."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -28,3 +30,11 @@ def test_the_way_agrees_with_the_core(port: WayPort) -> None:
 
 def test_every_declared_way_can_be_run() -> None:
     assert list(WAYS) == [way.name for way in ways_of("flax", "linen")]
+
+
+def test_a_gpu_that_is_not_there_is_missed() -> None:
+    command = (sys.executable, "-m", "doconv_conformance.adapters.flax")
+    hidden = {"CUDA_VISIBLE_DEVICES": "-1", "DOCONV_DEVICE": "cuda", "JAX_PLATFORMS": "cuda,cpu"}
+    done = subprocess.run(command, env=os.environ | hidden, input="", capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.endswith("JAX finds no GPU, and would run on the CPU\n")
