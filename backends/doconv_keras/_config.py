@@ -50,8 +50,8 @@ def make_from_config(layer: Any, change: Change | None, path: str, owned: Iterab
         else:
             with keras.saving.custom_object_scope(classes):
                 new = change.cls.from_config(change.apply(_config(layer, change.cls)))
-            if isinstance(new, keras.layers.Layer) and not new.built and new.dtype_policy != layer.dtype_policy:
-                new.dtype_policy = layer.dtype_policy
+            if isinstance(new, keras.layers.Layer):
+                keep_dtype_policy(layer, new)
     except Exception as error:  # of whatever type a user's own class raises
         raise ValueError(
             f"{path or layer.name} cannot be made again from its config (in_place=True changes the model itself). "
@@ -59,6 +59,12 @@ def make_from_config(layer: Any, change: Change | None, path: str, owned: Iterab
         ) from error
     keep_remat_mode(layer, new)
     return new
+
+
+def keep_dtype_policy(layer: Any, new: Any) -> None:
+    """A constructor may take the policy that is set when it runs, in place of the given layer's."""
+    if not new.built and new.dtype_policy.name != layer.dtype_policy.name:  # maps of policies can't be compared by ==
+        new.dtype_policy = layer.dtype_policy
 
 
 def keep_remat_mode(layer: Any, new: Any) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 
 import keras
 
-from doconv_keras._config import Change, keep_remat_mode, make_from_config, reason
+from doconv_keras._config import Change, keep_dtype_policy, keep_remat_mode, make_from_config, reason
 from doconv_keras._swap import swap
 from doconv_keras._transfer import copy_trainable, copy_weights, sublayers, walk
 
@@ -103,8 +103,7 @@ class Remake:
             if id(inner) not in self.pairs and not self.needs_another(inner, fresh):
                 self.pairs[id(inner)] = inner, fresh
                 fresh.name = inner.name
-                if not fresh.built and fresh.dtype_policy != inner.dtype_policy:
-                    fresh.dtype_policy = inner.dtype_policy  # a constructor takes the policy that is set when it runs
+                keep_dtype_policy(inner, fresh)
                 keep_remat_mode(inner, fresh)
                 self.pair_sublayers(inner, fresh)
             elif (other := self.again(inner)) is not fresh:

@@ -167,6 +167,39 @@ def test_nnx_split_merge_clone_and_pickle_keep_a_layer() -> None:
     assert nnx.graphdef(abstract) == graph
 
 
+def test_rematerialized_nnx_models_have_the_same_gradients() -> None:
+    model = nnx.Sequential(nnx_layer(10), nnx.relu)
+    want = nnx.grad(lambda model: model(X).sum())(model)
+    got = nnx.grad(lambda model: nnx.remat(lambda model, x: model(x))(model, X).sum())(model)
+    equal(nnx.to_pure_dict(got), nnx.to_pure_dict(want))
+
+
+def loss_by_fold(params: Any, x: jax.Array) -> jax.Array:
+    return (nn.Conv(6, (3, 3)).apply({"params": do_linen.fold(params)}, x) ** 2).sum()
+
+
+def test_an_exported_loss_keeps_its_gradients() -> None:
+    _, params = linen_layer(10)
+    stored = jax.export.export(jax.jit(loss_by_fold))(params, X).serialize(vjp_order=1)
+    again = jax.export.deserialize(stored)
+    equal(jax.grad(again.call)(params, X), jax.grad(loss_by_fold)(params, X))
+
+
+def test_tensorflow_runs_and_differentiates_a_traced_fold() -> None:
+    """By jax2tf, of parameters that are arguments and of those that the function closes over."""
+    tf = pytest.importorskip("tensorflow", reason="jax2tf needs TensorFlow")
+    from jax.experimental import jax2tf
+
+    _, params = linen_layer(10)
+    closed = tf.function(jax2tf.convert(lambda x: loss_by_fold(params, x)), autograph=False)
+    equal(closed(X).numpy(), loss_by_fold(params, X))
+    variables = {name: tf.Variable(np.asarray(leaf)) for name, leaf in params.items()}
+    with tf.GradientTape() as tape:
+        loss = tf.function(jax2tf.convert(loss_by_fold), autograph=False)(variables, X)
+    gradients = {name: leaf.numpy() for name, leaf in tape.gradient(loss, variables).items()}
+    equal(gradients, jax.grad(loss_by_fold)(params, X))
+
+
 def test_nnx_verbs_work_in_a_trace_on_what_was_made_there() -> None:
     """An argument of `nnx.jit` can't change its class; Flax says so, and the model stays as it was."""
     layer = nnx_layer(10)

@@ -179,6 +179,21 @@ def test_trainable_flags_random_states_and_policies_stay() -> None:
     assert overparameterize(plain).trainable_variables == []
 
 
+def test_a_map_of_policies_stays() -> None:
+    policies = keras.dtype_policies.DTypePolicyMap("mixed_bfloat16", {"point": keras.DTypePolicy("float32")})
+    plain = keras.Sequential(
+        [
+            layers.Input((8, 8, 1)),
+            layers.Conv2D(4, 3, dtype=policies),
+            layers.Conv2D(2, 1, dtype=policies, name="point"),
+        ]
+    )
+    model = overparameterize(plain)
+    assert [layer.compute_dtype for layer in model.layers] == [layer.compute_dtype for layer in plain.layers]
+    assert isinstance(model.layers[0].dtype_policy, keras.dtype_policies.DTypePolicyMap)
+    np.testing.assert_array_equal(out(model).astype(np.float32), out(plain).astype(np.float32))
+
+
 def test_the_new_model_is_not_compiled_and_the_given_one_stays_as_it_is() -> None:
     plain = nested()
     plain.get_layer("encoder").compile("sgd", "mse")
