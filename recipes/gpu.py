@@ -100,9 +100,9 @@ class Group:
             diverged = not np.isfinite(losses).all()
             before = after = math.nan
             if not diverged:
-                before = train.score(made.predict(part.x), part.y)
+                before = train.score(made.predict(part.x), part, self.data.kind)
                 made.fold()
-                after = train.score(made.predict(part.x), part.y)
+                after = train.score(made.predict(part.x), part, self.data.kind)
             curve = ";".join(f"{stretch.mean():.5g}" for stretch in np.array_split(losses, train.POINTS))
             rows.append(runs.Row(
                 self.recipe.name, "torch", variant, rate, seed, stage, self.steps, round(before, 4), round(after, 4), diverged,

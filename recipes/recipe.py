@@ -10,6 +10,7 @@ from typing import Any
 FILE = Path(__file__).with_name("recipes.toml")
 VARIANTS = ("plain", "do", "do-plain-stem", "plain-equal-time")
 SCHEDULES = ("constant", "cosine")
+PRECISIONS = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,14 @@ class Recipe:
     final: dict[str, int]
     variants: tuple[str, ...]
     initialization: str = "he"
+    precision: str = "float32"  # of the computation; parameters are always float32
     reported: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, value, allowed in (
             ("schedule", {self.schedule}, SCHEDULES),
             ("variants", set(self.variants), VARIANTS),
+            ("precision", {self.precision}, PRECISIONS),
         ):
             if not value <= set(allowed):
                 raise ValueError(f"{self.name}: {name} must be among {', '.join(allowed)}. Received: {sorted(value)}")
@@ -55,11 +58,11 @@ def load(name: str, file: Path = FILE) -> Recipe:
     entries = _entries(file)
     if name not in entries:
         raise ValueError(f"the task must be one of {', '.join(entries)}. Received: {name!r}")
-    entry = entries[name]
-    if "like" in entry:
-        entry = {**entries[entry["like"]], **{key: value for key, value in entry.items() if key != "like"}}
+    entry = dict(entries[name])
+    while "like" in entry:
+        entry = {**entries[entry.pop("like")], **entry}
     known = {each.name for each in fields(Recipe)} - {"name"}
-    missing, unknown = known - {"reported", "initialization"} - entry.keys(), entry.keys() - known
+    missing, unknown = known - {"reported", "initialization", "precision"} - entry.keys(), entry.keys() - known
     if missing or unknown:
         raise ValueError(f"{name}: missing fields {sorted(missing)}, unknown fields {sorted(unknown)}")
     return Recipe(name=name, **{k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()})

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import numpy as np
 import recipe as recipes
+import same_training
+from data import KINDS, kind_of
 from rows import Row, read_rows
 from train import FRESH, best_rate
 
@@ -23,6 +25,9 @@ from doconv_conformance.files import insert_between, write_text
 PAGE = Path(__file__).parents[1] / "docs" / "evidence.md"
 FIGURE = PAGE.with_name("evidence.svg")
 BEGIN, END = "<!-- results: written by python recipes/report.py -->", "<!-- /results -->"
+# Of the losses in three frameworks: the widest below, so that all three are seen where they lie on each other.
+LINES = {"torch": {"lw": 5, "alpha": 0.3}, "keras": {"lw": 2, "ls": "--"}, "flax": {"lw": 1, "ls": ":"}}
+EQUAL = 1e-9  # where two losses are the same number, a logarithmic axis shows this
 COLOURS = {"plain": "#6b7280", "do": "#d9480f", "do-plain-stem": "#1971c2", "plain-equal-time": "#2b8a3e"}
 
 
@@ -60,38 +65,39 @@ def paired(left: dict[int, float], right: dict[int, float]) -> Difference:
 
 def table(rows: Sequence[Row]) -> list[str]:
     """One line per task, framework and comparison, in Markdown."""
-    lines = ["| task | on | comparison | difference | pairs |", "|---|---|---|---|---|"]
-    for task, framework, device in _groups(rows):
-        mine = [row for row in rows if (row.task, row.framework, row.device) == (task, framework, device)]
+    lines = ["| task | on | comparison | difference | pairs | folded - unfolded |", "|---|---|---|---|---|---|"]
+    for task, on, mine in _groups(rows):
         about = recipes.load(task).about
         for name, left, right in _comparisons(mine):
             pair = _finals(mine, *left), _finals(mine, *right)
             if len(pair[0].keys() & pair[1].keys()) < 2:
                 continue
-            unit = "dB" if recipes.load(task).data["name"] == "photographs" else "points"
+            unit = "dB" if _metric(task).endswith("dB") else "points"
             difference = paired(*pair)
-            lost = len({row.seed for row in mine if row.stage == "final"}) - difference.pairs
-            count = f"{difference.pairs}, {lost} lost to failed runs" if lost else difference.pairs
-            lines.append(f"| {about} | {framework}, {device} | {name} | {difference} {unit} | {count} |")
+            sides = (
+                {row.seed for row in mine if (row.variant, row.stage) == (side[0], "final")} for side in (left, right)
+            )
+            lost = len(set.intersection(*sides)) - difference.pairs
+            count = f"{difference.pairs}, {lost} lost to failed runs" if lost else str(difference.pairs)
+            lines.append(_line(about, on, name, f"{difference} {unit}", count, f"{_folding(mine, left[0]):.4f}"))
     return lines
 
 
 def rates_table(rows: Sequence[Row]) -> list[str]:
     """The validation metric by learning rate: means over the grid's seeds, the chosen rate in bold."""
     lines = list[str]()
-    for task, framework, device in _groups(rows):
-        mine = [row for row in rows if (row.task, row.framework, row.device) == (task, framework, device)]
+    for task, on, mine in _groups(rows):
         grid = [row for row in mine if row.stage == "grid"]
         rates = sorted({row.rate for row in grid})
         if len(rates) < 2:
             continue
-        lines += ["", f"{recipes.load(task).about} ({framework}, {device}):", ""]
+        lines += ["", f"{recipes.load(task).about} ({on}):", ""]
         lines += [
             "| validation, by rate | " + " | ".join(f"{rate:g}" for rate in rates) + " |",
             "|---" * (len(rates) + 1) + "|",
         ]
         for variant in _variants(grid):
-            best = best_rate(grid, recipes.load(task), framework, variant)
+            best = best_rate(grid, recipes.load(task), grid[0].framework, variant)
             cells = [_mean_cell(grid, variant, rate, rate == best) for rate in rates]
             lines.append(f"| {variant} | " + " | ".join(cells) + " |")
     return lines
@@ -100,8 +106,8 @@ def rates_table(rows: Sequence[Row]) -> list[str]:
 def same_rate_table(rows: Sequence[Row]) -> list[str]:
     """Both sides at one learning rate, on the validation pictures, paired by seed: what there is before a rate is chosen."""
     lines = list[str]()
-    for task, framework, device in _groups(rows):
-        grid = [r for r in rows if (r.task, r.framework, r.device, r.stage) == (task, framework, device, "grid")]
+    for task, on, mine in _groups(rows):
+        grid = [row for row in mine if row.stage == "grid"]
         for rate in sorted({row.rate for row in grid}):
             sides = {
                 v: {r.seed: r.metric for r in grid if (r.variant, r.rate, r.failed) == (v, rate, False)}
@@ -109,7 +115,7 @@ def same_rate_table(rows: Sequence[Row]) -> list[str]:
             }
             cells = [_pair_cell(sides.get("do", {}), sides.get(other, {})) for other in ("plain", "plain-equal-time")]
             if any(cells):
-                lines.append(_line(recipes.load(task).about, f"{framework}, {device}", f"{rate:g}", *cells))
+                lines.append(_line(recipes.load(task).about, on, f"{rate:g}", *cells))
     head = ["| task | on | rate | DO - plain | DO - plain, equal time |", "|---|---|---|---|---|"]
     return ["", "Both sides at the same learning rate, on validation pictures:", "", *head, *lines] if lines else []
 
@@ -125,8 +131,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     groups = _groups(rows)
     figure = Figure(figsize=(12, 3.4 * len(groups)), layout="constrained")
     axes = figure.subplots(len(groups), 3, squeeze=False)
-    for (task, framework, device), (by_rate, by_step, by_time) in zip(groups, axes, strict=True):
-        mine = [row for row in rows if (row.task, row.framework, row.device) == (task, framework, device)]
+    for (task, on, mine), (by_rate, by_step, by_time) in zip(groups, axes, strict=True):
         for variant in _variants(mine):
             style = {"color": COLOURS[variant], "label": variant, "lw": 1.6}
             grid = [row for row in mine if row.variant == variant and row.stage == "grid" and not row.failed]
@@ -143,14 +148,8 @@ def draw(rows: Sequence[Row], path: Path) -> None:
             curve = np.mean([[float(value) for value in row.curve.split(";")] for row in finals], axis=0)
             share = np.linspace(0, 1, len(curve) + 1)[1:]
             by_step.plot(share * finals[0].steps, curve, **style)
-            seconds = statistics.median(
-                row.wall_seconds if math.isnan(row.cpu_seconds) else row.cpu_seconds for row in finals
-            )
-            by_time.plot(share * seconds, curve, **style)
-        unit = "PSNR, dB" if recipes.load(task).data["name"] == "photographs" else "accuracy, %"
-        by_rate.set(
-            title=f"{task}, {framework}, {device}", xlabel="learning rate", ylabel=f"validation {unit}", xscale="log"
-        )
+            by_time.plot(share * statistics.median(map(_seconds, finals)), curve, **style)
+        by_rate.set(title=f"{task}, {on}", xlabel="learning rate", ylabel=f"validation {_metric(task)}", xscale="log")
         tried = sorted({row.rate for row in mine})
         by_rate.set_xticks(tried, [f"{rate:g}" for rate in tried])
         by_rate.minorticks_off()
@@ -167,10 +166,39 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     figure.savefig(path, metadata={"Date": None})
 
 
+def draw_losses(file: Path, path: Path) -> None:
+    """The losses of `same_training.py`: the curves of the frameworks over each other, and how far each is from PyTorch's."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "doconv"
+    from matplotlib.figure import Figure
+
+    curves: dict[tuple[str, str], list[float]] = {}
+    for row in same_training.read(file):
+        curves.setdefault((row["framework"], row["variant"]), []).append(float(row["loss"]))
+    figure = Figure(figsize=(12, 3.8), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for (framework, variant), curve in curves.items():
+        style = {"color": COLOURS[variant], "label": f"{variant}, {framework}", **LINES[framework]}
+        left.plot(curve, **style)
+        if framework != "torch":
+            away = np.abs(np.array(curve) / curves["torch", variant] - 1)
+            right.plot(np.maximum(away, EQUAL), **{**style, "lw": 1.2})
+    left.set(xlabel="step", ylabel="training loss", yscale="log", title="the loss of every step")
+    right.set(xlabel="step", ylabel="relative", yscale="log", title="difference from PyTorch's loss")
+    for axis in (left, right):
+        axis.legend(frameon=False, fontsize=8)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(alpha=0.25)
+    figure.savefig(path, metadata={"Date": None})
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="+", type=Path)
     parser.add_argument("--page", type=Path, default=PAGE, help="its text between the markers is replaced")
+    parser.add_argument("--losses", type=Path, help="of same_training.py; drawn beside the page")
     options = parser.parse_args(arguments)
     rows = [row for file in options.files for row in read_rows(file)]
     if not rows:
@@ -179,11 +207,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     failed = sum(row.failed for row in rows)
     summary = (
         f"{len(rows)} runs, {failed} of which failed: the loss became infinite, or ended where it began. Pairs are of runs "
-        f"that did not. Folding changed the metric by at most {max(folded):.4f}."
+        f"that did not. Folding changed the metric by at most {max(folded, default=math.nan):.4f}."
     )
     result = "\n".join([*table(rows), "", summary, *same_rate_table(rows), *rates_table(rows)])
     write_text(options.page, insert_between(options.page.read_text("utf-8"), result, BEGIN, END))
     draw(rows, options.page.with_suffix(".svg"))
+    if options.losses:
+        draw_losses(options.losses, options.page.with_name("same-training.svg"))
     print(result)
 
 
@@ -227,8 +257,22 @@ def _mean_cell(rows: Iterable[Row], variant: str, rate: float, best: bool) -> st
     return f"**{text}**" if best else text
 
 
-def _groups(rows: Iterable[Row]) -> list[tuple[str, str, str]]:
-    return sorted({(row.task, row.framework, row.device) for row in rows})
+def _groups(rows: Iterable[Row]) -> list[tuple[str, str, list[Row]]]:
+    """The runs that may be compared: of a task, and what they ran on."""
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        half = "" if row.precision == "float32" else f", {row.precision}"
+        groups.setdefault((row.task, f"{row.framework}, {row.device}{half}"), []).append(row)
+    return [(task, on, mine) for (task, on), mine in sorted(groups.items())]
+
+
+def _metric(task: str) -> str:
+    return KINDS[kind_of(recipes.load(task).data["name"])]
+
+
+def _folding(rows: Iterable[Row], variant: str) -> float:
+    """By how much folding changed the metric of any run of a variant, at most."""
+    return max(abs(row.folded_metric - row.metric) for row in rows if row.variant == variant and not row.failed)
 
 
 def _variants(rows: Iterable[Row]) -> list[str]:

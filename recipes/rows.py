@@ -19,7 +19,7 @@ LEARNT = 0.95
 
 @dataclass(frozen=True)
 class Row:
-    """One run. `metric` is accuracy in percent, or PSNR in dB; of validation in stage "grid", of test in stage "final"."""
+    """One run. `metric` is that of `data.KINDS`, of validation in stage "grid", of test in stage "final"."""
 
     task: str
     framework: str
@@ -38,6 +38,7 @@ class Row:
     commit: str
     versions: str
     curve: str  # the loss over the run: means of 20 equal stretches
+    precision: str = "float32"
 
     @property
     def key(self) -> tuple[object, ...]:

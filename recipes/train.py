@@ -1,7 +1,8 @@
 """Train a task of `recipes.toml`: `python recipes/train.py six-layers --framework torch`.
 
 The learning rate of each variant is chosen on validation pictures, then the variants are trained with fresh seeds and tested.
-One row per run goes to a CSV file, whole or not at all: a command that was killed goes on where it was.
+One row per run goes to a CSV file, whole or not at all: a command that was killed goes on where it was, in a run of more than
+five minutes (--keep-every) inside that run.
 
 `torchrun --standalone --nproc-per-node N recipes/train.py ... --cost R` shares every batch among N processes; Flax uses all
 devices it sees.
@@ -18,13 +19,17 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
+import detection
 import networks
 import numpy as np
 import recipe as recipes
-from data import Data, Part, load
+from data import Data, Part, downloaded, load
 from frameworks import FRAMEWORKS, Trainer, trainer
+from pictures import VOID
+from progress import Progress
 from recipe import Recipe
 from rows import Row, append_row, commit, device_name, read_rows, versions
 
@@ -37,7 +42,7 @@ POINTS = 20  # of a loss curve
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _options(arguments)
     recipe = _narrowed(recipes.load(options.task), options)
-    data = load(**recipe.data, folder=options.data)
+    data = _load(recipe, options)
     out = options.out or Path(f"{recipe.name}-{options.framework}.csv")
     done = {row.key: row for row in read_rows(out)}
     first = _join_processes(options.framework)
@@ -46,14 +51,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for number, (variant, rate, seed, stage) in enumerate(planned(recipe, done, options.framework)):
         key = (recipe.name, options.framework, variant, rate, seed, stage)
         if key not in done:
-            row = train(recipe, data, options.framework, variant, rate, seed, stage, ratio, options.device)
+            state = out.with_suffix(".running") / f"{variant}-{rate:g}-{seed}-{stage}"
+            progress = Progress(state, options.keep_every if first else math.inf)
+            row = train(recipe, data, options.framework, variant, rate, seed, stage, ratio, options.device, progress)
             if first:
                 append_row(out, row)
+                progress.remove()
             done[key] = row
         left = (time.monotonic() - began) / (number + 1) * (runs - number - 1)
         if first:
             print(f"{number + 1}/{runs} {variant}, rate {rate:g}, seed {seed}, {stage}: {done[key].metric:.2f}, "
                   f"{left / 60:.0f} min left", file=sys.stderr)  # fmt: skip
+
+
+def _load(recipe: Recipe, options: argparse.Namespace) -> Data:
+    if not options.download:
+        return load(**recipe.data, folder=options.data)
+    try:
+        read = downloaded(recipe.data["name"], options.framework, options.data or Path("downloads"))
+    except (ImportError, RuntimeError, ValueError) as error:
+        raise SystemExit(f"--download: {error}") from error
+    return load(**recipe.data, read=read)
 
 
 def _join_processes(framework: str) -> bool:
@@ -106,6 +124,7 @@ def train(
     stage: str,
     ratio: float,
     device: str,
+    progress: Progress | None = None,
 ) -> Row:
     """One run, from the initial kernels to the folded metric.
 
@@ -119,27 +138,37 @@ def train(
         stage: "grid" tests on the validation pictures, "final" on the test pictures.
         ratio: how many times a DO step costs a plain one, for "plain-equal-time".
         device: the framework's name of it.
+        progress: where a state of the run is kept, and perhaps one to go on from.
     """
+    progress = progress or Progress(Path(), math.inf)
     made = new_trainer(recipe, data, framework, variant, seed, device)
     steps = round(len(data.train) // recipe.batch * recipe.epochs * (ratio if variant == "plain-equal-time" else 1))
-    losses, wall, cpu = [], time.perf_counter(), time.process_time()
-    for number, batch in zip(range(steps), endless(data, seed, recipe.batch), strict=False):
-        losses.append(made.step(batch.x, batch.y, rate_at(recipe, rate, number, steps)))
+    progress.resume(made)
+    losses, before = progress.losses, (time.process_time(), time.perf_counter())
+
+    def spent() -> tuple[float, float]:
+        now = time.process_time(), time.perf_counter()
+        return tuple(done + end - start for done, end, start in zip(progress.seconds, now, before, strict=True))  # type: ignore[return-value]
+
+    for batch in islice(endless(data, seed, recipe.batch, len(losses)), steps - len(losses)):
+        losses.append(made.step(batch.x, batch.y, rate_at(recipe, rate, len(losses), steps)))
         if not math.isfinite(losses[-1]):
             break
-    seconds = time.process_time() - cpu, time.perf_counter() - wall
+        if progress.due():
+            progress.keep(made, spent())
+    seconds = spent()
     diverged = not math.isfinite(losses[-1])
     part = data.test if stage == "final" else data.validation
-    before = after = math.nan
+    metric = folded = math.nan
     if not diverged:
-        before = score(made.predict(part.x), part.y)
+        metric = score(made.predict(part.x), part, data.kind)
         made.fold()
-        after = score(made.predict(part.x), part.y)
+        folded = score(made.predict(part.x), part, data.kind)
     curve = ";".join(f"{np.mean(stretch):.5g}" for stretch in np.array_split(losses, min(POINTS, len(losses))))
     return Row(
-        recipe.name, framework, variant, rate, seed, stage, len(losses), round(before, 4), round(after, 4), diverged,
+        recipe.name, framework, variant, rate, seed, stage, len(losses), round(metric, 4), round(folded, 4), diverged,
         made.parameters, round(seconds[0], 2), round(seconds[1], 2), device_name(device), commit(), versions(framework),
-        curve,
+        curve, recipe.precision,
     )  # fmt: skip
 
 
@@ -148,7 +177,7 @@ def new_trainer(recipe: Recipe, data: Data, framework: str, variant: str, seed: 
     network = networks.build(**recipe.network, classes=data.classes)
     channels = data.train.x.shape[1]
     start = networks.start(network, channels, seed, recipe.initialization)
-    return trainer(framework, network, start, recipe, variant, data.classes, channels, device)
+    return trainer(framework, network, start, recipe, variant, data.kind, channels, device)
 
 
 def rate_at(recipe: Recipe, peak: float, step: int, steps: int) -> float:
@@ -156,12 +185,25 @@ def rate_at(recipe: Recipe, peak: float, step: int, steps: int) -> float:
     return peak if recipe.schedule == "constant" else peak * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
-def score(output: np.ndarray, target: np.ndarray) -> float:
-    """Accuracy in percent, or the mean PSNR in dB of images in 0 to 1."""
-    if target.ndim == 1:
-        return float((output.argmax(axis=1) == target).mean() * 100)
-    errors = ((output.astype(np.float64) - target) ** 2).mean(axis=(1, 2, 3))
-    return float((-10 * np.log10(errors)).mean())
+def score(output: np.ndarray, part: Part, kind: str) -> float:
+    """The metric of `data.KINDS`; PSNR of images in 0 to 1, IoU over the classes that there are."""
+    if kind == "boxes":
+        size = part.x.shape[2]
+        return 100 * detection.average_precision([detection.found(each, size) for each in output], part.boxes)
+    if kind == "images":
+        errors = ((output.astype(np.float64) - part.y) ** 2).mean(axis=(1, 2, 3))
+        return float((-10 * np.log10(errors)).mean())
+    if kind == "masks":
+        return 100 * mean_iou(output.argmax(axis=1), part.y)
+    return float((output.argmax(axis=1) == part.y).mean() * 100)
+
+
+def mean_iou(got: np.ndarray, want: np.ndarray) -> float:
+    """Intersection over union of each class over all pixels that count, averaged over the classes in `want`."""
+    counts = want != VOID
+    got, want = got[counts], want[counts]
+    pairs = [(got == each, want == each) for each in np.unique(want)]
+    return float(np.mean([(a & b).sum() / (a | b).sum() for a, b in pairs]))
 
 
 def cost_ratio(recipe: Recipe, data: Data, options: argparse.Namespace, out: Path) -> float:
@@ -197,12 +239,12 @@ def cost_ratio(recipe: Recipe, data: Data, options: argparse.Namespace, out: Pat
     return ratio
 
 
-def endless(data: Data, seed: int, size: int) -> Iterator[Part]:
-    """`Data.batches` of one epoch after the other."""
-    epoch = 0
+def endless(data: Data, seed: int, size: int, first: int = 0) -> Iterator[Part]:
+    """`Data.batches` of one epoch after the other, from the batch `first`."""
+    epoch, within = divmod(first, len(data.train) // size)
     while True:
-        yield from data.batches(seed, epoch, size)
-        epoch += 1
+        yield from islice(data.batches(seed, epoch, size), within, None)
+        epoch, within = epoch + 1, 0
 
 
 def _count(recipe: Recipe) -> int:
@@ -218,6 +260,8 @@ def _narrowed(recipe: Recipe, options: argparse.Namespace) -> Recipe:
     for name in ("grid", "final"):
         if getattr(options, f"{name}_seeds"):
             changes[name] = {"seeds": getattr(options, f"{name}_seeds")}
+    if options.precision:
+        changes["precision"] = options.precision
     return replace(recipe, **changes)  # type: ignore[arg-type]
 
 
@@ -227,6 +271,11 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--framework", choices=FRAMEWORKS, default="torch")
     parser.add_argument("--device", default="cpu", help="the framework's name of it (cpu)")
     parser.add_argument("--data", type=Path, help="folder of the data set's files, if not in the usual place")
+    parser.add_argument(
+        "--download", action="store_true", help="by torchvision (into --data), keras.datasets or TensorFlow Datasets"
+    )
+    parser.add_argument("--precision", choices=recipes.PRECISIONS, help="of the computation, in place of the recipe's")
+    parser.add_argument("--keep-every", type=float, default=300, help="seconds between two states of a run (300)")
     parser.add_argument("--out", type=Path, help="CSV file (TASK-FRAMEWORK.csv)")
     parser.add_argument("--variants", nargs="+", choices=recipes.VARIANTS)
     parser.add_argument("--rates", nargs="+", type=float)

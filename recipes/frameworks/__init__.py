@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -26,11 +27,19 @@ class Trainer(Protocol):
         ...
 
     def predict(self, x: np.ndarray) -> np.ndarray:
-        """Logits `(N, classes)` or images, by the statistics of the training."""
+        """The network's output by the statistics of the training, float32."""
         ...
 
     def fold(self) -> None:
         """Turn DO layers into plain ones. Nothing happens to a plain network."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write the network and the optimizer into a folder, by the framework's own tools."""
+        ...
+
+    def restore(self, folder: Path) -> None:
+        """Go on from what `save` wrote."""
         ...
 
 
@@ -40,7 +49,7 @@ def trainer(
     start: Start,
     recipe: Recipe,
     variant: str,
-    classes: int,
+    kind: str,
     channels: int,
     device: str,
 ) -> Trainer:
@@ -50,14 +59,14 @@ def trainer(
         framework: "torch", "keras" or "flax".
         network: the tree of layers.
         start: its initial weights.
-        recipe: batch size, momentum and weight decay.
+        recipe: momentum, weight decay and precision.
         variant: "do" over-parameterizes every convolution, "do-plain-stem" all but the first.
-        classes: 0 where the targets are images.
+        kind: what is learnt, of `data.KINDS`.
         channels: of the input.
         device: the framework's own name of it, as "cpu" or "cuda".
     """
     if framework not in FRAMEWORKS:
         raise ValueError(f"the framework must be one of {', '.join(FRAMEWORKS)}. Received: {framework!r}")
     module = import_module(f"frameworks.{framework}")
-    made: Trainer = module.Trainer(network, start, recipe, variant, classes, channels, device)
+    made: Trainer = module.Trainer(network, start, recipe, variant, kind, channels, device)
     return made

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from functools import partial
 from itertools import count
+from pathlib import Path
 from typing import Any
 
+import detection
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint as orbax
 from flax import linen as nn
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from networks import Conv, Dense, GlobalPool, Layer, Network, Norm, Relu, Residual, Start
+from networks import Concat, Conv, Dense, GlobalPool, Layer, MaxPool, Network, Norm, Relu, Residual, Start, Up
+from pictures import VOID
 from recipe import Recipe
 
 from doconv_flax import linen as do
@@ -22,13 +26,13 @@ State = dict[str, Any]
 
 class Trainer:
     def __init__(
-        self, network: Network, start: Start, recipe: Recipe, variant: str, classes: int, channels: int, device: str
+        self, network: Network, start: Start, recipe: Recipe, variant: str, kind: str, channels: int, device: str
     ) -> None:
-        self.classes = classes
+        self.kind = kind
         mesh = Mesh(np.array(jax.devices(device)), ("data",))
         self.shared, self.replicated = NamedSharding(mesh, PartitionSpec("data")), NamedSharding(mesh, PartitionSpec())
-        self.model = Net(network)
-        x = jnp.zeros((1, 8, 8, channels))
+        self.model = Net(network, jnp.bfloat16 if recipe.precision == "bfloat16" else None)
+        x = jnp.zeros((1, 64, 64, channels))
         variables = jax.eval_shape(partial(self.model.init, train=False), jax.random.key(0), x)
         params = {name: _weights(start, name, leaves) for name, leaves in variables["params"].items()}
         self.statistics = {
@@ -58,7 +62,16 @@ class Trainer:
     def predict(self, x: np.ndarray) -> np.ndarray:
         parts = [self._predict(self.params, self.statistics, _last(x[i : i + 500])) for i in range(0, len(x), 500)]
         output = np.concatenate([np.asarray(part) for part in parts])
-        return output if self.classes else np.moveaxis(output, -1, 1)
+        return np.moveaxis(output, -1, 1)
+
+    def save(self, folder: Path) -> None:
+        with orbax.StandardCheckpointer() as checkpointer:
+            checkpointer.save(folder.absolute() / "state", (self.params, self.statistics, self.slots))
+
+    def restore(self, folder: Path) -> None:
+        with orbax.StandardCheckpointer() as checkpointer:
+            state = checkpointer.restore(folder.absolute() / "state", (self.params, self.statistics, self.slots))
+        self.params, self.statistics, self.slots = state
 
     def fold(self) -> None:
         if self.spec is not None:
@@ -86,19 +99,24 @@ class Trainer:
         return (params, statistics, slots), value
 
     def _loss(self, output: jax.Array, target: jax.Array) -> jax.Array:
-        if self.classes:
-            return optax.softmax_cross_entropy_with_integer_labels(output, target).mean()
-        return ((output - target) ** 2).mean()
+        if self.kind == "images":
+            return ((output - target) ** 2).mean()
+        if self.kind == "boxes":
+            return detection.loss(jnp, output, target).mean()
+        counts = target != VOID
+        losses = optax.softmax_cross_entropy_with_integer_labels(output, jnp.where(counts, target, 0))
+        return losses.mean(where=counts)
 
 
 class Net(nn.Module):
-    """The tree in linen's layers; `conv0`, `dense1`, ... are numbered as `networks.walk` does."""
+    """The tree in linen's layers; `conv0`, `dense1`, ... are numbered in the order of computation."""
 
     network: Network
+    dtype: Any  # of the computation; None is the parameters'
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        return self._sequential(self.network, x, train, count())
+        return self._sequential(self.network, x, train, count()).astype(jnp.float32)
 
     def _sequential(self, network: Network, x: jax.Array, train: bool, numbers: count[int]) -> jax.Array:
         for layer in network:
@@ -109,20 +127,26 @@ class Net(nn.Module):
         match layer:
             case Conv(out, kernel, stride, groups, bias):
                 padding, name = [(kernel // 2, kernel // 2)] * 2, f"conv{next(numbers)}"
-                size, strides = (kernel, kernel), (stride, stride)
-                conv = nn.Conv(out, size, strides, padding, feature_group_count=groups, use_bias=bias, name=name)
-                return conv(x)
+                options = {"feature_group_count": groups, "use_bias": bias, "dtype": self.dtype, "name": name}
+                return nn.Conv(out, (kernel, kernel), (stride, stride), padding, **options)(x)
             case Dense(out):
-                return nn.Dense(out, name=f"dense{next(numbers)}")(x)
+                return nn.Dense(out, dtype=self.dtype, name=f"dense{next(numbers)}")(x)
             case Norm():
-                return nn.BatchNorm(not train, momentum=0.9, epsilon=1e-5)(x)
+                return nn.BatchNorm(not train, momentum=0.9, epsilon=1e-5, dtype=self.dtype)(x)
             case Relu():
                 return nn.relu(x)
+            case MaxPool(kernel):
+                margin = (kernel - 1) // 2
+                return nn.max_pool(x, (kernel, kernel), (2, 2), [(margin, margin)] * 2)
+            case Up():
+                return x.repeat(2, 1).repeat(2, 2)
             case GlobalPool():
                 return x.mean((1, 2))
             case Residual(body, shortcut):
                 y = self._sequential(body, x, train, numbers)
                 return y + self._sequential(shortcut, x, train, numbers)
+            case Concat(branches):
+                return jnp.concatenate([self._sequential(branch, x, train, numbers) for branch in branches], -1)
         raise TypeError(f"not a layer: {layer!r}")
 
 

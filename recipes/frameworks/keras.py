@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from itertools import count
+from pathlib import Path
+from typing import Any
 
+import detection
 import keras
 import numpy as np
 from keras import KerasTensor, layers, ops
-from networks import Conv, Dense, GlobalPool, Layer, Network, Norm, Relu, Residual, Start
+from networks import Concat, Conv, Dense, GlobalPool, Layer, MaxPool, Network, Norm, Relu, Residual, Start, Up
+from pictures import VOID
 from recipe import Recipe
 
 from doconv_keras import fold, overparameterize
@@ -15,61 +19,79 @@ from doconv_keras import fold, overparameterize
 
 class Trainer:
     def __init__(
-        self, network: Network, start: Start, recipe: Recipe, variant: str, classes: int, channels: int, device: str
+        self, network: Network, start: Start, recipe: Recipe, variant: str, kind: str, channels: int, device: str
     ) -> None:
         if device != "cpu":
             raise ValueError(
                 f"Keras chooses its device by itself; give cpu, or let it see only one. Received: {device!r}"
             )
-        self.classes = classes
-        self.model = build(network, start, channels, recipe.weight_decay)
+        self.kind = kind
+        keras.config.set_dtype_policy("mixed_bfloat16" if recipe.precision == "bfloat16" else "float32")
+        self.model = build(network, start, channels)
         if variant.startswith("do"):
             where = None if variant == "do" else (lambda path, layer: layer.name != "conv0")
             self.model = overparameterize(self.model, where=where)
-        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True) if classes else "mse"
-        # The metric is the loss without the penalty of the weights, which the other frameworks do not report either.
-        self.model.compile(Momentum(0.0, recipe.momentum), loss, metrics=[_metric(classes)])
+        self.model.compile(Momentum(0.0, momentum=recipe.momentum, decay=recipe.weight_decay), _loss(kind))
         self.parameters = sum(int(np.prod(v.shape)) for v in self.model.trainable_variables)
 
     def step(self, x: np.ndarray, y: np.ndarray, rate: float) -> float:
         self.model.optimizer.learning_rate.assign(rate)
         self.model.reset_metrics()
         results = self.model.train_on_batch(_last(x), _last(y), return_dict=True)
-        return float(results["value"])
+        return float(results["loss"])
 
     def predict(self, x: np.ndarray) -> np.ndarray:
         parts = [self.model(_last(x[i : i + 500]), training=False) for i in range(0, len(x), 500)]
         output = np.concatenate([ops.convert_to_numpy(part) for part in parts])
-        return output if self.classes else np.moveaxis(output, -1, 1)
+        return np.moveaxis(output, -1, 1)
 
     def fold(self) -> None:
         if any("DOConv" in type(layer).__name__ for layer in self.model._flatten_layers()):
             self.model = fold(self.model)
 
+    def save(self, folder: Path) -> None:
+        self.model.save(folder / "model.keras")
 
-def _metric(classes: int) -> keras.metrics.Metric:
-    if classes:
-        return keras.metrics.SparseCategoricalCrossentropy(name="value", from_logits=True)
-    return keras.metrics.MeanSquaredError(name="value")
+    def restore(self, folder: Path) -> None:
+        self.model = keras.saving.load_model(folder / "model.keras")
 
 
+@keras.saving.register_keras_serializable("recipes")
+def boxes_loss(target: KerasTensor, output: KerasTensor) -> KerasTensor:
+    return detection.loss(ops, output, target)
+
+
+def _loss(kind: str) -> Any:
+    if kind == "classes" or kind == "masks":
+        return keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=VOID)
+    return boxes_loss if kind == "boxes" else "mse"
+
+
+@keras.saving.register_keras_serializable("recipes")
 class Momentum(keras.optimizers.SGD):
-    """SGD as PyTorch and optax define it: the velocity adds up gradients, and the rate of the step scales it."""
+    """SGD as PyTorch and optax define it: the velocity adds up gradients, the rate of the step scales it, and kernels decay."""
 
-    def __init__(self, learning_rate: float, momentum: float) -> None:
-        super().__init__(learning_rate, momentum=momentum)
+    def __init__(self, learning_rate: float, decay: float, **options: Any) -> None:
+        super().__init__(learning_rate, **options)
+        self.decay = decay
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "decay": self.decay}
 
     def update_step(self, gradient: KerasTensor, variable: keras.Variable, learning_rate: KerasTensor) -> None:
         velocity = self.momentums[self._get_variable_index(variable)]
+        if self.decay and len(variable.shape) > 1:
+            gradient = ops.add(gradient, ops.multiply(variable, self.decay))
         self.assign(velocity, ops.add(ops.multiply(velocity, self.momentum), gradient))
         self.assign_sub(variable, ops.multiply(ops.cast(learning_rate, variable.dtype), velocity))
 
 
-def build(network: Network, start: Start, channels: int, weight_decay: float) -> keras.Model:
-    """The tree as a functional model, with the given weights."""
-    builder = _Builder(weight_decay)
+def build(network: Network, start: Start, channels: int) -> keras.Model:
+    """The tree as a functional model, with the given weights and an output of float32."""
+    builder = _Builder()
     x = keras.Input((None, None, channels))
-    model = keras.Model(x, builder.sequential(network, x))
+    output = builder.sequential(network, x)
+    model = keras.Model(x, layers.Activation("linear", dtype="float32")(output))
     for number, layer in enumerate(builder.weighted):
         weight = start[f"{number}.weight"]
         kernel = weight.transpose(2, 3, 1, 0) if weight.ndim == 4 else weight.T
@@ -78,11 +100,11 @@ def build(network: Network, start: Start, channels: int, weight_decay: float) ->
 
 
 class _Builder:
-    """Applies layers in the order of `networks.walk`, which numbers the weights."""
+    """Applies layers in the order of computation, which numbers the weights."""
 
-    def __init__(self, weight_decay: float) -> None:
+    def __init__(self) -> None:
         self.weighted: list[layers.Layer] = []
-        self.numbers, self.decay = count(), weight_decay
+        self.numbers = count()
 
     def sequential(self, network: Network, x: KerasTensor) -> KerasTensor:
         for layer in network:
@@ -93,27 +115,29 @@ class _Builder:
         match layer:
             case Conv(out, kernel, stride, groups, bias):
                 padded = layers.ZeroPadding2D(kernel // 2)(x) if kernel > 1 else x
-                options = {"groups": groups, "use_bias": bias, "kernel_regularizer": self._penalty()}
                 name = f"conv{next(self.numbers)}"
-                self.weighted.append(layers.Conv2D(out, kernel, stride, name=name, **options))
+                self.weighted.append(layers.Conv2D(out, kernel, stride, groups=groups, use_bias=bias, name=name))
                 return self.weighted[-1](padded)
             case Dense(out):
-                self.weighted.append(layers.Dense(out, kernel_regularizer=self._penalty()))
+                self.weighted.append(layers.Dense(out))
                 return self.weighted[-1](x)
             case Norm():
                 return layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(x)
             case Relu():
                 return layers.ReLU()(x)
+            case MaxPool(kernel):
+                padded = layers.ZeroPadding2D(kernel // 2)(x) if kernel % 2 else x
+                return layers.MaxPooling2D(kernel, 2)(padded)
+            case Up():
+                return layers.UpSampling2D()(x)
             case GlobalPool():
                 return layers.GlobalAveragePooling2D()(x)
             case Residual(body, shortcut):
                 y = self.sequential(body, x)
                 return layers.Add()([y, self.sequential(shortcut, x)])
+            case Concat(branches):
+                return layers.Concatenate()([self.sequential(branch, x) for branch in branches])
         raise TypeError(f"not a layer: {layer!r}")
-
-    def _penalty(self) -> keras.regularizers.Regularizer | None:
-        """Half of the weights' squares times the decay: its gradient is what PyTorch's `weight_decay` adds."""
-        return keras.regularizers.L2(self.decay / 2) if self.decay else None
 
 
 def _last(array: np.ndarray) -> np.ndarray:

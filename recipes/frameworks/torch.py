@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
+import detection
 import numpy as np
 import torch
 import torch.distributed as dist
-from networks import Conv, Dense, GlobalPool, Layer, Network, Norm, Relu, Residual, Start
+from networks import Concat, Conv, Dense, GlobalPool, Layer, MaxPool, Network, Norm, Relu, Residual, Start, Up
+from pictures import VOID
 from recipe import Recipe
 from torch import Tensor, nn
 
@@ -16,9 +19,9 @@ from doconv_torch import fold, overparameterize
 
 class Trainer:
     def __init__(
-        self, network: Network, start: Start, recipe: Recipe, variant: str, classes: int, channels: int, device: str
+        self, network: Network, start: Start, recipe: Recipe, variant: str, kind: str, channels: int, device: str
     ) -> None:
-        self.device, self.classes = torch.device(device), classes
+        self.device, self.kind, self.half = torch.device(device), kind, recipe.precision == "bfloat16"
         self.model = build(network, start, channels).to(self.device)
         if variant.startswith("do"):
             stem = next(module for module in self.model.modules() if isinstance(module, nn.Conv2d))
@@ -35,24 +38,40 @@ class Trainer:
             group["lr"] = rate
         self.model.train()
         self.optimizer.zero_grad()
-        loss = self.loss(self.forward(self._tensor(_share(x))), self._tensor(_share(y)))
+        with self._cast():
+            output = self.forward(self._tensor(_share(x)))
+        loss = self.loss(output.float(), self._tensor(_share(y)))
         loss.backward()
         self.optimizer.step()
         return _mean(loss.detach())
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        if self.classes:
-            return nn.functional.cross_entropy(output, target)
-        return nn.functional.mse_loss(output, target)
+        if self.kind == "images":
+            return nn.functional.mse_loss(output, target)
+        if self.kind == "boxes":
+            return detection.loss(torch, output.movedim(1, -1), target.movedim(1, -1)).mean()
+        return nn.functional.cross_entropy(output, target, ignore_index=VOID)
 
     @torch.no_grad()
     def predict(self, x: np.ndarray) -> np.ndarray:
         self.model.eval()
-        return np.concatenate([self.model(part).cpu().numpy() for part in self._tensor(x).split(500)])
+        with self._cast():
+            return np.concatenate([self.model(part).float().cpu().numpy() for part in self._tensor(x).split(500)])
+
+    def save(self, folder: Path) -> None:
+        torch.save({"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}, folder / "state.pt")
+
+    def restore(self, folder: Path) -> None:
+        state = torch.load(folder / "state.pt", map_location=self.device, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
 
     def fold(self) -> None:
         if any("DOConv" in type(module).__name__ for module in self.model.modules()):
             fold(self.model)
+
+    def _cast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.half)
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(array).to(self.device)
@@ -82,7 +101,7 @@ def build(network: Network, start: Start, channels: int) -> nn.Sequential:
 
 
 class _Builder:
-    """Makes layers in the order of `networks.walk`, which numbers the weights."""
+    """Makes layers in the order of computation, which numbers the weights."""
 
     def __init__(self, start: Start, numbers: Iterator[int]) -> None:
         self.start, self.numbers = start, numbers
@@ -105,11 +124,18 @@ class _Builder:
                 return nn.BatchNorm2d(channels), channels
             case Relu():
                 return nn.ReLU(), channels
+            case MaxPool(kernel):
+                return nn.MaxPool2d(kernel, 2, (kernel - 1) // 2), channels
+            case Up():
+                return nn.Upsample(scale_factor=2), channels
             case GlobalPool():
                 return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), channels
             case Residual(body, shortcut):
                 made, out = self.sequential(body, channels)
                 return _Residual(made, self.sequential(shortcut, channels)[0]), out
+            case Concat(branches):
+                parts = [self.sequential(branch, channels) for branch in branches]
+                return _Concat(part for part, _ in parts), sum(out for _, out in parts)
         raise TypeError(f"not a layer: {layer!r}")
 
     @torch.no_grad()
@@ -128,3 +154,8 @@ class _Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.body(x) + self.shortcut(x)
+
+
+class _Concat(nn.ModuleList):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([branch(x) for branch in self], 1)

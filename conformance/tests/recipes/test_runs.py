@@ -15,6 +15,8 @@ import recipe as recipes
 import report
 import rows
 import train
+from frameworks import Trainer
+from progress import Progress
 
 TRAIN = Path(train.__file__)
 SHORT = ("digits", "--variants", "plain", "do", "--rates", "0.05", "0.1", "--final-seeds", "2", "--cost", "1.25")
@@ -45,6 +47,30 @@ def test_a_run_that_was_killed_goes_on(whole: Path, tmp_path: Path) -> None:
     assert len(rows.read_rows(out)) < len(rows.read_rows(whole))
     train.main([*SHORT, "--out", str(out)])
     assert numbers(out) == numbers(whole)
+
+
+def test_a_run_that_was_killed_goes_on_inside(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A state is kept after every step; killed in the second half of its first run, the command goes on from one."""
+    out = tmp_path / "inside.csv"
+    command = [sys.executable, str(TRAIN), *SHORT, "--out", str(out), "--keep-every", "0"]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=os.environ)
+    states = tmp_path / "inside.running"
+    while not list(states.glob("*/[23]?")):
+        assert process.poll() is None, "it ended before it could be killed"
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    seen, resume = [], Progress.resume
+
+    def resume_and_note(self: Progress, made: Trainer) -> None:
+        resume(self, made)
+        seen.append(len(self.losses))
+
+    monkeypatch.setattr(Progress, "resume", resume_and_note)
+    train.main([*SHORT, "--out", str(out)])
+    assert max(seen) >= 20
+    assert numbers(out) == numbers(whole)
+    assert not any(states.iterdir())
 
 
 def test_a_row_that_was_cut_off_is_run_again(whole: Path, tmp_path: Path) -> None:
@@ -93,6 +119,20 @@ def test_a_run_that_learnt_nothing_has_failed_and_is_in_no_pair(whole: Path) -> 
     final = next(row for row in done if row.stage == "final")
     assert final.seed in report._finals([final], final.variant, final.rate)
     assert not report._finals([replace(final, curve=dead.curve)], final.variant, final.rate)
+
+
+def test_bfloat16_trains_and_is_a_group_of_its_own(whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "half.csv"
+    half = ("digits", "--variants", "do", "--rates", "0.1", "--grid-seeds", "1", "--final-seeds", "1", "--cost", "1")
+    train.main([*half, "--precision", "bfloat16", "--out", str(out)])
+    done = rows.read_rows(out)
+    assert [row.precision for row in done] == ["bfloat16"] * 2
+    same = {row.key: row for row in rows.read_rows(whole)}
+    row, full = done[0], same[done[0].key]
+    assert row.curve != full.curve  # it has rounded
+    losses = [[float(text) for text in each.curve.split(";")] for each in (row, full)]
+    assert losses[0] == pytest.approx(losses[1], rel=0.1)  # bfloat16 has 8 bits, 0.4%, and rounds in each of 40 steps
+    assert len(report._groups([*same.values(), *done])) == 2
 
 
 def test_differences_are_paired() -> None:
