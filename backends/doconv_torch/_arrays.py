@@ -36,6 +36,11 @@ def is_dense(tensor: torch.Tensor) -> bool:
     return tensor.layout is torch.strided and not tensor.is_nested and tensor.dtype in NUMPY_TYPES
 
 
+def is_repeated(tensor: torch.Tensor) -> bool:
+    """Whether a large tensor is a view of a few values, whose copy may need any amount of memory."""
+    return tensor.numel() > 2**20 and tensor.nbytes > tensor.untyped_storage().nbytes()
+
+
 def to_numpy(tensor: torch.Tensor) -> np.ndarray:
     """A copy of the values on the CPU; bfloat16 becomes `ml_dtypes.bfloat16`."""
     tensor = tensor.detach().cpu().contiguous()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -31,12 +30,13 @@ from doconv_core.checkpoint import (
     load_model,
     mapped,
     open_source,
+    read_pickle,
     save_model,
 )
 from doconv_core.checkpoint._nested import Part
 from doconv_core.checkpoint._prefixes import plain_names
 from doconv_core.checkpoint._sources import ARCHIVES, Source
-from doconv_torch._arrays import LazyArray, has_no_values, is_dense, to_numpy, to_tensor
+from doconv_torch._arrays import LazyArray, has_no_values, is_dense, is_repeated, to_numpy, to_tensor
 from doconv_torch._layers import DOConvMixin
 
 M = TypeVar("M", bound=nn.Module)
@@ -173,12 +173,7 @@ def _open(source: str | os.PathLike[str] | Mapping[str, Any], key: str | None) -
             if key is not None:
                 raise CheckpointError(f"{label} has no dicts around its tensors. Received: key={key!r}")
             return open_source(path), label, []
-        try:
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # whatever an untrusted or broken pickle raises
-            if isinstance(error, OSError) and error.errno != errno.EINVAL:  # a place that the file lacks
-                raise
-            raise CheckpointError(f"{label} cannot be read by torch.load(weights_only=True): {error}") from None
+        loaded = read_pickle(path, torch.load)
     state, notes = _choose(loaded, label, key)
     tensors = {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
     for name, value in tensors.items():
@@ -186,6 +181,8 @@ def _open(source: str | os.PathLike[str] | Mapping[str, Any], key: str | None) -
             raise CheckpointError(
                 f"{label}: {name} has no values that NumPy knows. Received: {value.dtype}, {value.layout}, {value.device}"
             )
+        if is_repeated(value):
+            raise CheckpointError(f"{label}: {name} is a few values repeated. Received: shape {tuple(value.shape)}")
     return Arrays(label, {name: LazyArray(value) for name, value in tensors.items()}), label, notes
 
 
@@ -201,8 +198,9 @@ def _choose(loaded: Any, label: str, key: str | None) -> tuple[Mapping[str, Any]
             _, average = find_state(loaded, label, is_tensor, ema=True)
         except CheckpointError:
             return found
+        weights = found[1][-1] if found[1] else "the weights are those at the top (key='')"
         raise CheckpointError(
-            f"{label} has weights and an average of them: choose one by `key`. Received: {found[1][-1]}; {average[-1]}"
+            f"{label} has weights and an average of them: choose one by `key`. Received: {weights}; {average[-1]}"
         )
     return found
 

@@ -7,7 +7,8 @@ JSON with the format's version, the layout, and for each layer its kind and what
 | file | subject |
 |---|---|
 | `_format.py`, `_reader.py`, `_writer.py`, `_shards.py` | safetensors: header, reader, writer, an index of several files |
-| `_archives.py`, `_sources.py` | NumPy's `.npz` and the HDF5 files of `tf.keras`; any file, or arrays, as a source of tensors |
+| `_archives.py`, `_pickles.py` | NumPy's `.npz` and the HDF5 files of `tf.keras`; PyTorch's `.pth` by PyTorch |
+| `_sources.py` | any file, or arrays, as a source of tensors |
 | `_layers.py`, `_metadata.py` | what a layer is, and what a file of this project says about it |
 | `_prefixes.py`, `_hints.py`, `_reading.py` | what names, the user and assumptions say where a file does not |
 | `_do_layers.py`, `_plain_layers.py`, `_recognise.py` | layers by the names and shapes of their tensors |
@@ -33,6 +34,7 @@ from doconv_core.checkpoint._models import (
     save_model,
 )
 from doconv_core.checkpoint._nested import find_average, find_state
+from doconv_core.checkpoint._pickles import read_pickle
 from doconv_core.checkpoint._reader import TensorFile
 from doconv_core.checkpoint._shards import ShardedFile, shard_paths
 from doconv_core.checkpoint._sources import Arrays, open_source
@@ -66,6 +68,7 @@ __all__ = [
     "mapped",
     "open_checkpoint",
     "open_source",
+    "read_pickle",
     "row_order",
     "save_model",
     "shard_paths",

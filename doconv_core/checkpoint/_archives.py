@@ -138,11 +138,11 @@ def _readable(path: Path, fault: str) -> Iterator[None]:
     """Whatever the libraries raise on a broken file, as one error that names it.
 
     Raises:
-        CheckpointError: in place of any other exception.
+        CheckpointError: in place of any other exception but a lack of memory.
     """
     try:
         yield
-    except CheckpointError:
+    except (CheckpointError, MemoryError):
         raise
     except Exception as error:
         raise CheckpointError(f"{path} {fault}: {error or type(error).__name__}") from None

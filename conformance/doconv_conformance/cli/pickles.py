@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,11 +39,12 @@ def load_pickle(path: Path, *, key: str | None = None, ema: bool = False) -> tup
         ema: whether to take the average of the weights that is beside them, in another dict or in the same.
 
     Raises:
+        MemoryError: as `read_pickle`.
         CheckpointError: it cannot be read, holds no state dict, or tensors that no file can hold.
         ImportError: PyTorch is not installed.
         OSError: it cannot be opened.
     """
-    from doconv_core.checkpoint import Arrays, CheckpointError, find_average, find_state
+    from doconv_core.checkpoint import Arrays, CheckpointError, find_average, find_state, read_pickle
 
     try:
         import torch
@@ -55,7 +54,7 @@ def load_pickle(path: Path, *, key: str | None = None, ema: bool = False) -> tup
     def is_tensor(value: Any) -> bool:
         return isinstance(value, torch.Tensor)
 
-    loaded, in_the_same = _load(path), False
+    loaded, in_the_same = read_pickle(path, torch.load), False
     try:
         state, notes = find_state(loaded, str(path), is_tensor, key=key, ema=ema)
     except CheckpointError:
@@ -71,26 +70,6 @@ def load_pickle(path: Path, *, key: str | None = None, ema: bool = False) -> tup
         chosen, more = find_average(Arrays(str(path), arrays), str(path))
         return chosen, [*notes, *more]
     return Arrays(str(path), arrays), notes
-
-
-def _load(path: Path) -> Any:
-    import torch
-
-    from doconv_core.checkpoint import CheckpointError
-
-    for options in ({"mmap": True}, {}):
-        try:
-            return torch.load(path, map_location="cpu", weights_only=True, **options)
-        except Exception as error:  # whatever a broken pickle raises; files before PyTorch 1.6 have no map
-            if isinstance(error, OSError) and error.errno != errno.EINVAL:  # a place that the file lacks
-                raise
-            fault = error
-    other = re.search(r"Unsupported (?:global|class|operand).*?([\w.]+\.[\w.]+)", str(fault))
-    reason = f"it holds objects of {other[1]}" if other else "it is broken, or holds objects that are not loaded"
-    raise CheckpointError(
-        f"{path} cannot be read by torch.load(weights_only=True), and is not read in any other way: {reason}. "
-        f"Received: {type(fault).__name__}"
-    )
 
 
 def _checked(path: Path, name: Any, tensor: torch.Tensor) -> LoadedTensor:

@@ -58,7 +58,7 @@ def check(
         pairs = select_for_files(stage, case)
         check_writable(json, html, junit)
         run = check_folder(folder, pairs)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         typer.echo(f"doconv vectors check: {error}", err=True)
         raise typer.Exit(2) from None
     raise typer.Exit(conclude([run], ask=False, to_json=json, to_html=html, to_junit=junit))

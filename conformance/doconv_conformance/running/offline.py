@@ -47,7 +47,7 @@ def check_folder(folder: Path, pairs: Sequence[tuple[Case, str]]) -> Run:
 def _check_version(folder: Path) -> None:
     try:
         manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"not a folder of vectors: {MANIFEST} cannot be read: {error}. Received: {folder}") from error
     if wrong := problem(manifest, "vectors"):
         raise ValueError(f"{folder / MANIFEST}: {wrong}")
@@ -64,7 +64,7 @@ def _answers(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     for number, line in enumerate(path.read_text("utf-8").splitlines() if path.exists() else (), start=1):
         try:
             message = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path} line {number} is not JSON. Received: {line[:200]!r}") from error
         kind = "hello" if isinstance(message, dict) and message.get("type") == "hello" else "result"
         if wrong := problem(message, "protocol", kind):

@@ -1,9 +1,12 @@
 """Hostile files: a seeded sample of the fuzz session, the seeds that once failed, and the worst by name."""
 
 import json
+import random
+import re
 import struct
 import subprocess
 import sys
+import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from doconv_conformance.maintenance.fuzz import KINDS, NEEDED, fuzz
+from doconv_conformance.maintenance import fuzz as fuzz_module
+from doconv_conformance.maintenance.fuzz import KINDS, fuzz
+from doconv_conformance.maintenance.fuzz_readers import Kind
 from doconv_core.checkpoint import CheckpointError, open_checkpoint
 
 # Each failed once. A change of the generators makes other files of them: then they are a sample like any other.
@@ -25,7 +30,7 @@ CORPUS = {
 }
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "h5" and find_spec(NEEDED.get(kind, "numpy"))])
+@pytest.mark.parametrize("kind", [name for name, kind in KINDS.items() if name != "h5" and find_spec(kind.needs)])
 def test_every_file_is_read_or_refused(kind: str, tmp_path: Path) -> None:
     failures, opened = fuzz(range(1500), tmp_path, [kind])
     assert not failures, failures[0]
@@ -49,6 +54,34 @@ def test_the_fuzz_finds_a_planted_fault(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr("doconv_core.checkpoint._do_layers.plain_sizes", lambda *_: 1 / 0)
     failures, _ = fuzz(range(300), tmp_path, ["safetensors"])
     assert any("ZeroDivisionError" in failure.error for failure in failures)
+
+
+TOO_MUCH = {
+    "a hang": (lambda: time.sleep(60), "TooMuch: more than 1 s"),
+    "memory": (lambda: np.ones(2**26, np.uint8), "TooMuch: .* bytes of memory"),
+    "more memory than there is": (lambda: np.empty(2**50, np.uint8), "MemoryError"),
+}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="peaks of memory are read from /proc")
+@pytest.mark.parametrize("case", TOO_MUCH)
+def test_the_fuzz_stops_what_takes_too_much(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    use, error = TOO_MUCH[case]
+
+    def check(path: Path, rng: random.Random) -> bool:
+        """A reader that calls every fault one of the file, but for what it documents."""
+        try:
+            return use() is None
+        except MemoryError:
+            raise
+        except Exception:
+            return False
+
+    monkeypatch.setattr(fuzz_module, "SECONDS", 1)
+    monkeypatch.setattr(fuzz_module, "MEMORY", 2**25)
+    monkeypatch.setitem(KINDS, "planted", Kind(lambda rng: b"", "in", check))
+    failures, _ = fuzz([0], tmp_path, ["planted"])
+    assert re.search(error, failures[0].error)
 
 
 def header(path: Path, value: Any, size: int = 0) -> Path:

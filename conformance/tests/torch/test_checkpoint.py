@@ -247,6 +247,20 @@ def test_tensors_that_numpy_does_not_know_are_named(odd: torch.Tensor) -> None:
         load_original(original()[0] | {"odd": odd}, target(over=False))
 
 
+def test_a_few_values_repeated_are_refused_before_they_take_memory() -> None:
+    state = {"conv.W": torch.zeros(1).expand(2**40, 2, 9), "conv.D": torch.zeros(2, 9, 9)}
+    with pytest.raises(ValueError, match=r"conv\.W is a few values repeated\. Received: shape \(1099511627776, 2, 9\)"):
+        load_original(state, target(over=False))
+
+
+def test_weights_at_the_top_beside_an_average_are_a_choice_too() -> None:
+    state, kernels = original()
+    with pytest.raises(ValueError, match=r"choose one by `key`\. Received: .*at the top \(key=''\); .*those of ema"):
+        load_original(state | {"ema": state}, target(over=False))
+    model = load_original(state | {"ema": state}, target(over=False), key="")
+    assert torch.equal(model["a"].weight, torch.from_numpy(kernels["a"]))
+
+
 class Task(nn.Module):
     """What a trainer makes of a model: its names below one of its own."""
 

@@ -1,0 +1,40 @@
+"""PyTorch's `.pth` files, by `torch.load(weights_only=True)`, which runs no code of theirs; the caller hands it in."""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from doconv_core.checkpoint._format import CheckpointError
+
+
+def read_pickle(path: Path, load: Callable[..., Any]) -> Any:
+    """What a file holds, on the CPU.
+
+    Args:
+        path: the file.
+        load: `torch.load`.
+
+    Raises:
+        CheckpointError: it is broken, or holds other objects than tensors and plain containers.
+        MemoryError: it needs more memory than there is.
+        OSError: it cannot be opened.
+    """
+    for options in ({"mmap": True}, {}):
+        try:
+            return load(path, map_location="cpu", weights_only=True, **options)
+        except Exception as error:  # whatever a broken pickle raises; files before PyTorch 1.6 have no map
+            if isinstance(error, OSError) and error.errno != errno.EINVAL:  # a place that the file lacks
+                raise
+            if isinstance(error, MemoryError) or "allocate memory" in str(error):
+                raise MemoryError(f"{path} needs more memory than there is") from None
+            fault = error
+    other = re.search(r"Unsupported (?:global|class|operand).*?([\w.]+\.[\w.]+)", str(fault))
+    reason = f"it holds objects of {other[1]}" if other else "it is broken, or holds objects that are not loaded"
+    raise CheckpointError(
+        f"{path} cannot be read by torch.load(weights_only=True), and is not read in any other way: {reason}. "
+        f"Received: {type(fault).__name__}"
+    )
