@@ -53,6 +53,7 @@ EQUIVALENT = {
     r"_block_shape\(w\.shape\[: 4\]": "the fourth axis is not looked at",
     r"return \[stride \* ": "a full output that is too large has zeros at its end, which are cropped",
     r'"iok" if not': "all that is asked of it is whether the taps come last",
+    r"TRANSPOSES_PAY = ": "which products are faster here, not what they give",
     r"MAX_\w+ = |MAX_\w+(?=.*[,)])": "how large a block is changes time and memory only",
 }
 

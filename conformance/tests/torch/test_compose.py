@@ -115,19 +115,22 @@ def test_large_sizes_by_the_rule_of_either_processor(size: tuple, amd: bool, mon
 
 
 @pytest.mark.parametrize(
-    ("shape", "taps", "amd", "expected"),
+    ("shape", "channels", "taps", "amd", "expected"),
     [
-        ((64, 64, 9), 9, True, "_kernels"),
-        ((64, 64, 9), 9, False, "_taps"),
-        ((16, 16, 9), 9, True, "_taps"),  # too few numbers
-        ((64, 64, 16), 16, True, "_taps"),  # enough taps
-        ((512, 1, 9), 9, True, "_taps"),  # nothing to transpose
+        ((64, 64, 9), 64, 9, True, "_kernels"),
+        ((64, 64, 9), 64, 9, False, "_taps"),
+        ((64, 16, 4), 16, 4, True, "_kernels"),
+        ((63, 16, 4), 16, 4, True, "_taps"),  # too few numbers
+        ((64, 64, 16), 64, 16, True, "_taps"),  # enough taps
+        ((32, 32, 16), 64, 16, True, "_kernels"),  # enough taps, but groups of 16 kernels
+        ((30, 32, 16), 64, 16, True, "_taps"),  # groups of 15
+        ((512, 1, 9), 1, 9, True, "_taps"),  # nothing to transpose
     ],
 )
 def test_the_rule_that_chooses_the_products(
-    shape: tuple, taps: int, amd: bool, expected: str, monkeypatch: pytest.MonkeyPatch
+    shape: tuple, channels: int, taps: int, amd: bool, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    W, D = torch.empty(shape), torch.empty(shape[1], taps, shape[2])
+    W, D = torch.empty(shape), torch.empty(channels, taps, shape[2])
     monkeypatch.setattr(composition, "TRANSPOSES_PAY", amd)
     chosen = {}
     for products in ("auto", "taps", "kernels"):
@@ -136,6 +139,12 @@ def test_the_rule_that_chooses_the_products(
     assert chosen == {"auto": expected, "taps": "_taps", "kernels": "_kernels"}
     monkeypatch.setattr(composition, "PRODUCTS", "kernels")
     assert composition.products_for(W.to("meta"), D.to("meta")).__name__ == "doconv_torch._taps"
+
+
+def test_forward_mode_is_a_transform_from_its_first_level_on() -> None:
+    assert not composition.transformed()
+    with torch.autograd.forward_ad.dual_level():
+        assert composition.transformed()
 
 
 @pytest.mark.parametrize(("processor", "amd"), [("AMD64 Family 25 Model 33, AuthenticAMD", True), ("arm", False)])
