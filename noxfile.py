@@ -19,6 +19,8 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INT
 WORKERS = ("-n", "auto", "--maxprocesses", "4", "--dist", "loadfile")
 # Of the core's statements and branches by its own tests, in percent; a little under what was measured.
 COVERED = 93
+# What enters a composition beside the suite: frozen parameters, transforms, explicit sharding, errors.
+COMPOSITION_TESTS = {"torch": ("compose",), "flax": ("compose", "contract", "sharding", "verbs")}
 # Tests that need no framework.
 FRAMEWORKLESS = (
     *(f"core/test_{name}" for name in ("blocked", "composition", "contract", "convolution", "dtypes", "geometry")),
@@ -152,10 +154,10 @@ def fuzz(session: nox.Session) -> None:
 
 @nox.session
 def coverage(session: nox.Session) -> None:
-    """The branches of the core that its own tests enter, and those of each backend's composition that the suite enters.
+    """The branches of the core that its own tests enter, and those of each backend's composition, by the suite and its tests.
 
-    The first has a floor. The second is a report to read: what the port does not enter are ways of their own (autocast, a
-    frozen `W` or `D`, other devices than the CPU), which `nox -s ways` and the backends' tests enter.
+    The first has a floor. The second is a report to read. What it does not see are processes that a test starts (a wrong
+    variable of the environment) and what `torch.compile` traces (autocast, compiled), which other tests enter.
     """
     session.install(*CONSTRAINTS, "-e", ".[all,test]", "coverage")
     data = Path("build/coverage")
@@ -170,9 +172,13 @@ def coverage(session: nox.Session) -> None:
         mine = f"--data-file={data / framework}"
         include = ",".join(f"*/doconv_{framework}/{name}.py" for name in ("_compose", "_kernels", "_taps"))
         # A run starts more than one process of the port; each writes a file of its own.
-        port = ("coverage", "run", "--branch", "--parallel-mode", mine, f"--include={include}", "-m")
+        measure = ("coverage", "run", "--branch", "--parallel-mode", mine, f"--include={include}", "-m")
         adapter = f"doconv_conformance.adapters.{framework}"
-        session.run("doconv", "check", "--", "python", "-m", *port, adapter, env=ONE_THREAD)
+        for engine in ("tensorflow", "jax") if framework == "keras" else ("",):  # they compose groups differently
+            env = ONE_THREAD | ({"KERAS_BACKEND": engine} if engine else {})
+            session.run("doconv", "check", "--", "python", "-m", *measure, adapter, env=env)
+        for name in COMPOSITION_TESTS.get(framework, ()):
+            session.run(*measure, "pytest", "-q", f"conformance/tests/{framework}/test_{name}.py", env=ONE_THREAD)
         session.run("coverage", "combine", mine)
         session.run("coverage", "report", mine, "--show-missing")
 

@@ -154,10 +154,8 @@ def compose_features(
     kernel = np.moveaxis(D, 2, 1).reshape(depthwise.kernel_shape)
     features = convolve(x.astype(np.float64), kernel, None, depthwise)
     features = features.reshape(len(x), groups, channels // groups, geometry.d_mul, *features.shape[2:])
-    if geometry.transposed:
-        mixed = np.einsum("ngcs...,gcos->ngo...", features, W.astype(np.float64).reshape(groups, -1, *W.shape[1:]))
-    else:
-        mixed = np.einsum("ngcs...,gocs->ngo...", features, W.astype(np.float64).reshape(groups, -1, *W.shape[1:]))
+    grouped = W.astype(np.float64).reshape(groups, -1, *W.shape[1:])
+    mixed = np.einsum(f"ngcs...,{'gcos' if geometry.transposed else 'gocs'}->ngo...", features, grouped)
     return mixed.reshape(len(x), geometry.out_channels, *features.shape[4:]).astype(dtype)
 
 

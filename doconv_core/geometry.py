@@ -99,26 +99,31 @@ class ConvGeometry:
         def store(name: str, value: object) -> None:
             object.__setattr__(self, name, value)
 
-        for name, least in (("in_channels", 1), ("out_channels", 1), ("groups", 1)):
-            store(name, _integer(name, getattr(self, name), received, least))
+        for name in ("in_channels", "out_channels", "groups"):
+            store(name, _integer(name, getattr(self, name), received, 1))
         for name, least in (("kernel_size", 1), ("stride", 1), ("dilation", 1), ("output_padding", 0)):
             store(name, _per_axis(name, getattr(self, name), rank, received, least))
         store("padding", _padding_pairs(self.padding, rank, received))
+        self._check_options(received)
+        store("d_mul", depth_multiplier(self.kernel_size, self.d_mul, received=received))
 
+    def _check_options(self, received: str) -> None:
+        """Raise unless the options, in canonical form, go together."""
         for name in ("in_channels", "out_channels"):
             if getattr(self, name) % self.groups:
                 raise ValueError(f"{name} must be divisible by groups. Received: {received}")
         if not isinstance(self.transposed, bool):
             raise TypeError(f"transposed must be True or False. Received: {received}")
-        if self.padding_mode not in PADDING_MODES:
-            raise ValueError(f"padding_mode must be one of {', '.join(PADDING_MODES)}. Received: {received}")
-        if self.transposed and self.padding_mode != "zeros":
-            raise ValueError(f"a transposed convolution has padding_mode='zeros' only. Received: {received}")
-        if not self.transposed and any(self.output_padding):
-            raise ValueError(f"output_padding belongs to a transposed convolution. Received: {received}")
-        if not self.transposed and min(min(pair) for pair in self.padding) < 0:
-            raise ValueError(f"padding must not be negative. Received: {received}")
-        store("d_mul", depth_multiplier(self.kernel_size, self.d_mul, received=received))
+        rules = {
+            f"padding_mode must be one of {', '.join(PADDING_MODES)}": self.padding_mode in PADDING_MODES,
+            "a transposed convolution has padding_mode='zeros' only": not self.transposed
+            or self.padding_mode == "zeros",
+            "output_padding belongs to a transposed convolution": self.transposed or not any(self.output_padding),
+            "padding must not be negative": self.transposed or min(map(min, self.padding)) >= 0,
+        }
+        for rule, holds in rules.items():
+            if not holds:
+                raise ValueError(f"{rule}. Received: {received}")
 
     @classmethod
     def from_layer(

@@ -46,12 +46,8 @@ class Layout:
         self.depthwise = depthwise
         self.channels_last = framework in ("keras", "flax")
         self.reversed_taps = framework == "flax" and geometry.transposed and not transpose_kernel
-        if not self.channels_last:
-            self._kernel = "iok" if geometry.transposed else "oik"
-        elif geometry.transposed and not self.reversed_taps:
-            self._kernel = "koi"
-        else:
-            self._kernel = "kio"
+        # Where the first two canonical axes go, `oi`, transposed `io`: the kernel is `kio`, transposed and not reversed `koi`.
+        self._channel_axes = (-2, -1) if self.reversed_taps else (-1, -2)
 
     def activation_from_canonical(self, x: np.ndarray) -> np.ndarray:
         """`(N, C, *space)` to the framework's order."""
@@ -63,11 +59,11 @@ class Layout:
 
     def kernel_from_canonical(self, kernel: np.ndarray) -> np.ndarray:
         """A composed kernel `(C_out, C_in/G, *kernel_size)`, transposed `(C_in, C_out/G, *kernel_size)`."""
-        return self._channels_from_canonical(self._reverse_taps(kernel, 2))
+        return self._channels_from_canonical(self._reverse_taps(kernel))
 
     def kernel_to_canonical(self, kernel: np.ndarray) -> np.ndarray:
         """The inverse of `kernel_from_canonical`."""
-        return self._reverse_taps(self._channels_to_canonical(kernel), 2)
+        return self._reverse_taps(self._channels_to_canonical(kernel))
 
     def w_from_canonical(self, w: np.ndarray) -> np.ndarray:
         """`W`, canonical `(C_out, C_in/G, S)`, transposed `(C_in, C_out/G, S)`."""
@@ -103,22 +99,16 @@ class Layout:
         if self.depthwise:  # o = i * multiplier + m, and the group's one input channel is the middle axis
             kernel = kernel.reshape(self.geometry.in_channels, -1, *kernel.shape[2:])
             return np.moveaxis(kernel, (0, 1), (-2, -1))
-        if self._kernel.endswith("k"):
-            return kernel
-        canonical = "io" if self.geometry.transposed else "oi"
-        return np.moveaxis(kernel, (0, 1), [self._kernel.index(axis) - 3 for axis in canonical])
+        return np.moveaxis(kernel, (0, 1), self._channel_axes) if self.channels_last else kernel
 
     def _channels_to_canonical(self, kernel: np.ndarray) -> np.ndarray:
         if self.depthwise:
             kernel = np.moveaxis(kernel, (-2, -1), (0, 1))
             return kernel.reshape(self.geometry.out_channels, 1, *kernel.shape[2:])
-        if self._kernel.endswith("k"):
-            return kernel
-        canonical = "io" if self.geometry.transposed else "oi"
-        return np.moveaxis(kernel, [self._kernel.index(axis) - 3 for axis in canonical], (0, 1))
+        return np.moveaxis(kernel, self._channel_axes, (0, 1)) if self.channels_last else kernel
 
-    def _reverse_taps(self, kernel: np.ndarray, first: int) -> np.ndarray:
-        return np.flip(kernel, tuple(range(first, kernel.ndim))) if self.reversed_taps else kernel
+    def _reverse_taps(self, kernel: np.ndarray) -> np.ndarray:
+        return np.flip(kernel, tuple(range(2, kernel.ndim))) if self.reversed_taps else kernel
 
     def _reverse_columns(self, tensor: np.ndarray) -> np.ndarray:
         """Reverse the columns of each tile of `E` with the taps, so that the identity stays the identity."""

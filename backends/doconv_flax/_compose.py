@@ -46,15 +46,21 @@ def compose(kernel: jax.Array, D: jax.Array | None, *, transpose_kernel: bool = 
     local = kernel.shape[-1 if transpose_kernel else -2]
     if math.prod(kernel.shape[:-2]) != D.shape[-2] or D.shape[-1] % local:
         raise ValueError(f"kernel and D do not belong together. Received: shapes {kernel.shape} and {D.shape}")
-    function = partial(_compose, transpose_kernel=transpose_kernel)
     sharding = explicit_sharding(kernel)
     if sharding is None:
-        return function(kernel, D)
+        return _compose(kernel, D, transpose_kernel=transpose_kernel)
     names = tuple(sharding.spec)
     names = names if kernel.shape[:-2] == D.shape[:-2] else plain_names(names, kernel.ndim, D.ndim - 2)
-    whole = NamedSharding(sharding.mesh, PartitionSpec(*names))  # what lies between is XLA's to split
-    auto = jax.sharding.auto_axes(function, axes=sharding.mesh.explicit_axes, out_sharding=whole)
-    composed: jax.Array = auto(kernel, D)
+    whole = NamedSharding(sharding.mesh, PartitionSpec(*names))
+    composed: jax.Array = _compose_as(kernel, D, whole, transpose_kernel=transpose_kernel)
+    return composed
+
+
+@partial(jax.jit, static_argnums=2, static_argnames="transpose_kernel")  # eager JAX 0.8 can't say how a part is split
+def _compose_as(kernel: jax.Array, D: jax.Array, whole: NamedSharding, *, transpose_kernel: bool) -> jax.Array:
+    """Composed with the sharding `whole`; what lies between is XLA's to split."""
+    function = partial(_compose, transpose_kernel=transpose_kernel)
+    composed: jax.Array = jax.sharding.auto_axes(function, axes=whole.mesh.explicit_axes, out_sharding=whole)(kernel, D)
     return composed
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
 from typing import Any
 
@@ -22,6 +22,9 @@ from torch.nn import Parameter
 from doconv_torch import _kernels, _taps
 
 Composed = Callable[[Tensor, Tensor, int], Tensor]
+PLAIN = (Tensor, Parameter)
+HALF = (torch.bfloat16, torch.float16)
+CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}  # by the rank of a kernel
 # By which products: "auto" is the rule of `products_for`.
 PRODUCTS = os.environ.get("DOCONV_TORCH_PRODUCTS", "auto")
 if PRODUCTS not in ("auto", "taps", "kernels"):
@@ -58,28 +61,36 @@ def compose(W: Tensor, D_delta: Tensor | None, groups: int = 1, *, transposed: b
     if D_delta is None:
         return W
     composed = _taps.composed if _looked_into(W) else _Compose.apply
-    if not autocasts(W):
-        return _compose_by(composed, W, D_delta, groups, transposed)
-    if torch.compiler.is_compiling() and not torch.compiler.is_exporting() and type(W) in (Tensor, Parameter):
+    if torch.compiler.is_compiling() and not torch.compiler.is_exporting() and autocasts(W) and type(W) in PLAIN:
         # Of operations that it knows, the compiler traces the derivatives under the autocast that is on here.
         composed = _Compose.apply
-    with torch.autocast(W.device.type, enabled=False):
-        return _compose_by(composed, W, D_delta, groups, transposed)
+    return compose_by(composed, W, D_delta, groups, transposed)
 
 
-def _compose_by(composed: Composed, W: Tensor, D: Tensor, groups: int, transposed: bool) -> Tensor:
-    if W.dtype in (torch.bfloat16, torch.float16):
-        return _compose_by(composed, W.float(), D.float(), groups, transposed).to(W.dtype)
+def compose_by(composed: Composed, W: Tensor, D: Tensor, groups: int, transposed: bool) -> Tensor:
+    """`compose`, by products that take what `canonical` gives."""
+    with without_autocast(W):
+        kernel = composed(*canonical(W, D, groups, transposed)).to(W.dtype)
+        return kernel.view(*W.shape[:2], -1) if transposed else kernel
+
+
+def canonical(W: Tensor, D: Tensor, groups: int, transposed: bool) -> tuple[Tensor, Tensor, int]:
+    """`W`, `D` and `G` as `_taps` and `_kernels` take them: of float32 or float64, and of a layer that is not transposed."""
+    if W.dtype in HALF:
+        W, D = W.float(), D.float()
     if transposed:  # every input channel is a group, and C_out/G kernels read it
-        return composed(W.flatten(0, 1).unsqueeze(1), D, len(D)).view(*W.shape[:2], -1)
-    return composed(W, D, groups)
+        return W.flatten(0, 1).unsqueeze(1), D, len(D)
+    return W, D, groups
+
+
+def ordered(kernel: Tensor, channels_last: bool) -> Tensor:
+    """A kernel in the memory format of its layer."""
+    return kernel.contiguous(memory_format=CHANNELS_LAST[kernel.ndim]) if channels_last else kernel
 
 
 def _looked_into(W: Tensor) -> bool:
     """Whether a compiler, a trace, a function transform or another kind of tensor (DTensor) needs operations that it knows."""
-    return (
-        torch.compiler.is_compiling() or type(W) not in (Tensor, Parameter) or transformed() or torch.jit.is_tracing()
-    )
+    return torch.compiler.is_compiling() or type(W) not in PLAIN or transformed() or torch.jit.is_tracing()
 
 
 def transformed() -> bool:
@@ -94,7 +105,7 @@ class _Compose(torch.autograd.Function):
     def forward(ctx: Any, W: Tensor, D: Tensor, groups: int) -> Tensor:
         ctx.save_for_backward(W, D)
         ctx.groups = groups
-        return products_for(W, D).composed(W, D, groups)
+        return composed_eagerly(W, D, groups)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -104,6 +115,12 @@ class _Compose(torch.autograd.Function):
         casts = autocasts(grad) or torch.compiler.is_compiling()
         with torch.autocast(grad.device.type, enabled=False) if casts else nullcontext():
             return *products.gradients(W, D, grad, ctx.groups, ctx.needs_input_grad), None
+
+
+def composed_eagerly(W: Tensor, D: Tensor, groups: int) -> Tensor:
+    """`_taps.composed` or `_kernels.composed`."""
+    product: Tensor = products_for(W, D).composed(W, D, groups)
+    return product
 
 
 def products_for(W: Tensor, D: Tensor) -> ModuleType:
@@ -131,3 +148,8 @@ def autocasts(tensor: Tensor) -> bool:
         return False
     device = tensor.device.type
     return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+
+
+def without_autocast(tensor: Tensor) -> AbstractContextManager[Any]:
+    """A context without the autocast of a tensor's device, if that is on."""
+    return torch.autocast(tensor.device.type, enabled=False) if autocasts(tensor) else nullcontext()

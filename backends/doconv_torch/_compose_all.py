@@ -12,16 +12,22 @@ import torch
 from torch import Tensor
 
 from doconv_torch import _compose, _taps
-from doconv_torch._compose import autocasts, products_for
+from doconv_torch._compose import (
+    autocasts,
+    canonical,
+    compose_by,
+    composed_eagerly,
+    ordered,
+    products_for,
+    without_autocast,
+)
 
 if TYPE_CHECKING:
     from doconv_torch._triton import Plan
 
-LAST = {4: torch.channels_last, 5: torch.channels_last_3d}  # by the rank of a kernel
 # Where the fused kernels run. They are measured on CUDA only; a test puts the interpreter's "cpu" here.
 FUSED_DEVICES = ("cuda",)
 MAX_FUSED_COLUMNS = 16
-HALF = (torch.bfloat16, torch.float16)
 
 
 class Spec(NamedTuple):
@@ -65,7 +71,7 @@ class _ComposeAll(torch.autograd.Function):
                 kernels[member] = _shaped(part, pairs[member][0], specs[member])
         for member, (W, D) in enumerate(pairs):
             if kernels[member] is None:
-                kernels[member] = _without_autocast(W, _by_products, W, D, specs[member])
+                kernels[member] = _by_products(W, D, specs[member])
         return tuple(kernels)  # type: ignore[arg-type]
 
     @staticmethod
@@ -89,47 +95,30 @@ class _ComposeAll(torch.autograd.Function):
             left.difference_update(members)
         for member in left:
             W, D = parameters[2 * member :][:2]
-            pair = _without_autocast(
-                W, _gradients_by_products, W, D, grads[member], specs[member], needs[2 * member :][:2]
-            )
+            grad = grads[member]
+            assert grad is not None
+            pair = _gradients_by_products(W, D, grad, specs[member], needs[2 * member :][:2])
             results[2 * member], results[2 * member + 1] = pair
         return None, *results
 
 
-def _without_autocast(W: Tensor, function: Any, *arguments: Any) -> Any:
-    if not autocasts(W):
-        return function(*arguments)
-    with torch.autocast(W.device.type, enabled=False):
-        return function(*arguments)
-
-
 def _by_products(W: Tensor, D: Tensor, spec: Spec) -> Tensor:
-    w, d, groups = _canonical(W, D, spec)
-    flat = products_for(w, d).composed(w, d, groups).to(W.dtype)
-    kernel = flat.reshape(*W.shape[:2], *spec.kernel_size)
-    return kernel.contiguous(memory_format=LAST[kernel.ndim]) if spec.channels_last else kernel
+    flat = compose_by(composed_eagerly, W, D, spec.groups, spec.transposed)
+    return ordered(flat.reshape(*W.shape[:2], *spec.kernel_size), spec.channels_last)
 
 
 def _gradients_by_products(
     W: Tensor, D: Tensor, grad: Tensor, spec: Spec, needs: tuple[bool, ...]
 ) -> tuple[Tensor | None, Tensor | None]:
-    w, d, groups = _canonical(W, D, spec)
-    products = _taps if torch.is_grad_enabled() else products_for(w, d)
-    g = grad.to(w.dtype).reshape(*w.shape[:2], d.shape[1])
-    grad_w, grad_d = products.gradients(w, d, g, groups, needs)
-    return (
-        None if grad_w is None else grad_w.reshape(W.shape).to(W.dtype),
-        None if grad_d is None else grad_d.to(D.dtype),
-    )
-
-
-def _canonical(W: Tensor, D: Tensor, spec: Spec) -> tuple[Tensor, Tensor, int]:
-    """`W`, `D` and `G` as `_taps` takes them: see `doconv_torch.compose`."""
-    if W.dtype in HALF:
-        W, D = W.float(), D.float()
-    if spec.transposed:  # every input channel is a group, and C_out/G kernels read it
-        return W.flatten(0, 1).unsqueeze(1), D, len(D)
-    return W, D, spec.groups
+    with without_autocast(W):
+        w, d, groups = canonical(W, D, spec.groups, spec.transposed)
+        products = _taps if torch.is_grad_enabled() else products_for(w, d)
+        g = grad.to(w.dtype).reshape(*w.shape[:2], d.shape[1])
+        grad_w, grad_d = products.gradients(w, d, g, groups, needs)
+        return (
+            None if grad_w is None else grad_w.reshape(W.shape).to(W.dtype),
+            None if grad_d is None else grad_d.to(D.dtype),
+        )
 
 
 Plans = list[tuple["Plan", list[int]]]

@@ -19,7 +19,7 @@ from torch.nn.modules.conv import _ConvNd
 from doconv_core.blocked import compose_blocked
 from doconv_core.geometry import ConvGeometry
 from doconv_torch._arrays import has_no_values, to_numpy, to_tensor
-from doconv_torch._compose import compose
+from doconv_torch._compose import CHANNELS_LAST, compose, ordered
 from doconv_torch._kept import kept_kernel
 from doconv_torch._loaders import asked_by_accelerate, refuse_left_out_kernel
 from doconv_torch._made import MADE, made_kernel
@@ -28,7 +28,6 @@ from doconv_torch._recompute import remember
 from doconv_torch._written import give_out, only_reads
 
 FLOATS = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
-CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}  # by the rank of a kernel
 SWAPS = "torch.nn.utils._named_member_accessor"  # puts tensors in place of a module's, and back, for `functional_call`
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 log = logging.getLogger("doconv")
@@ -226,7 +225,7 @@ def _kernel(
 
     def composed(W: Tensor, D: Tensor | None) -> Tensor:
         flat = compose(W, D, groups, transposed=transposed)
-        return _ordered(flat.reshape(*flat.shape[:2], *kernel_size), channels_last)
+        return ordered(flat.reshape(*flat.shape[:2], *kernel_size), channels_last)
 
     kernel = composed(W, D)
     remember(kernel, composed, W, D)
@@ -238,10 +237,6 @@ def _is_own(tensor: Tensor, parameter: nn.Parameter | None) -> bool:
     if parameter is None or tensor.is_meta or parameter.is_meta:
         return parameter is not None and tensor.is_meta == parameter.is_meta
     return tensor.data_ptr() == parameter.data_ptr() and tensor.shape == parameter.shape
-
-
-def _ordered(weight: Tensor, channels_last: bool) -> Tensor:
-    return weight.contiguous(memory_format=CHANNELS_LAST[weight.ndim]) if channels_last else weight
 
 
 def start_parameters(weight: Tensor, in_channels: int, d_mul: int) -> tuple[Tensor, Tensor | None]:
@@ -295,14 +290,12 @@ def exchange(conv: _ConvNd, old: tuple[str, ...], new: dict[str, nn.Parameter | 
 
 def options_of(conv: _ConvNd, d_mul: int | None) -> dict[str, Any]:
     """The options of `ConvGeometry`, but for the padding, on which neither composition nor its checks depend."""
-    rank, values = (
-        len(conv.kernel_size),
-        {name: getattr(conv, name) for name in ("stride", "dilation", "output_padding")},
-    )
-    return {name: value * rank if len(value) == 1 else value for name, value in values.items()} | {  # one stands for all
-        "in_channels": conv.in_channels, "out_channels": conv.out_channels, "kernel_size": conv.kernel_size,
-        "groups": conv.groups, "transposed": conv.transposed, "d_mul": d_mul,
-    }  # fmt: skip
+    sizes = ("in_channels", "out_channels", "kernel_size", "groups", "transposed")
+    options = {name: getattr(conv, name) for name in sizes} | {"d_mul": d_mul}
+    for name in ("stride", "dilation", "output_padding"):
+        value = getattr(conv, name)
+        options[name] = value * len(conv.kernel_size) if len(value) == 1 else value  # one stands for all axes
+    return options
 
 
 @torch.no_grad()
@@ -317,7 +310,7 @@ def fold_weight(conv: DOConvMixin) -> nn.Parameter:
         return nn.Parameter(W.new_empty(*W.shape[:2], *conv.kernel_size), trains)
     geometry = ConvGeometry(**options_of(conv, conv.d_mul))
     weight = to_tensor(compose_blocked(to_numpy(W), None if D is None else to_numpy(D), geometry), W.device)
-    return nn.Parameter(_ordered(weight, conv.channels_last), trains)
+    return nn.Parameter(ordered(weight, conv.channels_last), trains)
 
 
 def make_plain(conv: DOConvMixin, weight: nn.Parameter) -> None:

@@ -18,14 +18,11 @@ from doconv_torch._arrays import has_no_values
 from doconv_torch._batch_norm import Pairs, find_pairs, fuse
 from doconv_torch._layers import FLOATS, DOConvMixin, adopt, do_class, fold_weight, make_parameters, make_plain
 from doconv_torch._optimizers import note_layer, note_replacement
+from doconv_torch._sharded import FLAT, is_sharded, is_wrapped
 
 M = TypeVar("M", bound=nn.Module)
 log = logging.getLogger("doconv")
-# Wrappers that keep their own list of the parameters.
-FLAT = "FullyShardedDataParallel"
-WRAPPERS = ("DistributedDataParallel", FLAT)
-
-
+WRAPPERS = ("DistributedDataParallel", FLAT)  # they keep their own list of the parameters
 GROWN, MANY = 2, 10**6  # a model with this many times its parameters, and this many more of them, is warned of
 
 
@@ -75,7 +72,7 @@ def overparameterize(
         show=str,
     )
     for module in model.modules():
-        if any(cls.__name__ in WRAPPERS for cls in type(module).__mro__):
+        if is_wrapped(module, WRAPPERS):
             raise ValueError(
                 "the model is wrapped already, and the wrapper would not know the new parameters: wrap it after "
                 f"`overparameterize`. Received: {type(module).__name__}"
@@ -169,7 +166,7 @@ def fold(model: M, *, batch_norm: bool | Pairs = False) -> M:
     """
     found = _find_convolutions(model)
     layers = {path: conv for path, conv in found.items() if isinstance(conv, DOConvMixin)}
-    if any(cls.__name__ == FLAT for module in model.modules() for cls in type(module).__mro__):
+    if any(is_wrapped(module, (FLAT,)) for module in model.modules()):
         raise ValueError(
             f"{FLAT} keeps its own copy of the parameters, which folding would not change: gather the full state dict and "
             f"fold that by `fold_state_dict`. Received: {type(model).__name__}"
@@ -224,6 +221,12 @@ def _refuse(verb: str, reasons: dict[str, str]) -> None:
 
 def _obstacle(conv: _ConvNd) -> str:
     """Why a convolution can't be converted, or nothing."""
+    of_class = _obstacle_to_fold if isinstance(conv, DOConvMixin) else _obstacle_to_overparameterize
+    return _obstacle_in_parameters(conv) or of_class(conv)
+
+
+def _obstacle_in_parameters(conv: _ConvNd) -> str:
+    """Parameters that are not there, not whole, or not numbers that composition takes."""
     names = ("W", "D") if isinstance(conv, DOConvMixin) else ("weight",)
     if isinstance(conv._parameters.get("weight"), UninitializedParameter):
         return "lazy, without a shape yet: run the model once before"
@@ -232,7 +235,7 @@ def _obstacle(conv: _ConvNd) -> str:
     if any(name not in conv._parameters for name in names):
         return f"its {names[0]} is not its Parameter (weight_norm, spectral_norm, prune, FSDP?): remove that before"
     parameters = [parameter for name in names if (parameter := conv._parameters[name]) is not None]
-    if any(type(p).__name__ == "DTensor" or hasattr(p, "_fsdp_flattened") for p in parameters):
+    if any(map(is_sharded, parameters)):
         return "sharded: convert before sharding, or a model loaded from the full state dict"
     if any(parameter.dtype not in FLOATS for parameter in parameters):
         return f"of {parameters[0].dtype}, and not bfloat16, float16, float32 or float64"
@@ -240,15 +243,24 @@ def _obstacle(conv: _ConvNd) -> str:
         return f"its {' or '.join(names)} is empty"
     if any(not has_no_values(parameter) and not parameter.detach().isfinite().all() for parameter in parameters):
         return f"its {' or '.join(names)} has values that are not finite, which composition would spread"
-    if isinstance(conv, DOConvMixin):
-        for cls in type(conv).__mro__:
-            if "plain_class" in vars(cls):
-                return ""
-            if "forward" in vars(cls) or "_conv_forward" in vars(cls):
-                return f"{cls.__name__} overrides forward: give it a `plain_class`, the class it is to be folded into"
+    return ""
+
+
+def _obstacle_to_fold(conv: _ConvNd) -> str:
+    """A class between the layer's own and the one with a `plain_class` overrides `forward`, which folding would lose."""
+    for cls in type(conv).__mro__:
+        if "plain_class" in vars(cls):
+            break
+        if "forward" in vars(cls) or "_conv_forward" in vars(cls):
+            return f"{cls.__name__} overrides forward: give it a `plain_class`, the class it is to be folded into"
+    return ""
+
+
+def _obstacle_to_overparameterize(conv: _ConvNd) -> str:
+    """A user's class has something under a name that a DO layer needs."""
     needed = ("W", "D", "channels_last", "d_mul", "geometry", "plain_class", "start_from")
-    clash = [name for name in needed if hasattr(conv, name)]
-    return f"{type(conv).__name__} has its own attribute {clash[0]}, which a DO layer needs" if clash else ""
+    clash = next((name for name in needed if hasattr(conv, name)), "")
+    return f"{type(conv).__name__} has its own attribute {clash}, which a DO layer needs" if clash else ""
 
 
 def _broken_ties(

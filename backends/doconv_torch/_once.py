@@ -14,9 +14,9 @@ from torch import nn
 from doconv_torch._compose_all import Spec
 from doconv_torch._kept import KEPT, Kept
 from doconv_torch._layers import DOConvMixin
+from doconv_torch._sharded import FSDP, is_sharded, is_wrapped
 
 M = TypeVar("M", bound=nn.Module)
-SHARDING = ("FSDPModule", "FullyShardedDataParallel")  # FSDP2, FSDP1
 log = logging.getLogger("doconv")
 _entering = threading.Lock()
 
@@ -91,8 +91,7 @@ def composed_once(model: M) -> Iterator[M]:
 
 def _changing(model: nn.Module) -> set[int]:
     """The DO layers whose `W` or `D` is another tensor at each pass: FSDP or a hook replaces it, or it is computed."""
-    wrapped = [module for module in model.modules() if any(cls.__name__ in SHARDING for cls in type(module).__mro__)]
-    below = {id(layer) for module in wrapped for layer in module.modules()}
+    below = {id(layer) for module in model.modules() if is_wrapped(module, FSDP) for layer in module.modules()}
     return {
         id(layer)
         for layer in model.modules()
@@ -103,7 +102,4 @@ def _changing(model: nn.Module) -> set[int]:
 
 def _stays(layer: DOConvMixin, name: str) -> bool:
     """Whether what a layer has under a name is a whole Parameter of its own, or None."""
-    if name not in layer._parameters:
-        return False
-    parameter = layer._parameters[name]
-    return type(parameter).__name__ != "DTensor" and not hasattr(parameter, "_fsdp_flattened")
+    return name in layer._parameters and not is_sharded(layer._parameters[name])

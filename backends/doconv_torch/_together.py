@@ -8,21 +8,16 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import Parameter
 
-from doconv_torch._compose import transformed
+from doconv_torch._compose import PLAIN, transformed
 from doconv_torch._compose_all import Spec, compose_all
 from doconv_torch._kept import KEPT
 from doconv_torch._layers import DOConvMixin
 from doconv_torch._made import MADE, Made
 from doconv_torch._recompute import recomputes
+from doconv_torch._sharded import FSDP, is_wrapped
 
 M = TypeVar("M", bound=nn.Module)
-# Their parameters come and go around the forward pass of each wrapped module.
-SHARDED = ("FSDPModule", "FullyShardedDataParallel")
-
-
-PLAIN = (Tensor, Parameter)
 
 
 class _Passes(threading.local):
@@ -142,7 +137,7 @@ def _layers(module: nn.Module) -> Iterator[DOConvMixin]:
 
 def _apart(module: nn.Module) -> bool:
     compiled = module._compiled_call_impl is not None or isinstance(module, torch._dynamo.OptimizedModule)
-    return compiled or any(cls.__name__ in SHARDED for cls in type(module).__mro__)
+    return compiled or is_wrapped(module, FSDP)
 
 
 def _is_free(layer: DOConvMixin, thread: int) -> bool:

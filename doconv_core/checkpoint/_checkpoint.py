@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from doconv_core.blocked import compose_blocked
-from doconv_core.checkpoint._format import BITS, CheckpointError
+from doconv_core.checkpoint._format import BITS, CheckpointError, some
 from doconv_core.checkpoint._hints import Hints
 from doconv_core.checkpoint._layers import LayerInfo
 from doconv_core.checkpoint._metadata import KEY, read_metadata
@@ -85,7 +85,7 @@ class Checkpoint:
     @property
     def notes(self) -> list[str]:
         """What was assumed, in sentences."""
-        return [f"{note}: {_some(paths)}" if paths else note for note, paths in self._notes.items()]
+        return [f"{note}: {some(paths, 5)}" if paths else note for note, paths in self._notes.items()]
 
     def add_notes(self, *notes: str) -> None:
         """Say more of what was assumed, before the rest."""
@@ -283,8 +283,3 @@ def row_order(dialect: str, conv: ConvGeometry) -> np.ndarray | None:
     order = np.zeros(conv.in_channels, np.intp)
     order[ours] = rows
     return order if (order[ours] == rows).all() else None
-
-
-def _some(paths: list[str], shown: int = 5) -> str:
-    more = f" and {len(paths) - shown} more" if len(paths) > shown else ""
-    return ", ".join(paths[:shown]) + more

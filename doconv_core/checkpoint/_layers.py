@@ -100,26 +100,22 @@ class LayerInfo:
         """A canonical tensor as `layout` stores it, a view where that is possible."""
         if self.form and role in OVER:
             return _to_form(self.form, role, array, self.conv)
-        if layout in ("canonical", "torch") or role == "bias" or self.kind not in ("conv", "linear"):
-            return array
-        return (
-            array.T if self.kind == "linear" else getattr(self._layout(layout), f"{OVER[role]}_from_canonical")(array)
-        )
+        return self._ordered(role, array, layout, "from_canonical")
 
     def to_canonical(self, role: str, array: np.ndarray, layout: str) -> np.ndarray:
         """The inverse of `from_canonical`."""
         if self.form and role in OVER:
             return _from_form(self.form, role, array)
-        if layout in ("canonical", "torch") or role == "bias" or self.kind not in ("conv", "linear"):
-            return array
-        return array.T if self.kind == "linear" else getattr(self._layout(layout), f"{OVER[role]}_to_canonical")(array)
+        return self._ordered(role, array, layout, "to_canonical")
+
+    def is_canonical(self, role: str, layout: str) -> bool:
+        """Whether `layout` has the axes of a tensor in canonical order; a `form` of the authors' aside."""
+        return layout in ("canonical", "torch") or role == "bias" or self.kind not in ("conv", "linear")
 
     def stored_shape(self, role: str, shape: tuple[int, ...], layout: str) -> tuple[int, ...]:
         """The shape that a canonical tensor of `shape` has in `layout`."""
-        if self.kind == "linear" and role == "weight":
-            return shape if layout in ("canonical", "torch") else shape[::-1]
         if self.kind != "conv":
-            return shape
+            return shape if self.is_canonical(role, layout) else shape[::-1]
         return self.from_canonical(role, np.broadcast_to(np.zeros((), np.float32), shape), layout).shape
 
     def named(self, path: str, layout: str) -> LayerInfo:
@@ -151,9 +147,15 @@ class LayerInfo:
             known["guessed"] = list(self.guessed)
         return known
 
-    def _layout(self, framework: str) -> Layout:
+    def _ordered(self, role: str, array: np.ndarray, framework: str, direction: str) -> np.ndarray:
+        if self.is_canonical(role, framework):
+            return array
+        if self.kind == "linear":
+            return array.T
         depthwise = self.depthwise and framework == "keras"
-        return Layout(framework, self.conv, depthwise=depthwise, transpose_kernel=self.transpose_kernel)
+        layout = Layout(framework, self.conv, depthwise=depthwise, transpose_kernel=self.transpose_kernel)
+        ordered: np.ndarray = getattr(layout, f"{OVER[role]}_{direction}")(array)
+        return ordered
 
 
 def _to_form(form: str, role: str, array: np.ndarray, conv: ConvGeometry) -> np.ndarray:

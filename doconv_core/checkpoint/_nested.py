@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from doconv_core.checkpoint._format import CheckpointError
+from doconv_core.checkpoint._format import CheckpointError, some
 from doconv_core.checkpoint._metadata import KEY
 from doconv_core.checkpoint._prefixes import averages_without_dots, is_average
 from doconv_core.checkpoint._sources import Source
@@ -143,5 +143,4 @@ def _split(loaded: Any, key: str) -> list[str]:
 def _received(loaded: Any) -> str:
     if not isinstance(loaded, Mapping):
         return type(loaded).__name__
-    names = [str(name)[:80] for name in loaded]
-    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "") or "nothing"
+    return some((str(name)[:80] for name in loaded), 8) or "nothing"

@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from doconv_core.checkpoint._format import CheckpointError
+from doconv_core.checkpoint._format import CheckpointError, some
 from doconv_core.checkpoint._layers import join, split
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -73,7 +73,7 @@ def plain_names(
             have one name.
     """
     if prefix and not any(name.startswith(prefix) for name in shapes):
-        raise CheckpointError(f"{label}: no name begins with the prefix {prefix!r}. Received: {_some(shapes)}")
+        raise CheckpointError(f"{label}: no name begins with the prefix {prefix!r}. Received: {some(shapes, 4)}")
     raw, cleaned = {name: name for name in shapes}, {name: without_inner(name) for name in shapes}
     if not like:
         dropped = (
@@ -89,8 +89,8 @@ def plain_names(
         counts, names, known = clean_counts, cleaned, clean_like
     if not counts and any(split(name)[1] in KERNELS for name in shapes):
         raise CheckpointError(
-            f"{label}: no layer of the plain model is in it, under any prefix. Received: {_some(shapes)}; "
-            f"of the plain model: {_some(like)}"
+            f"{label}: no layer of the plain model is in it, under any prefix. Received: {some(shapes, 4)}; "
+            f"of the plain model: {some(like, 4)}"
         )
     prefixes = tuple(sorted(counts, key=lambda found: (-counts[found], found != "")))
     best = [found for found in prefixes if counts[found] == counts[prefixes[0]]]
@@ -196,8 +196,3 @@ def _drop(names: Mapping[str, str], prefix: str, label: str) -> dict[str, str]:
 
 def _letters(name: str) -> str:
     return name.replace(".", "").replace("_", "")
-
-
-def _some(names: Iterable[str], shown: int = 4) -> str:
-    names = list(names)
-    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")

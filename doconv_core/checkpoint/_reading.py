@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable
 from typing import NoReturn
 
-from doconv_core.checkpoint._format import CheckpointError
+from doconv_core.checkpoint._format import CheckpointError, some
 from doconv_core.checkpoint._hints import Hints, Shapes
 from doconv_core.checkpoint._prefixes import PlainNames, plain_names, without_inner
 
@@ -88,7 +88,7 @@ class Reading:
                 if not any(self.matches(path, (pattern,)) for path in paths):
                     kind = "convolution" if paths is convs else "layer"
                     self.fail(
-                        f"the pattern {pattern!r} ({option}) matches no {kind}, whose paths are {_some(paths)}. "
+                        f"the pattern {pattern!r} ({option}) matches no {kind}, whose paths are {some(paths, 8) or 'none'}. "
                         f"Received: {pattern!r}"
                     )
 
@@ -100,7 +100,7 @@ class Reading:
         if name is None:
             self.fail(
                 f"{path} is no layer of the plain model: give its kernel size (--kernel-size '{path}=MxN'), or say that it is "
-                f"none of ours (--exclude '{path}'). Received: of the plain model {_some(self.hints.like)}"
+                f"none of ours (--exclude '{path}'). Received: of the plain model {some(self.hints.like, 8) or 'none'}"
             )
         shape = tuple(self.hints.like[name])
         if shape[:2] != tuple(channels) or math.prod(shape[2:]) != taps:
@@ -125,8 +125,3 @@ class Reading:
             sides = "x".join(map(str, size))
             self.note(f"kernel size {sides} assumed for {taps} {'taps' if taps > 1 else 'tap'}", path)
         return size
-
-
-def _some(names: Iterable[str], shown: int = 8) -> str:
-    names = list(names)
-    return (", ".join(names[:shown]) or "none") + (f" and {len(names) - shown} more" if len(names) > shown else "")

@@ -316,7 +316,7 @@ def _keeps_bytes(source: LayerInfo, role: str, before: str, after: str) -> bool:
     """Whether a tensor has the same bytes in both layouts."""
     if source.dialect != "doconv" or source.form or (role == "D_delta" and "diagonal" in source.tensors):
         return False
-    return role == "bias" or source.kind not in ("conv", "linear") or {before, after} <= {"canonical", "torch"}
+    return source.is_canonical(role, before) and source.is_canonical(role, after)
 
 
 def _converted_pieces(

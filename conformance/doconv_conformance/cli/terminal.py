@@ -7,7 +7,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from doconv_conformance.cli.disagreeing import disagreeing
 from doconv_conformance.diagnosis.diagnose import Diagnosis, diagnose_run
 from doconv_conformance.files import write_json, write_text
 from doconv_conformance.protocol import smoke
-from doconv_conformance.protocol.process import interrupt, resume
+from doconv_conformance.protocol.process import port_threads
 from doconv_conformance.protocol.session import PortSession
 from doconv_conformance.reports import html, junit
 from doconv_conformance.reports.build import build, worst
@@ -66,7 +65,6 @@ def run_all(
         OSError: the suite cannot write its own files.
         KeyboardInterrupt: as it comes; the ports are ended first.
     """
-    resume()
     console = Console(stderr=True)
     with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), transient=True, console=console) as progress:
         progress.disable = not console.is_terminal
@@ -84,13 +82,9 @@ def run_all(
             after = (lambda session: then(session, step)) if then else None
             return run_cases(backend, cases, progress=step, then=after, **options)
 
-        with ThreadPoolExecutor(min(len(backends), max(3, os.cpu_count() or 1))) as pool:
-            running = [pool.submit(run, backend) for backend in backends]
-            try:
-                return [item.result() for item in running]
-            except BaseException:  # above all Ctrl-C: leaving this block waits for the ports
-                interrupt()
-                raise
+        with port_threads(min(len(backends), max(3, os.cpu_count() or 1))) as threads:
+            running = [threads.submit(run, backend) for backend in backends]
+            return [item.result() for item in running]
 
 
 class Lines:

@@ -102,6 +102,8 @@ def _with_own_start(faults: Sequence[Fault], row: Row, planted: Tensors) -> Tens
     if "W" not in own or own["W"].shape != row.case.geometry.w_shape:
         return planted
     composed = run(faults, row.case.geometry, "compose", own)
+    for fault in faults:
+        composed = fault.hooks["start_weight"](own, row.case.geometry) if "start_weight" in fault.hooks else composed
     if composed is None or (
         started and not _equal(row.got["weight"].astype(np.float64), composed["weight"].astype(np.float64))
     ):

@@ -10,18 +10,18 @@ Asked of kernels of one tap, where the layer is `y = sum over c of W[o, c] x[c]`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from doconv_conformance.cases.draws import DIGITS
+from doconv_conformance.cases.table import DTYPES
 from doconv_conformance.diagnosis.asking import Ask, Question
 from doconv_conformance.faults.faulty_port import Fault
 from doconv_conformance.faults.precision import rounded_to_bits
-from doconv_conformance.port import Tensors
-from doconv_core.composition import compose
-from doconv_core.convolution import convolve
 from doconv_core.geometry import ConvGeometry
 
 TYPES = {24: "float32", 11: "float16", 8: "bfloat16", 53: "float64"}
@@ -39,6 +39,7 @@ class Arithmetic:
         rounding: "nearest", "towards zero", "away from zero" or "half away" of the result.
         saturates: whether what overflows becomes the largest number.
         flushes: whether numbers below the smallest normal become zero.
+        factors: digits of the factors in the gradients, by the gradient and the factor, where they are fewer than the type's.
     """
 
     dtype: str
@@ -50,6 +51,7 @@ class Arithmetic:
     rounding: str | None
     saturates: bool | None
     flushes: bool | None
+    factors: Mapping[tuple[str, str], int] = field(default_factory=dict)
 
     def facts(self) -> list[str]:
         """What is not as it should be, in words."""
@@ -68,9 +70,17 @@ class Arithmetic:
             lines.append(f"results are rounded {self.rounding}")
         if self.saturates:
             lines.append("what overflows becomes the largest number in place of infinity")
-        if self.flushes:
+        if self.flushes and (self.x or own) >= own:
             lines.append("numbers below the smallest normal one become zero")
+        for (gradient, factor), digits in self.factors.items():
+            lines.append(f"{factor} is rounded to {_type(digits)} before it is multiplied in {gradient}")
         return [f"{self.dtype}: {line}" for line in lines]
+
+    def factor(self, part: str, name: str) -> int:
+        """Digits that a factor keeps in one part: "y", "grad_x" or "grad_kernel"."""
+        own = DIGITS[self.dtype]
+        found = self.factors.get((part, name), own) if part != "y" else self.x if name == "x" else self.kernel
+        return own if found is None else found
 
 
 def _type(digits: int) -> str:
@@ -119,7 +129,52 @@ def measure(ask: Ask, dtype: str, param_dtype: str, rank: int) -> Arithmetic | N
         None if near is None else _rounding(near, unit),
         None if over is None else bool(np.isfinite(over[0])),
         None if tiny is None else bool(tiny[0] == 0),
+        _of_gradients(ask, dtype, param_dtype, rank),
     )
+
+
+def _of_gradients(ask: Ask, dtype: str, param_dtype: str, rank: int) -> dict[tuple[str, str], int]:
+    """Digits of the factors in the gradients, of kernels of one tap: where each falls short of the type's.
+
+    `grad_x = W^T grad_y` and `grad_W = sum over images of grad_y x`: a factor `1 + 2^-j`, from which 1 is taken again.
+    """
+    own, found = DIGITS[dtype], dict[tuple[str, str], int]()
+    most = min(own, DIGITS[param_dtype])
+    for part, name in (("grad_x", "kernel"), ("grad_x", "grad_y"), ("grad_kernel", "x"), ("grad_kernel", "grad_y")):
+        powers = 2.0 ** -np.arange(1.0, most if name == "kernel" or part == "grad_kernel" else own)
+        count, some = len(powers), np.stack([1 + powers, np.ones(len(powers))])
+        signs = np.array([1.0, -1.0])
+        if name == "kernel":  # grad_x[c] = sum over o of W[o, c] grad_y[o]
+            got = _gradient(ask, "grad_x", np.zeros((1, count)), some, signs[None], (dtype, param_dtype, rank))
+        elif part == "grad_x":
+            got = _gradient(
+                ask, "grad_x", np.zeros((count, 1)), np.ones((2, 1)), some.T * signs, (dtype, param_dtype, rank)
+            )
+        elif name == "x":  # grad_W[o, c] = sum over images of grad_y[n, o] x[n, c]
+            got = _gradient(ask, "grad_W", some, np.ones((1, count)), signs[:, None], (dtype, param_dtype, rank))
+        else:
+            got = _gradient(ask, "grad_W", signs[:, None], np.ones((count, 1)), some, (dtype, param_dtype, rank))
+        if got is not None and 1 + (kept := _kept(got, powers.tolist())) <= count:
+            found[part, name] = 1 + kept
+    return found
+
+
+def _gradient(
+    ask: Ask, output: str, x: np.ndarray, W: np.ndarray, grad_y: np.ndarray, types: tuple[str, str, int]
+) -> np.ndarray | None:
+    """A gradient of a kernel of one tap, `x` `(N, C_in)`, `W` `(C_out, C_in)`, `grad_y` `(N, C_out)`, flat."""
+    dtype, param_dtype, rank = types
+    ones = (1,) * rank
+    g = ConvGeometry(in_channels=W.shape[1], out_channels=W.shape[0], kernel_size=ones)
+    tensors = {
+        "x": x.reshape(*x.shape, *ones),
+        "W": W.reshape(g.w_shape),
+        "grad_y": grad_y.reshape(*grad_y.shape, *ones),
+    }
+    answer = ask("backward", Question(g, tensors, dtype, param_dtype))
+    if answer is None or output not in answer:
+        return None
+    return answer[output].astype(np.float64).ravel()
 
 
 def _digits_of_kernel(answers: Sequence[np.ndarray | None], own: int, of_parameters: int) -> int | None:
@@ -170,67 +225,82 @@ class _Probe:
 def faults(found: Arithmetic) -> list[Fault]:
     """What was measured, as faults to be checked on the rows."""
     own, dtype = DIGITS[found.dtype], found.dtype
-    faults_ = []
+    kind, made = DTYPES[dtype], list[Fault]()
 
-    def is_it(inputs: Tensors) -> bool:
-        return "x" in inputs and str(inputs["x"].dtype) == dtype
+    def add(name: str, words: str, look_at: str, **hooks: Any) -> None:
+        made.append(Fault(name, words, look_at, hooks))
 
-    def low(name: str, words: str, of_x: int, of_kernel: int) -> None:
-        def result(y: np.ndarray, kernel: np.ndarray, inputs: Tensors, g: ConvGeometry) -> np.ndarray:
-            if not is_it(inputs):
-                return y
-            x, kernel = rounded_to_bits(inputs["x"], of_x), rounded_to_bits(kernel, of_kernel)
-            return convolve(x, kernel, inputs.get("bias"), g, dtype=np.float64)
-
-        def gradients(outputs: Tensors, inputs: Tensors, g: ConvGeometry) -> Tensors:
-            if not is_it(inputs):
-                return outputs
-            from doconv_conformance.faults.precision import _replaced
-            from doconv_core.convolution import convolve_vjp
-
-            kernel = compose(inputs["W"], inputs.get("D_delta"), g)
-            x, kernel = rounded_to_bits(inputs["x"], of_x), rounded_to_bits(kernel, of_kernel)
-            grad_x, grad_kernel, _ = convolve_vjp(x, kernel, inputs["grad_y"].astype(np.float64), g, dtype=np.float64)
-            return _replaced(outputs, inputs, grad_x, grad_kernel, g)
-
-        faults_.append(
-            Fault(
-                name,
-                words,
-                "the precision settings of convolutions, or a cast",
-                {"result": result, "gradients": gradients},
-            )
-        )
-
-    def through(name: str, words: str, change: Callable[[np.ndarray], np.ndarray]) -> None:
-        def result(y: np.ndarray, kernel: np.ndarray, inputs: Tensors, g: ConvGeometry) -> np.ndarray:
-            return change(y) if is_it(inputs) else y
-
-        faults_.append(Fault(name, words, "the type and the rounding of the results", {"result": result}))
-
-    x, kernel = found.x or own, found.kernel or own
-    if x < own and kernel < own:
-        low("factors-rounded", f"rounds x and the kernel of {dtype} convolutions to {_type(min(x, kernel))}", x, kernel)
-    elif x < own:
-        low("x-rounded", f"rounds x of {dtype} convolutions to {_type(x)}", x, own)
-    elif kernel < own:
-        low("kernel-rounded", f"rounds the kernel of {dtype} convolutions to {_type(kernel)}", own, kernel)
-    if (found.result or own) < own and x >= own:
-        digits = found.result or own
-        through("result-rounded", f"rounds {dtype} results to {_type(digits)}", lambda y: rounded_to_bits(y, digits))
+    for parts, where in PARTS.items():
+        digits = {(part, name): found.factor(part, name) for part in parts for name in FACTORS[part]}
+        low = {key: value for key, value in digits.items() if value < own}
+        if not low or {part for part, _ in low} != set(parts):
+            continue
+        names = [name for name in ("x", "kernel", "grad_y") if any(key[1] == name for key in low)]
+        *before, last = ({"kernel": "the kernel"}.get(name, name) for name in names)
+        said = " and ".join(filter(None, (", ".join(before), last)))
+        words = f"rounds {said} of {dtype} convolutions to {_type(min(low.values()))}{where}"
+        add("-".join(("rounded", *names, *parts)), words, "the precision settings of convolutions, or a cast",
+            factors=_factors(low, dtype))  # fmt: skip
+    if (found.result or own) < own and found.factor("y", "x") >= own:
+        digits_ = found.result or own
+        add("result-rounded", f"rounds {dtype} results to {_type(digits_)}", ROUNDING,
+            result=lambda y, kernel, inputs, g: rounded_to_bits(y, digits_) if inputs["x"].dtype == kind else y)  # fmt: skip
     if found.rounding not in (None, "nearest"):
-        through(
-            "result-directed",
-            f"rounds {dtype} results {found.rounding}",
-            lambda y: _directed(y, own, str(found.rounding)),
-        )
+        how = str(found.rounding)
+        add("directed", f"rounds to {dtype} {how.removeprefix('to nearest, ')}", ROUNDING,
+            cast=lambda tensor, to: (_directed(tensor.astype(np.float64), own, how) if to == kind else tensor).astype(to),
+        )  # fmt: skip
+        add("result-directed", f"rounds {dtype} results {how}", ROUNDING,
+            result=lambda y, kernel, inputs, g: _directed(y, own, how) if inputs["x"].dtype == kind else y)  # fmt: skip
     if found.saturates:
-        through(
-            "saturates",
-            f"has {dtype} results that overflow become the largest number",
-            lambda y: np.clip(y, -65504.0, 65504.0),
-        )
-    return faults_
+        limit = float(ml_dtypes.finfo(kind).max)
+        add("saturates", f"has {dtype} results that overflow become the largest number", ROUNDING,
+            cast=lambda tensor, to: (np.clip(tensor, -limit, limit) if to == kind else tensor).astype(to))  # fmt: skip
+    if found.flushes and found.factor("y", "x") >= own:
+        made += _flushing(dtype)
+    return made
+
+
+ROUNDING = "the type and the rounding of the results"
+FACTORS = {"y": ("x", "kernel"), "grad_x": ("kernel", "grad_y"), "grad_kernel": ("x", "grad_y")}
+PARTS = {
+    ("y", "grad_x", "grad_kernel"): "",
+    ("y", "grad_x"): ", in y and in the gradient of x",
+    ("y", "grad_kernel"): ", in y and in the gradients of the parameters",
+    ("grad_x", "grad_kernel"): ", in the gradients",
+    ("y",): ", in y",
+    ("grad_x",): ", in the gradient of x",
+    ("grad_kernel",): ", in the gradients of the parameters",
+}
+
+
+def _factors(digits: Mapping[tuple[str, str], int], dtype: str) -> Callable[..., np.ndarray]:
+    def change(part: str, name: str, tensor: np.ndarray, of: str) -> np.ndarray:
+        return rounded_to_bits(tensor, digits[part, name]) if of == dtype and (part, name) in digits else tensor
+
+    return change
+
+
+def _flushing(dtype: str) -> list[Fault]:
+    """Numbers below the smallest normal one taken for zero: where they are read, where they are written, or both."""
+    kind, least = DTYPES[dtype], float(ml_dtypes.finfo(DTYPES[dtype]).tiny)
+
+    def flushed(tensor: np.ndarray) -> np.ndarray:
+        small = np.abs(tensor.astype(np.float64)) < least
+        return np.where(small, np.zeros((), tensor.dtype), tensor) if tensor.dtype == kind else tensor
+
+    read = {
+        "read": lambda name, tensor: flushed(tensor),
+        "used": lambda kernel, inputs, g: flushed(kernel),
+    }
+    written = {"cast": lambda tensor, to: flushed(tensor.astype(to))}
+    look_at = "a mode of the processor or the library: flush to zero, denormals are zero"
+    words = f"takes {dtype} numbers below the smallest normal one for zero"
+    return [
+        Fault("flushes-read-and-written", words, look_at, {**read, **written}),
+        Fault("flushes-read", f"{words} where it reads them", look_at, read),
+        Fault("flushes-written", f"{words} where it writes them", look_at, written),
+    ]
 
 
 def _directed(y: np.ndarray, digits: int, rounding: str) -> np.ndarray:

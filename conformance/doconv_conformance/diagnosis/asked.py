@@ -33,7 +33,9 @@ def by_asking(
     work = _Work(rows, asker, numerics, catalogue, say)
     try:
         work.state()
-        work.structure([row for row in structure if row.key not in work.of_state])
+        work.structure([row for row in structure if row.key not in work.taken])
+        work.arithmetic()
+        work.structure_of_other_types()
         work.arithmetic()
     except Spent:
         work.facts.append("the time for questions was over")
@@ -51,46 +53,63 @@ class _Work:
         self.wrong = [row for row in rows if row.failed]
         self.measured = Measured()
         self.facts: list[str] = []
-        self.found: list[Diagnosis] = []
-        self.taken: set[tuple[str, str]] = set()
-        self.of_state: set[tuple[str, str]] = set()
+        self.found: dict[str, list[Diagnosis]] = {"state": [], "structure": [], "arithmetic": []}
 
     def state(self) -> None:
         """What depends on more than the question: nothing else can be said of these rows."""
         self.say("asking the same again")
         words, facts, rows = state.depends(self.rows, sorted(self.wrong, key=size), self.asker)
         if words:
-            self._claim("state", words, "what is kept between questions: caches, buffers, globals", rows, facts)
-            self.of_state = set(self.taken)
+            look_at = "what is kept between questions: caches, buffers, globals"
+            self._claim("state", "state", words, look_at, rows, facts)
         self.asker.restart()
 
     def structure(self, rows: Sequence[Row]) -> None:
-        """What is computed, first where the types cannot matter, then where only other types are wrong."""
+        """What is computed where the types cannot matter."""
         if any(row.failed for row in rows):
             self.measured = measure(rows, self.asker, self.say, self.catalogue)
+        self._claim_findings()
+
+    def structure_of_other_types(self) -> None:
+        """What is left of exact rows: where only other types than float32 are wrong."""
         spoilt = {row.case.geometry for of_stage in self.measured.unknown.values() for row in of_stage}
-        exact = [
-            row for row in self.rows if row.exact and row.case.geometry not in spoilt and row.key not in self.of_state
-        ]
-        if any(row.failed and not reproduces(self._planted(row), row) for row in exact):
-            known = [replace(item, only=()) for item in self.measured.findings]
-            further = measure(exact, self.asker, self.say, self.catalogue, known)
-            further.unknown |= self.measured.unknown
-            further.facts |= self.measured.facts
-            self.measured = further
+        taken = self.taken_by("state", "arithmetic")
+        exact = [row for row in self.rows if row.exact and row.case.geometry not in spoilt and row.key not in taken]
+        if not any(row.failed and not reproduces(self._planted(row), row) for row in exact):
+            return
+        known = [replace(item, only=()) for item in self.measured.findings]
+        further = measure(exact, self.asker, self.say, self.catalogue, known)
+        further.unknown |= self.measured.unknown
+        further.facts |= self.measured.facts
+        further.where |= self.measured.where
+        self.measured = further
+        self._claim_findings()
+
+    def taken_by(self, *stages: str) -> set[tuple[str, str]]:
+        """The rows that are claimed in some stages."""
+        return {key for stage in stages for item in self.found[stage] for key in item.cases}
+
+    @property
+    def taken(self) -> set[tuple[str, str]]:
+        """The rows that are claimed."""
+        return self.taken_by(*self.found)
+
+    def _claim_findings(self) -> None:
+        self.found["structure"].clear()
+        of_state = self.taken_by("state")
         for item in self.measured.findings:
             others = [other for other in self.measured.findings if other is not item]
             mine = [
                 row
                 for row in self.wrong
-                if row.key not in self.of_state
+                if row.key not in of_state
                 and item.active(row)
                 and reproduces(self._planted(row), row)
                 and (not reproduces(self._planted(row, others), row) or self._is_first(item, row))
             ]
             name = "+".join(fault.name for fault in item.faults)
             look_at = "; ".join(dict.fromkeys(fault.look_at for fault in item.faults))
-            self._claim(name, item.words, look_at, mine, (f"found in {item.stage}",), item.faults)
+            self._claim("structure", name, item.words, look_at, mine, (f"found in {item.stage}",), item.faults)
 
     def _is_first(self, item: Finding, row: Row) -> bool:
         """Whether a row that several findings explain is left, and this one explains it without the others."""
@@ -99,37 +118,45 @@ class _Work:
     def arithmetic(self) -> None:
         """Rows whose structure is right or explained."""
         spoilt = {(row.case.geometry, row.operation) for of_stage in self.measured.unknown.values() for row in of_stage}
-        left = [
-            row for row in self.rows
-            if row.key not in self.taken and (row.case.geometry, row.operation) not in spoilt
-        ]  # fmt: skip
+        taken = self.taken
+        left = [row for row in self.rows if row.key not in taken and (row.case.geometry, row.operation) not in spoilt]
         if any(row.failed for row in left):
             claims, self.facts = rounding.explain(
                 left, self._planted, self.asker, self.numerics, self.catalogue, self.say
             )
             for one in claims:
-                self._claim(one.name, one.words, one.look_at, one.rows, self.facts, (one.fault,) if one.fault else ())
+                fault = (one.fault,) if one.fault else ()
+                self._claim("arithmetic", one.name, one.words, one.look_at, one.rows, self.facts, fault)
 
     def result(self) -> list[Diagnosis]:
         """The claims in the order of the stages; what has no explanation first where it is the most."""
-        left = [row for row in self.wrong if row.key not in self.taken]
+        taken, claims = self.taken, [item for of_stage in self.found.values() for item in of_stage]
+        left = [row for row in self.wrong if row.key not in taken]
         if left:
-            facts = [line for lines in self.measured.facts.values() for line in lines] + self.facts
-            most = len(left) > max((len(item.cases) for item in self.found), default=0)
-            self.found.insert(0 if most else len(self.found), unknown(left, len(self.wrong), facts))
-        return self.found
+            heads, facts = list[str](), list(self.facts)
+            for operation, lines in self.measured.facts.items():
+                where = self.measured.where.get(operation, "")
+                head = " ".join(filter(None, (operation, where)))
+                if lines:
+                    heads.append(f"{head}: {'; '.join(lines[:2])}")
+                else:
+                    facts.insert(0, f"{head} is wrong on the same geometries")
+                facts += lines[2:]
+            most = len(left) > max((len(item.cases) for item in claims), default=0)
+            found = unknown(left, len(self.wrong), [*heads, *facts])
+            claims.insert(0 if most else len(claims), found)
+        return claims
 
     def _planted(self, row: Row, findings: Sequence[Finding] | None = None) -> list[Fault]:
         active = [item for item in (self.measured.findings if findings is None else findings) if item.active(row)]
         return [fault for item in active for fault in item.faults if fault.where(row.case.geometry)]
 
     def _claim(
-        self, name: str, words: str, look_at: str, rows: Sequence[Row], detail: Sequence[str] = (),
+        self, stage: str, name: str, words: str, look_at: str, rows: Sequence[Row], detail: Sequence[str] = (),
         faults: Sequence[Fault] = (),
     ) -> None:  # fmt: skip
         if not rows:
             return
-        self.taken.update(row.key for row in rows)
         kind = "catalogue" if faults and all(fault in set(self.catalogue) for fault in faults) else "measured"
         fault = joined(faults) if faults else None
-        self.found.append(claimed(kind, name, words, look_at, rows, len(self.wrong), detail, fault))
+        self.found[stage].append(claimed(kind, name, words, look_at, rows, len(self.wrong), detail, fault))

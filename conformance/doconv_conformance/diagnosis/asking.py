@@ -73,7 +73,12 @@ def question_of(case: Case) -> Question:
     return Question(case.geometry, dict(case.tensors), case.dtype, case.param_dtype)
 
 
-PATIENCE = 4
+# So many times slower than its processor time a busy machine may make us before answers count in full.
+BUSIEST = 6.0
+# Seconds by the clock after which nothing more is asked, busy or not.
+PATIENCE = 75.0
+# Seconds for what was measured of a failure that is left, once the time for questions is over.
+RESERVE = 4.0
 Ask = Callable[[str, Question], Tensors | None]
 
 
@@ -83,11 +88,12 @@ class Asker:
 
     Attributes:
         session: the port.
-        seconds: for all questions together; none is asked after that.
+        seconds: for all questions together, on an idle machine; none is asked after that.
         asked: how many were.
         waited: seconds for answers.
         worked: the processor time of this process when it began.
         began: the clock then.
+        reserved: whether the last seconds are in use.
     """
 
     session: PortSession
@@ -96,6 +102,7 @@ class Asker:
     waited: float = 0.0
     worked: float = field(default_factory=time.process_time)
     began: float = field(default_factory=time.monotonic)
+    reserved: bool = False
     _known: dict[tuple[str, bytes], Tensors | None] = field(default_factory=dict)
 
     def __call__(self, operation: str, question: Question) -> Tensors | None:
@@ -110,14 +117,25 @@ class Asker:
         return self._known[key]
 
     def check(self) -> None:
-        """Raises `Spent` where no time is left.
-
-        What counts is our own work and the port's answers, so that a busy machine does not cut a diagnosis short; but nobody
-        waits longer than `PATIENCE` times that.
-        """
-        spent = time.process_time() - self.worked + self.waited
-        if spent > self.seconds or time.monotonic() - self.began > PATIENCE * self.seconds:
+        """Raises `Spent` where no time is left."""
+        if self.spent > self.seconds or time.monotonic() - self.began > PATIENCE:
             raise Spent
+
+    @property
+    def spent(self) -> float:
+        """Seconds so far, as on an idle machine: our own processor time, and the wait for answers without what a busy
+        machine adds to it. So a diagnosis says the same there, only later.
+        """
+        worked = time.process_time() - self.worked
+        busy = (time.monotonic() - self.began - self.waited) / max(worked, 1e-3)
+        return worked + self.waited / min(max(busy, 1.0), BUSIEST)
+
+    def reserve(self) -> None:
+        """Allow a little more, once, for what is to be said where the time is over."""
+        if not self.reserved:
+            self.reserved = True
+            self.seconds = max(self.seconds, self.spent) + RESERVE
+            self.began = max(self.began, time.monotonic() - PATIENCE + BUSIEST * RESERVE)
 
     def afresh(self, operation: str, question: Question) -> Tensors | None:
         """The same, asked again."""

@@ -12,6 +12,7 @@ from doconv_conformance.cases.table import STAGES
 from doconv_conformance.diagnosis.replay import Row
 from doconv_conformance.diagnosis.terms import terms
 from doconv_conformance.faults import Fault
+from doconv_conformance.port import OPERATIONS
 from doconv_conformance.verdicts.judge import judge
 
 SHOWN_TERMS = 12
@@ -68,16 +69,22 @@ def unknown(failing: Sequence[Row], total: int, facts: Sequence[str] = ()) -> Di
     """The smallest failing case of the earliest stage: its first wrong element, and what that is the sum of.
 
     Rows whose shapes are wrong say less, and are taken only where there are no others.
+
+    Args:
+        failing: rows that nothing explains.
+        total: how many rows failed in all.
+        facts: what was measured, the plainest first.
     """
     ordered = sorted(failing, key=size)
     row = next((row for row in ordered if _first_wrong(row)), ordered[0])
     case = row.case
     reason = judge(row.want, row.got, exact=row.exact)["reason"]
-    measured = f"; measured: {facts[0]}" if facts else ""
+    wrong = [name for name in OPERATIONS if any(item.operation == name for item in failing)]
+    measured = "; ".join(facts[:2]) or f"{' and '.join(wrong)}: {reason}"
     return Diagnosis(
         "unknown",
         "unknown",
-        f"the failures are consistent with no known mistake{measured}",
+        f"the failures follow no rule that is listed; measured, {measured}",
         f"the smallest failing case is {case.id}, {row.operation}: {reason}; re-run it alone with --case {case.id}",
         tuple(item.key for item in failing),
         total,

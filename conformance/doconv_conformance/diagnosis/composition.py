@@ -14,7 +14,7 @@ from itertools import product
 import numpy as np
 
 from doconv_conformance.cases.table import LOW_PRECISION, Case
-from doconv_conformance.diagnosis import moves, shares
+from doconv_conformance.diagnosis import moves, selections, shares
 from doconv_conformance.diagnosis.agreement import same
 from doconv_conformance.diagnosis.asking import Ask, Question, random_question
 from doconv_conformance.diagnosis.planted import run
@@ -22,7 +22,7 @@ from doconv_conformance.faults.composition import COMPOSITION
 from doconv_conformance.faults.faulty_port import Fault
 from doconv_conformance.port import Tensors
 from doconv_conformance.verdicts.integers import composition_products
-from doconv_core.composition import identity
+from doconv_core.composition import compose, identity
 from doconv_core.geometry import ConvGeometry
 
 Fits = list[tuple[Fault, ...]]
@@ -231,7 +231,8 @@ def identities() -> tuple[Fault, ...]:
 
 
 @cache
-def _left() -> tuple[Fault, ...]:
+def left_faults() -> tuple[Fault, ...]:
+    """What can happen to the part without `D_delta`."""
     listed = [fault for fault in COMPOSITION if fault.hooks.keys() <= {"W", "identity", "kernel"}]
     return (
         *listed,
@@ -270,9 +271,11 @@ def fits(ask: Ask, case: Case, known: Sequence[Fault], operation: str = "compose
     if got is None or got_without is None:
         return []
     search = _Search(known, operation)
-    lefts: Fits = [()] if search.gives((), without, got_without) else search.singles(_left(), without, got_without)
+    lefts: Fits = (
+        [()] if search.gives((), without, got_without) else search.singles(left_faults(), without, got_without)
+    )
     if not lefts and operation == "compose":
-        lefts = search.pairs(_left(), without, got_without)
+        lefts = search.pairs(left_faults(), without, got_without)
     if not case.geometry.has_d:
         return lefts or (shares.fits(ask, case, known) if operation == "compose" else [])
     found: Fits = []
@@ -306,22 +309,68 @@ def scaled_parts(search: _Search, case: Case, question: Question, got: Tensors) 
     solved, *_ = np.linalg.lstsq(np.stack(parts, -1), got["weight"].astype(np.float64).ravel(), rcond=None)
     if not np.isfinite(solved).all():
         return []
-    one, other = (Fraction(float(number)).limit_denominator(64) for number in solved)
+    one, other = (_plain(float(number)) for number in solved)
     if (one, other) == (1, 1):
         return []
     fault = factors(one, other)
     return [(fault,)] if search.gives((fault,), question, got) else []
 
 
+def _plain(number: float) -> Fraction:
+    """A fraction where it is one, else as many decimal places as float32 tells apart."""
+    fraction = Fraction(number).limit_denominator(64)
+    return fraction if abs(float(fraction) - number) < 2**-22 else Fraction(f"{number:.6f}")
+
+
 def factors(e: Fraction | int, d: Fraction | int) -> Fault:
     """A composition with factors on its two parts."""
-    words = f"counts the identity's part {e} times and D_delta {d} times"
+    of_e, of_d = (f"{float(part):g}" if Fraction(part).denominator > 64 else f"{part}" for part in (e, d))
+    words = f"counts the identity's part {of_e} times and D_delta {of_d} times"
     if e == 1:
-        words = f"counts D_delta {d} times"
+        words = f"counts D_delta {of_d} times"
     elif d == 1:
-        words = f"counts the identity's part {e} times"
+        words = f"counts the identity's part {of_e} times"
     hooks = {"identity": lambda g: float(e) * identity(g), "delta": lambda g: float(d)}
-    return Fault(f"factors-{e}-{d}", words, "the residual form W E^T + D_delta o W", hooks)
+    return Fault(f"factors-{of_e}-{of_d}", words, "the residual form W E^T + D_delta o W", hooks)
+
+
+def lost_parts(got: np.ndarray, question: Question, known: Sequence[Fault]) -> list[Fault]:
+    """One of the two parts of the composed kernel is missing in some of it: for kernels too large to ask about every entry."""
+    g, search = question.geometry, _Search(known, "compose")
+    both, one = search.planted((), question), search.planted((), question.with_(D_delta=np.zeros(g.d_shape)))
+    if both is None or one is None or got.shape != g.kernel_shape:
+        return []
+    shape = (*g.w_shape[:2], g.taps)
+    whole, identity_ = (tensor["weight"].astype(np.float64).reshape(shape) for tensor in (both, one))
+    given = got.astype(np.float64).reshape(shape)
+    wrong, found = given != whole, list[Fault]()
+    for name, words, left in (("delta", "D_delta", identity_), ("identity", "the identity", whole - identity_)):
+        if not np.array_equal(given[wrong], left[wrong]):
+            continue
+        for part, at in selections.parts(_kernel_axes(g), shape, wrong):
+            if np.array_equal(given[at], left[at]):
+                found.append(_without(name, f"leaves {words} out of the composed kernel{selections.words(part)}", part))
+                break
+    return found
+
+
+def _kernel_axes(g: ConvGeometry) -> list[selections.Axis]:
+    taps = selections.Axis("tap", np.arange(g.taps).reshape(1, 1, -1), g.taps)
+    return [axis for axis in (*selections.pairs(g, (slice(None), slice(None), None)), taps) if axis.size > 1]
+
+
+def _without(name: str, words: str, part: selections.Part) -> Fault:
+    def compose_(port: object, g: ConvGeometry, inputs: Tensors) -> np.ndarray:
+        W, D = inputs["W"].astype(np.float64), inputs["D_delta"].astype(np.float64)
+        identity_ = compose(W, np.zeros_like(D), g)
+        whole = compose(W, D, g)
+        left = identity_ if name == "delta" else whole - identity_
+        at = selections.mask(part, _kernel_axes(g), (*g.w_shape[:2], g.taps))
+        at = np.broadcast_to(at, (*g.w_shape[:2], g.taps)).reshape(g.kernel_shape)
+        return np.where(at, left, whole).astype(inputs["W"].dtype)
+
+    look_at = "the loops of the composition over large W, and what is done a block at a time"
+    return Fault(f"compose-{words}", words, look_at, {"compose": compose_}, lambda g: g.has_d)
 
 
 def twice() -> Fault:

@@ -17,12 +17,14 @@ from doconv_conformance.cases.table import LOW_PRECISION, Case
 from doconv_conformance.diagnosis import moves
 from doconv_conformance.diagnosis.asking import Ask, Question
 from doconv_conformance.diagnosis.options import Rule, combinations_of
-from doconv_conformance.diagnosis.planted import Options, relations, run
+from doconv_conformance.diagnosis.planted import Options, inside, relations, run
 from doconv_conformance.faults.faulty_port import Fault
 from doconv_core.geometry import ConvGeometry
 
 LARGEST_W = 2**18
 MOST_IMPULSES = 600
+# So many options may differ on top of as many moves of elements.
+MOST_RULES = {0: 3, 1: 1, 2: 0}
 Fits = list[tuple[Fault, ...]]
 
 
@@ -160,7 +162,7 @@ def fits(meetings: Meetings, hook: str = "options", where: str = "") -> Fits:
         tables = _tables(seen)
         if tables is None:
             continue
-        for rules in _rules(seen, tables):
+        for rules in _rules(seen, tables, MOST_RULES[len(alike[0])]):
             changes = len(alike[0]) + len(rules)
             if changes > least:
                 break
@@ -246,15 +248,19 @@ def _tables(seen: Meetings) -> list[np.ndarray] | None:
     return tables if pairs * np.prod([table.sum() for table in tables]) == len(seen.y) else None
 
 
-def _rules(seen: Meetings, tables: Sequence[np.ndarray]) -> Iterator[tuple[Rule, ...]]:
-    """Rules that give the tables, those with the fewest changes first; nothing in a tuple where what was asked does."""
+def _rules(seen: Meetings, tables: Sequence[np.ndarray], most: int) -> Iterator[tuple[Rule, ...]]:
+    """At most so many rules that give the tables, the fewest first; nothing in a tuple where what was asked does."""
     g = seen.geometry
     if _gives(Options.of(g), seen, tables):
         yield ()
         return
-    least = 99
+    if not most:
+        return
+    least = most
     steps = [_steps(table, g.transposed) for table in tables]
     for options, sets in combinations_of(g, tuple(steps)):
+        if len(sets[0]) > most:
+            return
         if _gives(options, seen, tables):
             for rules in sets:
                 if len(rules) <= least:
@@ -336,6 +342,29 @@ def _right(meetings: Meetings) -> set[tuple[tuple[int, ...], tuple[int, ...], tu
     return found
 
 
+def _outside(meetings: Meetings, axis: int) -> list[str]:
+    """Which elements are read for the positions outside of the input, where all inside are right."""
+    g = meetings.geometry
+    if g.transposed:
+        return []
+    size, read = meetings.x_size[axis], dict[int, set[int]]()
+    low = g.padding[axis][0]
+    for p, q, k in zip(meetings.y[:, 1 + axis], meetings.x[:, 1 + axis], meetings.w[:, 2 + axis], strict=True):
+        read.setdefault(int(g.stride[axis] * p + g.dilation[axis] * k - low), set()).add(int(q))
+    if any(at in read and read[at] != {at} for at in range(size)):
+        return []
+    asked = {at: inside(at, size, g.padding_mode) for at in range(-low, size + g.padding[axis][1])}
+    wrong = [
+        f"{at} reads {' and '.join(map(str, sorted(read[at]))) if at in read else 'nothing'} (asked for "
+        f"{'nothing' if asked[at] is None else asked[at]})"
+        for at in asked
+        if not 0 <= at < size
+        and read.get(at, set()) != ({asked[at]} - {None})
+        and (at in read or asked[at] is not None)
+    ]
+    return [f"along axis {axis} of {size} elements, position {', '.join(wrong[:4])}"] if wrong else []
+
+
 def _axis_facts(meetings: Meetings) -> list[str]:
     """Along each axis a line through what was measured: input position = stride * p + dilation * k - low."""
     g, lines = meetings.geometry, []
@@ -354,6 +383,7 @@ def _axis_facts(meetings: Meetings) -> list[str]:
                 f"along axis {axis}, {to} position = {stride} * {of} position + {dilation} * tap + {shift}; asked for "
                 f"{asked[0]}, {asked[1]} and {asked[2]}"
             )
+        lines += _outside(meetings, axis)
         if meetings.y_size[axis] != g.output_size(meetings.x_size)[axis]:
             lines.append(
                 f"along axis {axis} the output has {meetings.y_size[axis]} positions; asked for "

@@ -6,6 +6,7 @@ is replayed (`replayed`), which says less.
 
 from __future__ import annotations
 
+import re
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +19,9 @@ from doconv_conformance.diagnosis.asking import Asker
 from doconv_conformance.diagnosis.claims import Diagnosis
 from doconv_conformance.diagnosis.replay import Row
 from doconv_conformance.diagnosis.replayed import by_replay
+from doconv_conformance.diagnosis.scope import best
 from doconv_conformance.faults import CATALOGUE, Fault
+from doconv_conformance.port import OPERATIONS
 from doconv_conformance.protocol.process import PortCrash, PortTimeout
 from doconv_conformance.protocol.session import PortSession
 from doconv_conformance.running.runner import Run, numerics_of
@@ -27,6 +30,8 @@ from doconv_conformance.verdicts.judge import Result
 
 __all__ = ["Diagnosis", "diagnose", "diagnose_run"]
 Outputs = Mapping[tuple[str, str], Mapping[str, np.ndarray]]
+# Rows with an error before a condition is named, and reasons that are shown.
+LEAST, MOST_REASONS = 3, 4
 # For all questions to one port.
 SECONDS = 15.0
 
@@ -89,15 +94,40 @@ def diagnose(
         and (got := outputs.get((row.case, row.operation)))
         and row.verdict in ("exact", "within_bound", "inaccurate", "mismatch")
     ]
+    errors = of_errors(results, known)
     if not any(row.failed for row in rows):
-        return []
+        return errors
     structure = [row for row in rows if _decides_structure(row)] or [
         row for row in rows if row.case.numbers == "floats"
     ]
     with np.errstate(all="ignore"):  # ports give infinities, and some cases have them
         if asker is not None:
-            return by_asking(rows, structure, asker, numerics, catalogue, say)
-        return by_replay(rows, structure, numerics, catalogue)
+            return by_asking(rows, structure, asker, numerics, catalogue, say) + errors
+        return by_replay(rows, structure, numerics, catalogue) + errors
+
+
+def of_errors(results: Sequence[Result], known: Mapping[str, Case]) -> list[Diagnosis]:
+    """Where a port answers an error: one diagnosis for each reason, with the condition that its rows have in common."""
+    found, reasons = list[Diagnosis](), dict[str, list[Result]]()
+    for row in results:
+        if row.verdict == "crashed" and row.reason and row.case in known:
+            reasons.setdefault(re.sub(r"\d+", "0", row.reason), []).append(row)
+    for rows in sorted(reasons.values(), key=len, reverse=True)[:MOST_REASONS]:
+        operations = [name for name in OPERATIONS if any(row.operation == name for row in rows)]
+        asked = [row for row in results if row.operation in operations and row.case in known]
+        mine = {(row.case, row.operation) for row in rows}
+        gains = np.array([(row.case, row.operation) in mine for row in asked])
+        losses = np.array([row.verdict not in ("crashed", "timeout", "unsupported") for row in asked])
+        scope = best([known[row.case] for row in asked], gains, losses) if len(rows) >= LEAST else None
+        where = f", {scope[0].words}" if scope and scope[0].words else ""
+        words = f"fails in {' and '.join(operations)}{where}: {rows[0].reason}"
+        found.append(
+            Diagnosis(
+                "measured", "error", f"the errors are those of a port that {words}", "where that error is raised",
+                tuple((row.case, row.operation) for row in rows), len(rows),
+            )
+        )  # fmt: skip
+    return found
 
 
 def _session(run: Run, timeout: float) -> PortSession | None:

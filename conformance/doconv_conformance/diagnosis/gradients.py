@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Sequence
 from functools import cache
+from itertools import product
+from typing import Any
 
 import numpy as np
 
@@ -12,10 +14,10 @@ from doconv_conformance.cases.table import Case
 from doconv_conformance.diagnosis import convolution, moves, selections
 from doconv_conformance.diagnosis.agreement import same
 from doconv_conformance.diagnosis.asking import Ask, Question, random_question
-from doconv_conformance.diagnosis.composition import computed_rows, rows
+from doconv_conformance.diagnosis.composition import computed_identities, computed_rows, identities, rows
 from doconv_conformance.diagnosis.options import families
 from doconv_conformance.diagnosis.planted import joined, run
-from doconv_conformance.faults.faulty_port import Fault
+from doconv_conformance.faults.faulty_port import Fault, FaultyPort
 from doconv_conformance.faults.gradients import GRADIENTS
 from doconv_conformance.port import Tensors
 from doconv_core.composition import identity
@@ -40,9 +42,14 @@ def fits(ask: Ask, case: Case, known: Sequence[Fault], left_out: Collection[Faul
     wrong = [name for name in OUTPUTS if name in right and not same(_only(got, name), _only(right, name))]
     everything = [name for name in OUTPUTS if name in right]
     shared = [
-        fault for fault in _of_all() if fault not in left_out and _explains(fault, known, question, got, everything)
+        fault
+        for fault in (*_of_all(), *_gates())
+        if fault not in left_out and _explains(fault, known, question, got, everything)
     ]
     if shared:
+        alone = _of(wrong[0], case.geometry) if len(wrong) == 1 else []
+        more = [fault for fault in alone if fault not in (*left_out, *shared)]
+        shared += [fault for fault in more if _explains(fault, known, question, got, wrong)]
         return [(fault,) for fault in shared]
     chosen: list[Fits] = []
     for name in wrong:
@@ -117,6 +124,46 @@ def _of_all() -> tuple[Fault, ...]:
         )
         for fault in rows()
     ]
+    return tuple(found)
+
+
+@cache
+def _gates() -> tuple[Fault, ...]:
+    """`grad_y` that counts in part of its elements only, by the sign of something that the layer computes."""
+    signs: list[tuple[str, Callable[[np.ndarray], np.ndarray]]] = [
+        ("positive", lambda t: t > 0),
+        ("positive or 0", lambda t: t >= 0),
+        ("negative", lambda t: t < 0),
+        ("negative or 0", lambda t: t <= 0),
+        ("not 0", lambda t: t != 0),
+    ]
+
+    def of_y(inputs: Tensors, port: FaultyPort, g: ConvGeometry) -> np.ndarray:
+        return port.forward(g, inputs)["y"]
+
+    def of_bare(inputs: Tensors, port: FaultyPort, g: ConvGeometry) -> np.ndarray:
+        return port.forward(g, {name: value for name, value in inputs.items() if name != "bias"})["y"]
+
+    def of_grad_y(inputs: Tensors, port: FaultyPort, g: ConvGeometry) -> np.ndarray:
+        return inputs["grad_y"]
+
+    sources = {"y": of_y, "y without the bias": of_bare, "grad_y itself": of_grad_y}
+    found = []
+    for (source, of), (sign, holds) in product(sources.items(), signs):
+
+        def change(
+            grad_y: np.ndarray, port: FaultyPort, inputs: Tensors, g: ConvGeometry, of: Any = of, holds: Any = holds
+        ) -> np.ndarray:
+            return np.where(holds(of(inputs, port, g)), grad_y, 0).astype(grad_y.dtype)
+
+        found.append(
+            Fault(
+                f"gate-{source}-{sign}".replace(" ", "-"),
+                f"counts grad_y in the gradients only where {source} is {sign}",
+                "the gradient of an activation that the layer does not have",
+                {"grad_y": change},
+            )
+        )
     return tuple(found)
 
 
@@ -207,7 +254,7 @@ def _of(name: str, g: ConvGeometry) -> list[Fault]:
             _parts("grad-W-delta-negated", "subtracts the part with D_delta in the gradient of W", 1, -1),
         ]
         found += [*moves.of_w("grad_W"), *moves.of_d("grad_delta_D"), *_batches("grad_W")]
-        found += [_only_in("grad_W", fault) for fault in _row_faults()]
+        found += [_only_in("grad_W", fault) for fault in (*_row_faults(), *identities(), *computed_identities())]
     else:
         found += [
             *moves.of_d("grad_D_delta"),

@@ -235,12 +235,12 @@ def _both(first: Fault, second: Fault) -> Fault:
 def arithmetics(numerics: Numerics) -> Iterator[tuple[Numerics, str, str]]:
     """Other arithmetic than a port declares, with its name and what it does in words, the mildest first."""
     kinds: dict[str, tuple[str, Callable[[dict[str, str]], Numerics]]] = {
-        "reduction": ("plain sums (the gradient of the bias)", lambda types: _changed(numerics, "reduction", types)),
+        "reduction": ("plain sums (the gradient of the bias)", lambda types: changed(numerics, "reduction", types)),
         "scatter": ("scattered sums (transposed convolutions, gradients of inputs)",
-                    lambda types: _changed(numerics, "scatter", types)),
+                    lambda types: changed(numerics, "scatter", types)),
         "kernel_gradient": ("the gradients of the parameters",
-                            lambda types: _changed(numerics, "kernel_gradient", types)),
-        "accumulator": ("sums of products", lambda types: _changed(numerics, "accumulator", types)),
+                            lambda types: changed(numerics, "kernel_gradient", types)),
+        "accumulator": ("sums of products", lambda types: changed(numerics, "accumulator", types)),
     }  # fmt: skip
     for kind, (words, change) in kinds.items():
         for dtype, short in (
@@ -252,10 +252,11 @@ def arithmetics(numerics: Numerics) -> Iterator[tuple[Numerics, str, str]]:
             if numerics.forming(kind).unit_roundoff(dtype) < UNIT_ROUNDOFF[short]:
                 yield change({dtype: short}), f"{kind}-{dtype}-in-{short}", f"adds up {words} of {dtype} in {short}"
     if numerics.algorithm == "direct":
-        yield _changed(numerics, "algorithm", "tf32"), "tf32", "rounds the inputs of float32 convolutions to TF32"
+        yield changed(numerics, "algorithm", "tf32"), "tf32", "rounds the inputs of float32 convolutions to TF32"
 
 
-def _changed(numerics: Numerics, name: str, value: Any) -> Numerics:
+def changed(numerics: Numerics, name: str, value: Any) -> Numerics:
+    """The same arithmetic with another value of one field; types are added to those that are there."""
     known = {
         key: getattr(numerics, key) for key in ("algorithm", "accumulator", "reduction", "scatter", "kernel_gradient")
     }

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from doconv_conformance.cases.table import STAGES, Case
-from doconv_conformance.diagnosis import composition, convolution, gradients, shrinking, structure, values
+from doconv_conformance.diagnosis import composition, convolution, gradients, linear, shrinking, structure, values
 from doconv_conformance.diagnosis.agreement import reproduces, same
 from doconv_conformance.diagnosis.asking import Asker, Spent, question_of, random_question
 from doconv_conformance.diagnosis.planted import run
@@ -33,8 +33,14 @@ COMPOSED = {"W", "D_delta", "kernel", "rows", "identity", "delta", "compose"}
 ROUNDS = 4
 TRIED = 3
 FITS = 24
+# A condition on fewer answers than this, further ones among them, would be an accident.
+LEAST_IN_SCOPE = 3
+# A finding without a condition needs so many.
+LEAST_IN_SOME = 5
 # Rows of more products than this are looked at once a claim is made, not for each that is tried.
 LARGE = 2**17
+# Entries of W beyond which a composition is not asked about one by one.
+LARGEST_ASKED = 2**18
 
 
 @dataclass(frozen=True)
@@ -76,12 +82,14 @@ class Measured:
         explained: for each finding the failing rows that it takes part in explaining.
         unknown: failing rows that nothing explains, by the stage they are of.
         facts: of each such stage what was measured.
+        where: of each such stage the condition on the rows that are wrong, in words, where there is one.
     """
 
     findings: list[Finding] = field(default_factory=list)
     explained: list[list[Row]] = field(default_factory=list)
     unknown: dict[str, list[Row]] = field(default_factory=dict)
     facts: dict[str, list[str]] = field(default_factory=dict)
+    where: dict[str, str] = field(default_factory=dict)
 
 
 def measure(
@@ -118,6 +126,7 @@ class _State:
         self.findings: list[Finding] = []
         self.measured = Measured()
         self.spoilt: set[object] = set()
+        self.given_up: set[str] = set()
 
     def faults(self, row: Row, findings: Iterable[Finding] | None = None) -> list[Fault]:
         """What is planted in a row."""
@@ -130,6 +139,14 @@ class _State:
         if not any(row.failed for row in rows):
             return
         self._inherit(operation, rows)
+        self._rounds(operation, rows)
+        if narrowed := self._narrow(operation, rows):
+            self._rounds(operation, rows)
+            self._keep_honest(narrowed, rows)
+        self._note_unknown(operation, rows)
+
+    def _rounds(self, operation: str, rows: Sequence[Row]) -> None:
+        """Explain one row after the other, the smallest first."""
         tried: list[Row] = []
         for _ in range(ROUNDS):
             open_ = [row for row in rows if row.failed and row not in tried and not reproduces(self.faults(row), row)]
@@ -140,11 +157,53 @@ class _State:
             self.say(f"{operation}: asking at {row.case.name}")
             if not self._explain(operation, row, rows):
                 tried.append(row)
-        self._note_unknown(operation, rows)
+
+    def _open(self, item: Finding, rows: Sequence[Row]) -> list[Row]:
+        """Failing rows that a finding changes and that are not explained."""
+        return [row for row in rows if row.failed and item.active(row) and not reproduces(self.faults(row), row)
+                and self._shows(item, row)]  # fmt: skip
+
+    def _narrow(self, operation: str, rows: Sequence[Row]) -> list[tuple[int, Finding]]:
+        """Give findings of this operation a condition that leaves out the rows that they do not explain, if one does.
+
+        There something else may be wrong in their place. The findings that were narrowed come back, as they were.
+        """
+        before = list[tuple[int, Finding]]()
+        for at, item in enumerate(self.findings):
+            if item.stage != operation or not (open_ := self._open(item, rows)):
+                continue
+            others = [other for other in self.findings if other is not item]
+            gains = np.array([
+                row.failed and item.active(row) and reproduces(self.faults(row), row)
+                and not reproduces(self.faults(row, others), row) for row in rows
+            ])  # fmt: skip
+            losses = np.array([row in open_ or self._would_break(item, row) for row in rows])
+            found = best(rows, gains, losses) if gains.sum() >= LEAST_IN_SCOPE else None
+            if found is not None:
+                before.append((at, item))
+                self.findings[at] = replace(item, scope=found[0])
+        return before
+
+    def _would_break(self, item: Finding, row: Row) -> bool:
+        usable = [fault for fault in item.faults if fault.where(row.case.geometry)]
+        return not row.failed and not reproduces([*self.faults(row), *usable], row)
+
+    def _keep_honest(self, narrowed: Sequence[tuple[int, Finding]], rows: Sequence[Row]) -> None:
+        """Where nothing was found for the rows that a narrowed condition leaves out, say in how many it holds instead."""
+        for at, item in narrowed:
+            now, shown = self.findings[at], [row for row in rows if row.failed and item.active(row)]
+            if any(not reproduces(self.faults(row), row) and not now.active(row) for row in shown):
+                count = sum(now.active(row) for row in shown)
+                words = ", ".join(
+                    filter(None, (item.scope.words, f"in {count} of the {len(shown)} failing cases there"))
+                )
+                self.findings[at] = replace(now, scope=Scope(words, now.scope.holds))
 
     def give_up(self, operation: str, why: str) -> None:
         """Leave the rest of an operation unexplained."""
         rows = [row for row in self.rows if row.operation == operation]
+        self._inherit(operation, rows)
+        self.given_up.add(operation)
         self._note_unknown(operation, rows, why)
 
     def result(self) -> Measured:
@@ -181,6 +240,8 @@ class _State:
 
     def _only(self, item: Finding) -> tuple[str, ...]:
         """The operations that it is made in, where it could show in others that are right."""
+        if self.given_up:
+            return ()  # what was not looked at may have it, too
         others = {
             row.operation for row in self.rows
             if row.operation not in item.operations and not row.failed and item.scope.holds(row.case)
@@ -261,6 +322,7 @@ class _State:
     ) -> Finding | None:
         """The candidate that explains the most rows, each with the plainest condition that `asked` does not refute."""
         found_: list[tuple[tuple[int, bool, bool, int, int], Finding]] = []
+        some: list[tuple[int, int, Finding]] = []
         count, rows = len(rows), [*rows, *asked]
         base = np.array([reproduces(self.faults(item), item) for item in rows])
         for order, fit in enumerate(candidates[:FITS]):
@@ -269,10 +331,13 @@ class _State:
             trial = [*self.findings, finding]
             with_ = np.array([reproduces(self.faults(item, trial), item) for item in rows])
             gains, losses = with_ & ~base, base & ~with_
-            if not gains.any() or (found := best(rows, gains, losses)) is None:
+            if not gains.any():
+                continue
+            if (found := best(rows, gains, losses)) is None:
+                some.append((int(gains.sum()), -order, _in_some(finding, rows, gains, losses)))
                 continue
             scope, mask = found
-            if not scope.holds(row.case):
+            if not scope.holds(row.case) or (scope is not EVERYWHERE and (mask & gains).sum() < LEAST_IN_SCOPE):
                 continue
             won = {item.case.id for item, is_won in zip(rows[:count], (mask & gains)[:count], strict=True) if is_won}
             if len(won) < 2 and not self._holds_on_other_numbers(operation, row, fit):
@@ -281,7 +346,8 @@ class _State:
             rank = (len(won), not left.any(), scope is EVERYWHERE, -len(fit), -order)
             found_.append((rank, Finding(fit, scope, frozenset({operation}), operation)))
         if not found_:
-            return None
+            most = max(some, key=lambda item: item[:2], default=None)
+            return most[2] if most and most[0] >= LEAST_IN_SOME else None
         found_.sort(key=lambda item: item[0], reverse=True)
         alike = [finding for rank, finding in found_ if rank[:4] == found_[0][0][:4]]
         return self._told_apart(operation, row, alike)
@@ -332,11 +398,14 @@ class _State:
 
     def _fits(self, operation: str, row: Row) -> list[tuple[Fault, ...]]:
         """Sets of faults that explain one row on top of what is known."""
-        known, case = self.faults(row), self._small(operation, row)
+        known = self.faults(row)
+        if np.prod(row.case.geometry.w_shape) > LARGEST_ASKED and (lost := self._lost(row)):
+            return lost
+        case = self._small(operation, row)
         listed = [
             (fault,) for fault in self.catalogue
             if (operation == "compose" or not fault.hooks.keys() <= COMPOSED)
-            and (fault not in PRECISION or case.dtype != "float32")  # the arithmetic has its own questions there
+            and fault not in PRECISION  # the arithmetic has its own questions
             and self._reproduces_with(row, (fault,))
         ]  # fmt: skip
         found: list[tuple[Fault, ...]] = []
@@ -357,6 +426,15 @@ class _State:
             found = [(fault,) for fault in values.limits(self.asker, case, operation)]
         allowed = [fit for fit in found if self._is_allowed(fit) and self._has_effect(operation, row, fit)]
         return [*listed, *(fit for fit in allowed if self._reproduces_with(row, fit))]
+
+    def _lost(self, row: Row) -> list[tuple[Fault, ...]]:
+        """Of kernels too large to be asked about entry by entry: what `compose` leaves out of the row's own."""
+        question = question_of(row.case)
+        answer = self.asker("compose", question) if row.case.geometry.has_d else None
+        if answer is None or "weight" not in answer:
+            return []
+        faults = composition.lost_parts(answer["weight"], question, self.faults(row))
+        return [(fault,) for fault in faults if self._reproduces_with(row, (fault,))]
 
     def _small(self, operation: str, row: Row) -> Case:
         """A smaller case that fails as well, where the row is large."""
@@ -398,29 +476,67 @@ class _State:
             return
         if operation == "compose" or own:
             self.spoilt |= {row.case.geometry for row in own}
-        facts = [why] if why else []
-        if own and not why:
+        facts = list[str]()
+        if own:
+            if why:
+                self.asker.reserve()
             try:
                 facts += self._facts(operation, min(own, key=_size))
             except Spent:
-                facts.append("the time for questions was over")
-        self.measured.facts[operation] = facts
+                why = "the time for questions was over"
+        self.measured.facts[operation] = [*facts, *filter(None, [why])]
+        if own:
+            self.measured.where[operation] = self._whereabouts(operation, own, rows)
+
+    def _whereabouts(self, operation: str, own: Sequence[Row], rows: Sequence[Row]) -> str:
+        """The condition that tells the rows that are wrong from the right ones, if it holds on questions of its own, too."""
+        try:
+            asked = self._varied(operation, min(own, key=_size))
+        except Spent:
+            return ""
+        every = [*rows, *asked]
+        gains = np.array([row in own or (at >= len(rows) and row.failed) for at, row in enumerate(every)])
+        losses = np.array([not row.failed for row in every])
+        found = best(every, gains, losses) if losses.any() and len(own) > 2 else None
+        return found[0].words if found else ""
 
     def _facts(self, operation: str, row: Row) -> list[str]:
         known = self.faults(row)
-        lines = structure.properties(self.asker, row.case, operation)
+        small, below = (row.case, list[str]())
+        if operation != "initialise":
+            small, below = shrinking.shrunk(row.case, partial(self._fails, operation, known))
+        case = row.case if _cost(row) <= LARGE else small
+        lines = structure.properties(self.asker, case, operation)
         if operation == "compose":
-            lines += composition.facts(self.asker, row.case, known)
+            lines += composition.facts(self.asker, case, known)
         elif operation == "forward":
-            measured = convolution.measure(self.asker, row.case, known)
+            measured = convolution.measure(self.asker, case, known)
             lines += convolution.facts(measured) if measured else []
         elif operation == "fold":
-            lines += structure.fold_facts(self.asker, row.case, known)
+            lines += structure.fold_facts(self.asker, case, known)
         elif operation == "backward":
-            lines += gradients.facts(self.asker, row.case, known)
-        if operation != "initialise":
-            lines += shrinking.shrunk(row.case, partial(self._fails, operation, known))[1]
-        return lines
+            lines += gradients.facts(self.asker, case, known)
+        if operation in ("compose", "forward", "backward"):
+            wrong = self._wrong(operation, small, known)
+            each = (linear.facts(self.asker, item, known, operation, wrong) for item in dict.fromkeys((case, small)))
+            lines = [*next(filter(None, each), []), *lines]
+        return [*lines, *below]
+
+    def _wrong(self, operation: str, case: Case, known: Sequence[Fault]) -> list[str]:
+        """The outputs that are not as what is known makes them."""
+        question = random_question(case, 9)
+        usable = [fault for fault in known if fault.where(case.geometry)]
+        right, got = run(usable, case.geometry, operation, question.inputs(operation)), self.asker(operation, question)
+        if right is None or got is None:
+            return []
+        return [name for name in right if name in got and not same({name: got[name]}, {name: right[name]})]
+
+
+def _in_some(finding: Finding, rows: Sequence[Row], gains: np.ndarray, losses: np.ndarray) -> Finding:
+    """A finding in the cases that it explains, where no condition tells these from the others."""
+    held = {row.case.id for row, is_won in zip(rows, gains, strict=True) if is_won}
+    words = f"in {len(held)} of the {gains.sum() + losses.sum()} cases where it would show"
+    return replace(finding, scope=Scope(words, lambda case: case.id in held))
 
 
 def larger(case: Case) -> list[Case]:

@@ -337,6 +337,8 @@ def modes() -> tuple[Rule, ...]:
         "reflect": "the reflection",
         "circular": "the wrap around",
         "symmetric": "the reflection with the edge repeated",
+        "modulo-1": "a wrap around by one element less than the axis has",
+        "modulo+1": "a wrap around by one element more than the axis has",
     }
     found = [
         Rule(
@@ -347,6 +349,15 @@ def modes() -> tuple[Rule, ...]:
         )
         for name, words in names.items()
     ]
+    for end, other in (("low", "high"), ("high", "low")):
+        found.append(
+            Rule(
+                "padding mode",
+                f"mode-{end}-only",
+                f"pads by the mode at the {end} end and with zeros at the {other} end",
+                lambda o, g, end=end: o if o.mode == "zeros" else replace(o, mode=f"{o.mode}-{end}"),
+            )
+        )
     for asked, name in product(("reflect", "replicate", "circular"), names):
         if name != asked:
             found.append(

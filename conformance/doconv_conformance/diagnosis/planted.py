@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from doconv_conformance.faults.faulty_port import Fault, FaultyPort, adjoint
+from doconv_conformance.faults.faulty_port import Fault, FaultyPort, moved_back
 from doconv_conformance.port import Tensors
 from doconv_core.geometry import ConvGeometry
 
@@ -115,6 +115,12 @@ def inside(position: int, size: int, mode: str) -> int | None:
         return 0 if position < 0 else size - 1
     if mode == "circular":
         return position % size
+    if mode.endswith(("-low", "-high")):  # zeros at the other end
+        mode, end = mode.rsplit("-", 1)
+        return inside(position, size, mode) if (position < 0) == (end == "low") else None
+    if mode.startswith("modulo"):  # a wrap around by a wrong length
+        length = max(1, size + int(mode.removeprefix("modulo")))
+        return position % length if position % length < size else None
     if mode in ("reflect", "symmetric"):
         edge = 1 if mode == "symmetric" else 0
         period = max(1, 2 * (size - 1 + edge))
@@ -132,6 +138,10 @@ class MeasuredPort(FaultyPort):
     - `bare(y, g)`: the output before the bias is added;
     - `conv_kernel(kernel, g)`: the composed kernel as the convolution reads it, which `compose` and `fold` do not show;
     - `out_weight(weight, inputs, g)`, `out_bias`, `out_y`: one output of `fold` alone;
+    - `read(name, tensor)`: every tensor that is given;
+    - `factors(part, name, tensor, dtype)`: `x`, the kernel or `grad_y` in the products of `y`, `grad_x` or `grad_kernel`;
+    - `grad_y(grad_y, port, inputs, g)`: the gradient that comes in, as all gradients see it;
+    - `start_weight(parameters, g)`: the weight, in a dict, that `initialise` returns beside the parameters;
     - `grad_x_kernel(kernel, g)`: the kernel that the gradient of `x` is made of;
     - `grad_parts(identity, delta)`: factors of the two parts of the gradient of `W`;
     - `grad_rows(g)`: rows of `D` in the gradients;
@@ -141,6 +151,10 @@ class MeasuredPort(FaultyPort):
     def _convolve(
         self, geometry: ConvGeometry, inputs: Tensors, weight: np.ndarray, bias: np.ndarray | None
     ) -> np.ndarray:
+        self.dtype = str(inputs["x"].dtype)
+        if "factors" in self.hooks:
+            inputs = {**inputs, "x": self._factor("y", "x", inputs["x"])}
+            weight = self._factor("y", "kernel", weight)
         if not self.hooks.keys() & {"options", "bare"} or self.hooks.keys() & {"convolve", "padded"}:
             return super()._convolve(geometry, inputs, weight, bias)
         x = self._move("x", inputs["x"], geometry)
@@ -154,7 +168,7 @@ class MeasuredPort(FaultyPort):
         y = self._move("y", y, geometry)
         if "result" in self.hooks:
             y = self.hooks["result"](y, kernel, inputs, geometry)
-        return y.astype(inputs["x"].dtype)
+        return self._cast(y, inputs["x"].dtype)
 
     def _used(self, kernel: np.ndarray, inputs: Tensors, geometry: ConvGeometry) -> np.ndarray:
         return self._move("conv_kernel", super()._used(kernel, inputs, geometry), geometry)
@@ -169,6 +183,22 @@ class MeasuredPort(FaultyPort):
         return grad_x, self._moved_back("conv_kernel", grad_kernel, g.kernel_shape, g), grad_bias
 
     def _plain_vjp(
+        self, x: np.ndarray, kernel: np.ndarray, grad_y: np.ndarray, g: ConvGeometry
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        if "factors" in self.hooks:
+            parts = (("grad_x", x, self._factor("grad_x", "kernel", kernel)),
+                     ("grad_kernel", self._factor("grad_kernel", "x", x), kernel))  # fmt: skip
+            (grad_x, _, grad_bias), (_, grad_kernel, _) = (
+                self._mapped_vjp(one, other, self._factor(part, "grad_y", grad_y), g) for part, one, other in parts
+            )
+            return grad_x, grad_kernel, grad_bias
+        return self._mapped_vjp(x, kernel, grad_y, g)
+
+    def _factor(self, part: str, name: str, tensor: np.ndarray) -> np.ndarray:
+        changed: np.ndarray = self.hooks["factors"](part, name, tensor, self.dtype)
+        return changed.astype(tensor.dtype)
+
+    def _mapped_vjp(
         self, x: np.ndarray, kernel: np.ndarray, grad_y: np.ndarray, g: ConvGeometry
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         if not self.hooks.keys() & {"options", "options_grad_x", "options_grad_kernel", "grad_x_kernel"}:
@@ -190,6 +220,9 @@ class MeasuredPort(FaultyPort):
         return g
 
     def backward(self, geometry: ConvGeometry, inputs: Tensors) -> Tensors:
+        self.dtype = str(inputs["x"].dtype)
+        if "grad_y" in self.hooks:
+            inputs = {**inputs, "grad_y": self.hooks["grad_y"](inputs["grad_y"], self, inputs, geometry)}
         if "options" not in self.hooks:
             return super().backward(geometry, inputs)
         # `FaultyPort.backward` moves the gradient of `y` to the shape that the geometry gives: here the options decide.
@@ -198,6 +231,14 @@ class MeasuredPort(FaultyPort):
         if want != inputs["grad_y"].shape[2:]:
             raise ValueError(f"the gradient must have the spatial shape {want}")
         return super().backward(geometry, inputs)
+
+    def initialise(self, geometry: ConvGeometry, inputs: Tensors) -> Tensors:
+        outputs = super().initialise(geometry, inputs)
+        if "start_weight" in self.hooks:
+            outputs |= self.hooks["start_weight"](
+                {name: outputs[name] for name in outputs if name != "weight"}, geometry
+            )
+        return outputs
 
     def fold(self, geometry: ConvGeometry, inputs: Tensors) -> Tensors:
         outputs = super().fold(geometry, inputs)
@@ -227,7 +268,7 @@ class MeasuredPort(FaultyPort):
             matrix = self._part("delta_part", D[self._rows(geometry)], geometry)
             weight = weight + (matrix @ self._move("delta_W", W, geometry)[..., None])[..., 0]
         kernel = self._move("kernel", weight.reshape(geometry.kernel_shape), geometry)
-        return kernel.astype(inputs["W"].dtype)
+        return self._cast(kernel, inputs["W"].dtype)
 
     def _compose_vjp(
         self, geometry: ConvGeometry, inputs: Tensors, grad_kernel: np.ndarray
@@ -265,9 +306,7 @@ class MeasuredPort(FaultyPort):
     def _moved_back(
         self, name: str, gradient: np.ndarray, shape: tuple[int, ...], geometry: ConvGeometry
     ) -> np.ndarray:
-        if name not in self.hooks:
-            return gradient
-        return adjoint(lambda tensor: self.hooks[name](tensor, geometry), gradient, shape)
+        return moved_back(self.hooks[name], gradient, shape, geometry) if name in self.hooks else gradient
 
 
 def _fitted(tables: Sequence[np.ndarray], sizes: Sequence[int]) -> list[np.ndarray]:
@@ -355,10 +394,14 @@ def joined(faults: Iterable[Fault]) -> Fault:
 def _after(name: str, first: Any, then: Any) -> Any:
     if name in ("delta_part", "identity_part"):
         return lambda g: first(g) * then(g)
-    if name in ("rows", "identity", "compose", "convolve", "compose_vjp", "sum_group", "padded", "grad_rows"):
+    if name in ("rows", "identity", "compose", "convolve", "compose_vjp", "sum_group", "padded", "grad_rows", "cast"):
         raise ValueError(f"two faults replace {name}")
     if name == "delta":
         return lambda g: first(g) * then(g)
+    if name == "read":
+        return lambda tensor_name, tensor: then(tensor_name, first(tensor_name, tensor))
+    if name == "factors":
+        return lambda part, side, tensor, dtype: then(part, side, first(part, side, tensor, dtype), dtype)
     if name == "grad_parts":
         return tuple(a * b for a, b in zip(first, then, strict=True))
     if name == "geometry":
@@ -372,6 +415,8 @@ def run(
     """The answer with all `faults` planted; None where the planted reference raises."""
     try:
         port = MeasuredPort(joined(faults) if faults else NOTHING)
+        if "read" in port.hooks:
+            inputs = {name: port.hooks["read"](name, tensor) for name, tensor in inputs.items()}
         with np.errstate(all="ignore"):
             outputs: Tensors = getattr(port, operation)(geometry, dict(inputs))
     except (ValueError, TypeError, IndexError, ZeroDivisionError):

@@ -95,6 +95,7 @@ SIZES: dict[str, Callable[[Case], int]] = {
     "K": lambda case: case.geometry.taps,
     "S": lambda case: case.geometry.d_mul,
     "G": lambda case: case.geometry.groups,
+    "the number of entries of W": lambda case: int(np.prod(case.geometry.w_shape)),
     "N": lambda case: case.batch,
     "the stride": lambda case: max(case.geometry.stride),
     "the dilation": lambda case: max(case.geometry.dilation),
@@ -103,9 +104,8 @@ SIZES: dict[str, Callable[[Case], int]] = {
 }
 
 
-def scopes(rows: Sequence[Row]) -> list[Scope]:
-    """Every condition that splits the rows: the plain ones, then one on a size, then two plain ones together."""
-    cases = [row.case for row in rows]
+def scopes(cases: Sequence[Case]) -> list[Scope]:
+    """Every condition that splits the cases: the plain ones, then one on a size, then two plain ones together."""
     found = list(PLAIN)
     for name, size in SIZES.items():
         for rest, words in ((1, "odd"), (0, "even")):
@@ -135,7 +135,7 @@ def scopes(rows: Sequence[Row]) -> list[Scope]:
     return found
 
 
-def best(rows: Sequence[Row], gains: np.ndarray, losses: np.ndarray) -> tuple[Scope, np.ndarray] | None:
+def best(rows: Sequence[Row | Case], gains: np.ndarray, losses: np.ndarray) -> tuple[Scope, np.ndarray] | None:
     """The plainest condition that holds in all rows that are won and in none that are lost, and where it holds.
 
     Args:
@@ -145,8 +145,9 @@ def best(rows: Sequence[Row], gains: np.ndarray, losses: np.ndarray) -> tuple[Sc
     """
     if not losses.any():
         return EVERYWHERE, np.ones(len(rows), bool)
-    candidates = scopes(rows)
-    masks = np.array([[scope.holds(row.case) for row in rows] for scope in candidates])
+    cases = [row.case if isinstance(row, Row) else row for row in rows]
+    candidates = scopes(cases)
+    masks = np.array([[scope.holds(case) for case in cases] for scope in candidates])
     fits = ~(masks & losses).any(axis=1) & ~(~masks & gains).any(axis=1)
     if fits.any():
         at = int(np.flatnonzero(fits)[0])

@@ -20,6 +20,7 @@ from doconv_conformance.faults.faulty_port import Fault
 from doconv_core.geometry import ConvGeometry
 
 MOST_FITS = 6
+MOST_LISTED = 8
 # `(values, size) -> mask`. A lambda that remembers a variable by a default has no type that mypy could infer.
 Holds = Any
 KERNELS = ("kernel", "conv_kernel", "grad_x_kernel", "grad_kernel", "out_weight")
@@ -200,6 +201,9 @@ def parts(found: Sequence[Axis], shape: Sequence[int], wrong: np.ndarray) -> Ite
             where = condition.holds(axis.at, axis.size)
             if not (wrong & ~where).any():
                 singles.append(((axis.name, condition), where))
+    for axis in found:
+        if (listed := _listed(axis, wrong)) is not None:
+            singles.append(((axis.name, listed), listed.holds(axis.at, axis.size)))
     for item, where in singles:
         whole = np.broadcast_to(where, shape)
         if not whole.all():
@@ -211,6 +215,16 @@ def parts(found: Sequence[Axis], shape: Sequence[int], wrong: np.ndarray) -> Ite
             if (key := whole.tobytes()) not in seen:
                 seen.add(key)
                 yield (one, other), whole
+
+
+def _listed(axis: Axis, wrong: np.ndarray) -> Condition | None:
+    """The values of an index at which something is wrong, one by one, of an axis of that size; None where they are many."""
+    values = np.unique(np.broadcast_to(axis.at, wrong.shape)[wrong])
+    if not 1 < len(values) <= min(MOST_LISTED, axis.size // 2) or axis.parts:
+        return None
+    *before, last = map(str, values.tolist())
+    words = f"{{}}s {', '.join(before)} and {last} of {axis.size}"
+    return Condition(words, lambda at, n, values=values, size=axis.size: np.isin(at, values) & (n == size))
 
 
 @dataclass(frozen=True)
@@ -241,6 +255,9 @@ def relations(got: np.ndarray, right: np.ndarray, at: np.ndarray) -> Iterator[Re
     yield Relation("has 0 for negative entries of {}", lambda t: np.maximum(t, 0), linear=False)
     yield Relation("has 0 for positive entries of {}", lambda t: np.minimum(t, 0), linear=False)
     yield Relation("has {} without fractions", np.trunc, linear=False)
+    low, high = float(got[at].min()), float(got[at].max())
+    said = f"has {{}} limited to [{low:.6g}, {high:.6g}]"
+    yield Relation(said, lambda t: np.clip(t, low, high), linear=False)
 
 
 def found_in(tensor: str, got: np.ndarray, right: np.ndarray, g: ConvGeometry) -> list[tuple[Part, Relation]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from fractions import Fraction
 from functools import cache
 from typing import Any
 
@@ -21,6 +22,7 @@ from doconv_conformance.faults.faulty_port import Fault
 from doconv_conformance.faults.gradients import FOLDING, STARTS
 from doconv_conformance.port import Tensors
 from doconv_core.composition import compose, identity, sum_tiles
+from doconv_core.convolution import convolve
 from doconv_core.geometry import ConvGeometry
 from doconv_core.padding import pad
 
@@ -77,6 +79,7 @@ def _of_the_map(
         *moves.of_activations("y"),
         *moves.of_kernel("conv_kernel"),
         *elementwise(answer, right),
+        *by_taps_inside(),
         *(rule.fault("options") for family in families(case.geometry) for rule in family),
         *paddings(),
     )
@@ -169,6 +172,34 @@ def elementwise(got: Tensors, right: Tensors | None) -> list[Fault]:
             )
         )
     return found
+
+
+@cache
+def by_taps_inside() -> tuple[Fault, ...]:
+    """An output that is divided by the number of taps that lie inside the input, as an average or a partial convolution is."""
+
+    def of(name: str, words: str, factor: Callable[[np.ndarray, int], np.ndarray]) -> Fault:
+        def result(y: np.ndarray, kernel: np.ndarray, inputs: Tensors, g: ConvGeometry) -> np.ndarray:
+            one = ConvGeometry.from_json(
+                g.to_json() | {"in_channels": 1, "out_channels": 1, "groups": 1, "padding_mode": "zeros"}
+            )
+            ones = np.ones((1, 1, *inputs["x"].shape[2:]))
+            inside = convolve(ones, np.ones((1, 1, *g.kernel_size)), None, one, dtype=np.float64)
+            bias = inputs.get("bias")
+            added = 0.0 if bias is None else bias.astype(np.float64).reshape(-1, *[1] * g.spatial_rank)
+            return added + (y - added) * factor(np.maximum(inside, 1), g.taps)
+
+        return Fault(f"taps-inside-{name}", words, "what is done at the border of the input", {"result": result})
+
+    return (
+        of("partial", "multiplies each output by K over the number of taps inside the input", lambda n, taps: taps / n),
+        of("mean", "divides each output by the number of taps inside the input", lambda n, taps: 1 / n),
+        of(
+            "share",
+            "multiplies each output by the share of the taps that are inside the input",
+            lambda n, taps: n / taps,
+        ),
+    )
 
 
 def limited(got: Tensors, right: Tensors | None, g: ConvGeometry) -> list[Fault]:
@@ -468,6 +499,8 @@ def start_fits(row: Row) -> Fits:
             "D-constant", f"fills D_delta with {value[0]:.6g}", "", {"D_delta": lambda D, g: np.full(D.shape, value[0])}
         )
         found.append(started("D-constant", constant, "D_delta"))
+    found += _tile_factors(row)
+    found += _composed_otherwise(row)
     whole = Fault(
         "D-identity",
         "starts D_delta with the identity and composes with both",
@@ -476,6 +509,53 @@ def start_fits(row: Row) -> Fits:
     )
     found.append(started("D-identity", whole, "D_delta"))
     return [(fault,) for fault in found]
+
+
+def _composed_otherwise(row: Row) -> list[Fault]:
+    """The weight that comes back is not what the returned `W` composes to, though `compose` is right."""
+    own, g = {name: row.got[name] for name in ("W", "D_delta") if name in row.got}, row.case.geometry
+    if "W" not in own or own["W"].shape != g.w_shape or not row.finite or "weight" not in row.got:
+        return []
+    got, found = {"weight": row.got["weight"]}, list[Fault]()
+    if same(got, run([], g, "compose", own)):
+        return []
+    for fault in composition.left_faults():
+        if same(got, run([fault], g, "compose", own)):
+
+            def start_weight(parameters: Tensors, g: ConvGeometry, fault: Fault = fault) -> Tensors:
+                return run([fault], g, "compose", parameters) or {}
+
+            words = f"{fault.words}, in the weight that initialise returns only"
+            look_at = "the composed kernel that initialise returns"
+            found.append(
+                Fault(f"start-weight-{fault.name}", words, look_at, {"start_weight": start_weight}, fault.where)
+            )
+    return found
+
+
+def _tile_factors(row: Row) -> list[Fault]:
+    """Every whole tile of `W` starts with the plain kernel times a factor of its own."""
+    g, W = row.case.geometry, row.got.get("W")
+    weight = row.case.tensors["weight"].astype(np.float64).reshape(*g.w_shape[:2], g.taps)
+    if W is None or W.shape != g.w_shape or not weight.any() or g.d_mul < 2 * g.taps:
+        return []
+    count, at = g.d_mul // g.taps, np.unravel_index(np.abs(weight).argmax(), weight.shape)
+    tiles = W[..., : count * g.taps].astype(np.float64).reshape(*g.w_shape[:2], count, g.taps)
+    factors = [Fraction(float(tiles[*at[:2], tile, at[2]] / weight[at])).limit_denominator(64) for tile in range(count)]
+    equal = all(factor == Fraction(1, count) for factor in factors)
+    said = "divided equally among its whole tiles" if equal else f"times {', '.join(map(str, factors))} in its tiles"
+
+    def change(outputs: Tensors, kernel: np.ndarray, g: ConvGeometry) -> Tensors:
+        tiles = g.d_mul // g.taps
+        each = [1 / tiles] * tiles if equal else [float(factor) for factor in factors]
+        flat = kernel.astype(np.float64).reshape(*g.w_shape[:2], g.taps)
+        W = outputs["W"].copy()
+        W[..., : tiles * g.taps] = np.concatenate([factor * flat for factor in each], -1)
+        return outputs | {"W": W, "weight": compose(W, outputs.get("D_delta"), g)}
+
+    words, look_at = f"starts W with the plain kernel {said}", "W[..., :K] = w, W[..., K:] = 0"
+    return [Fault("start-tile-factors", words, look_at, {"started": change},
+                  lambda other: other.d_mul // other.taps == count or equal)]  # fmt: skip
 
 
 def properties(ask: Ask, case: Case, operation: str) -> list[str]:

@@ -33,9 +33,12 @@ AFFECTS = {
     **dict.fromkeys(("folded", "folded_bias"), ("fold",)),
     "started": ("initialise",),
     "inputs": OPERATIONS,
+    "cast": OPERATIONS,
 }
 Hooks = Mapping[str, Any]
 MAX_COPIED = 2**22
+# Of a tensor whose gradient is taken an element at a time.
+MOST_ELEMENTS = 2000
 
 
 @dataclass(frozen=True, eq=False)  # one fault is one object; its hooks have no equality
@@ -69,6 +72,7 @@ class FaultyPort(CorePort):
     - `inputs(port, inputs, g)`: what is given, first of all; `port.memory` is a dict that lives as long as the port.
     - `rows(g)`: the row of `D` for each kernel; `identity(g)`: what stands for `E`; `delta(g)`: a factor of `D_delta`.
     - `compose(port, g, inputs)`: the composed kernel altogether.
+    - `cast(tensor, dtype)`: every rounding to a type of what was computed.
     - `used(kernel, inputs, g)`: the kernel that is convolved with, of the kernel and what it was made of.
     - `geometry(g)`: of the convolution; `padded(x, g)`: `x` with its padding, in place of `doconv_core.padding.pad`.
     - `convolve(x, kernel, bias, g)`: the convolution altogether, before `y`.
@@ -135,7 +139,7 @@ class FaultyPort(CorePort):
         if bias is not None:
             gradients["grad_bias"] = (self._adjoint("bias", grad_bias, bias.shape, geometry), bias.dtype)
         outputs = {
-            name: self._gradient(name, value, geometry).astype(dtype) for name, (value, dtype) in gradients.items()
+            name: self._cast(self._gradient(name, value, geometry), dtype) for name, (value, dtype) in gradients.items()
         }
         return self.hooks["gradients"](outputs, inputs, geometry) if "gradients" in self.hooks else outputs
 
@@ -150,7 +154,7 @@ class FaultyPort(CorePort):
             for block in _blocks(rows, D):
                 weight[block] += (D[rows[block]] @ W[block, :, :, None])[..., 0]
         kernel = self._move("kernel", weight.reshape(geometry.kernel_shape), geometry)
-        return kernel.astype(inputs["W"].dtype)
+        return self._cast(kernel, inputs["W"].dtype)
 
     def _compose_vjp(
         self, geometry: ConvGeometry, inputs: Tensors, grad_kernel: np.ndarray
@@ -191,7 +195,7 @@ class FaultyPort(CorePort):
         y = self._move("y", y, geometry)
         if "result" in self.hooks:
             y = self.hooks["result"](y, kernel, inputs, geometry)
-        return y.astype(inputs["x"].dtype)
+        return self._cast(y, inputs["x"].dtype)
 
     def _convolve_vjp(
         self, x: np.ndarray, kernel: np.ndarray, grad_y: np.ndarray, g: ConvGeometry
@@ -204,17 +208,19 @@ class FaultyPort(CorePort):
 
     def _used(self, kernel: np.ndarray, inputs: Tensors, geometry: ConvGeometry) -> np.ndarray:
         """Rounded to the type of the activations."""
-        kernel = kernel.astype(inputs["x"].dtype)
+        kernel = self._cast(kernel, inputs["x"].dtype)
         return self.hooks["used"](kernel, inputs, geometry) if "used" in self.hooks else kernel
+
+    def _cast(self, tensor: np.ndarray, dtype: np.dtype) -> np.ndarray:
+        cast: np.ndarray = self.hooks["cast"](tensor, dtype) if "cast" in self.hooks else tensor.astype(dtype)
+        return cast
 
     def _move(self, name: str, tensor: np.ndarray, geometry: ConvGeometry) -> np.ndarray:
         moved: np.ndarray = self.hooks[name](tensor, geometry) if name in self.hooks else tensor
         return moved
 
     def _adjoint(self, name: str, gradient: np.ndarray, shape: tuple[int, ...], geometry: ConvGeometry) -> np.ndarray:
-        if name not in self.hooks:
-            return gradient
-        return adjoint(lambda tensor: self.hooks[name](tensor, geometry), gradient, shape)
+        return moved_back(self.hooks[name], gradient, shape, geometry) if name in self.hooks else gradient
 
     def _gradient(self, name: str, gradient: np.ndarray, geometry: ConvGeometry) -> np.ndarray:
         changed: np.ndarray = self.hooks[name](gradient, geometry) if name in self.hooks else gradient
@@ -237,8 +243,28 @@ class FaultyPort(CorePort):
         return factor
 
 
+@dataclass(frozen=True)
+class Linear:
+    """A hook that adds elements up, with its gradient: both `(tensor, geometry) -> tensor`."""
+
+    change: Callable[[np.ndarray, ConvGeometry], np.ndarray]
+    back: Callable[[np.ndarray, ConvGeometry], np.ndarray]
+
+    def __call__(self, tensor: np.ndarray, geometry: ConvGeometry) -> np.ndarray:
+        return self.change(tensor, geometry)
+
+
+def moved_back(hook: Any, gradient: np.ndarray, shape: tuple[int, ...], geometry: ConvGeometry) -> np.ndarray:
+    """The gradient through a hook that moves elements, or a `Linear` one, on `shape`."""
+    if isinstance(hook, Linear):
+        return hook.back(gradient, geometry)
+    return adjoint(lambda tensor: hook(tensor, geometry), gradient, shape)
+
+
 def adjoint(move: Callable[[np.ndarray], np.ndarray], gradient: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """The gradient through a function that moves, drops or repeats elements, multiplies them or adds to them, on `shape`.
+
+    A function that adds elements up is taken apart an element at a time, where there are not too many.
 
     Raises:
         ValueError: the gradient is not of the shape that the function returns.
@@ -250,9 +276,35 @@ def adjoint(move: Callable[[np.ndarray], np.ndarray], gradient: np.ndarray, shap
         raise ValueError(f"the gradient must have shape {where.shape}. Received: {gradient.shape}")
     factor = move(np.ones(shape)) - nothing
     index = np.rint(np.divide(where, factor, out=np.zeros(where.shape), where=factor != 0)).astype(np.int64).ravel()
+    if not _moves_only(move, nothing, factor, index, shape):
+        if _is_symmetric(move, nothing, shape):
+            return move(gradient) - nothing
+        if size <= MOST_ELEMENTS:
+            each = np.eye(size).reshape(size, *shape)
+            return np.array([(gradient * (move(one) - nothing)).sum() for one in each]).reshape(shape)
     result = np.zeros(size + 1)
     np.add.at(result, index, (factor * gradient).ravel())
     return result[1:].reshape(shape)
+
+
+def _moves_only(
+    move: Callable[[np.ndarray], np.ndarray], nothing: np.ndarray, factor: np.ndarray, index: np.ndarray,
+    shape: tuple[int, ...],
+) -> bool:  # fmt: skip
+    """Whether every element that comes out is a multiple of the one element at `index`, from 1 on, or none of them (0)."""
+    elements = np.concatenate([[0.0], np.random.default_rng(0).random(int(np.prod(shape)))])
+    if index.min(initial=0) < 0 or index.max(initial=0) >= len(elements):
+        return False
+    moved = move(elements[1:].reshape(shape)) - nothing
+    return np.allclose(moved, factor * elements[index].reshape(factor.shape))
+
+
+def _is_symmetric(move: Callable[[np.ndarray], np.ndarray], nothing: np.ndarray, shape: tuple[int, ...]) -> bool:
+    """Whether the function is its own gradient, as subtracting a mean is."""
+    one, other = np.random.default_rng(1).random((2, *shape))
+    if nothing.shape != shape:
+        return False
+    return bool(np.isclose(((move(one) - nothing) * other).sum(), ((move(other) - nothing) * one).sum(), rtol=1e-9))
 
 
 def _blocks(rows: np.ndarray, D: np.ndarray) -> list[slice]:

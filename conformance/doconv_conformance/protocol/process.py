@@ -13,8 +13,9 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -44,16 +45,22 @@ _alive: weakref.WeakSet[PortProcess] = weakref.WeakSet()
 _interrupted = threading.Event()
 
 
-def interrupt() -> None:
-    """End every port of this process at once; whoever waits for one, or starts one, gets `Interrupted`."""
-    _interrupted.set()
-    for port in list(_alive):
-        port.kill()
+@contextmanager
+def port_threads(count: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads that ask ports, used in a `with` block, whose end waits for them.
 
-
-def resume() -> None:
-    """Allow ports again after `interrupt`."""
+    An exception in the block, above all Ctrl-C, first ends every port of this process; a thread that waits for one, or starts
+    one, gets `Interrupted`.
+    """
     _interrupted.clear()
+    with ThreadPoolExecutor(count) as threads:
+        try:
+            yield threads
+        except BaseException:
+            _interrupted.set()
+            for port in list(_alive):
+                port.kill()
+            raise
 
 
 class PortProcess:

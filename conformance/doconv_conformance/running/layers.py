@@ -17,7 +17,7 @@ import ml_dtypes
 import numpy as np
 
 from doconv_conformance.cases.table import DTYPES
-from doconv_conformance.protocol.process import PortCrash, PortTimeout, interrupt, resume
+from doconv_conformance.protocol.process import PortCrash, PortTimeout, port_threads
 from doconv_conformance.protocol.session import PortSession
 from doconv_conformance.protocol.smoke import smoke
 from doconv_conformance.running.layer_cases import OPERATIONS, LayerCase, LayerPlan, read_layer
@@ -150,25 +150,21 @@ def run_layers(
         OSError: the suite cannot write its own files.
         KeyboardInterrupt: as it comes; the ports are ended first.
     """
-    resume()
     asked = [_Asked(port, timeout) for port in ports]
     outcomes = []
-    with ThreadPoolExecutor(len(asked)) as pool:
-        try:
-            list(pool.map(_Asked.start, asked))
+    try:
+        with port_threads(len(asked)) as threads:
+            list(threads.map(_Asked.start, asked))
             for plan in plans:
                 outcome = LayerOutcome(plan)
-                _run_layer(pool, asked, outcome, read_layer(checkpoint, plan, recordings), dtypes, step)
+                _run_layer(threads, asked, outcome, read_layer(checkpoint, plan, recordings), dtypes, step)
                 checkpoint.release(plan.path)
                 if recordings and plan.recorded:
                     recordings.source.release(recordings.names[plan.path])
                 outcomes.append(outcome)
-        except BaseException:  # above all Ctrl-C: leaving this block waits for the ports
-            interrupt()
-            raise
-        finally:
-            for port in asked:
-                port.end()
+    finally:
+        for port in asked:
+            port.end()
     outcomes.sort(key=lambda outcome: outcome.badness, reverse=True)
     for port in asked:
         name = port.run.backend.name

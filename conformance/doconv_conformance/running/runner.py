@@ -90,7 +90,7 @@ def run_cases(
         memory_limit: bytes of resident memory after which the port is ended.
 
     Raises:
-        Interrupted: the run was interrupted (`process.interrupt`); the port is ended.
+        Interrupted: the run was interrupted (`process.port_threads`); the port is ended.
         OSError: the suite cannot write its own files.
     """
     run = Run(backend)
@@ -222,7 +222,8 @@ def declared_unsupported(hello: Mapping[str, Any], case: Case, operation: str) -
     facts = {
         "operation": operation, "dtype": case.dtype, "param_dtype": case.param_dtype, "spatial_rank": g.spatial_rank,
         "transposed": g.transposed, "grouped": g.groups > 1, "padding_mode": g.padding_mode,
-        "dilated": max(g.dilation) > 1, "strided": max(g.stride) > 1, "surplus_columns": g.d_mul > g.taps,
+        "padded": any(map(any, g.padding)), "dilated": max(g.dilation) > 1, "strided": max(g.stride) > 1,
+        "surplus_columns": g.d_mul > g.taps,
     }  # fmt: skip
     if operation not in supports.get("operations", []):
         return f"operation {operation} is not declared"

@@ -3,6 +3,7 @@
 import pytest
 
 from doconv_core import ConvGeometry
+from doconv_core.geometry import depth_multiplier
 
 GOOD = {"in_channels": 4, "out_channels": 6, "kernel_size": (3, 2)}
 
@@ -22,6 +23,7 @@ GOOD = {"in_channels": 4, "out_channels": 6, "kernel_size": (3, 2)}
             TypeError,
             "kernel_size must be a sequence of integers, one per axis. Received: .*kernel_size=3",
         ),
+        ({"kernel_size": 3.0}, TypeError, "kernel_size must be a sequence of integers.*Received: .*kernel_size=3.0"),
         ({"kernel_size": (3, 3, 3, 3)}, ValueError, "kernel_size must have 1, 2 or 3 axes"),
         (
             {"stride": (1, 2, 3)},
@@ -50,6 +52,7 @@ GOOD = {"in_channels": 4, "out_channels": 6, "kernel_size": (3, 2)}
             "a transposed convolution has padding_mode='zeros' only",
         ),
         ({"output_padding": 1}, ValueError, "output_padding belongs to a transposed convolution"),
+        ({"transposed": True, "output_padding": -1}, ValueError, "output_padding must be at least 0"),
     ],
 )
 def test_bad_options_are_named(change: dict, error: type[Exception], text: str) -> None:
@@ -63,8 +66,56 @@ def test_one_of_everything_is_a_geometry() -> None:
 
 
 @pytest.mark.parametrize(
+    ("transposed", "w_shape", "rows"),
+    [
+        (False, (6, 2, 7), [[0, 1], [0, 1], [0, 1], [2, 3], [2, 3], [2, 3]]),
+        (True, (4, 3, 7), [[0, 0, 0], [1, 1, 1], [2, 2, 2], [3, 3, 3]]),
+    ],
+)
+def test_shapes_and_rows_of_two_groups(transposed: bool, w_shape: tuple, rows: list) -> None:
+    geometry = ConvGeometry(**GOOD, groups=2, d_mul=7, transposed=transposed)
+    assert (geometry.w_shape, geometry.d_shape, geometry.rows.tolist()) == (w_shape, (4, 6, 7), rows)
+    assert geometry.kernel_shape == (*w_shape[:2], 3, 2)
+
+
+def test_rows_of_groups_of_one_channel_and_of_one_group() -> None:
+    depthwise = ConvGeometry(**GOOD | {"in_channels": 3}, groups=3)
+    dense = ConvGeometry(**GOOD | {"in_channels": 3, "out_channels": 2})
+    assert depthwise.rows.tolist() == [[0], [0], [1], [1], [2], [2]]
+    assert dense.rows.tolist() == [[0, 1, 2], [0, 1, 2]]
+
+
+@pytest.mark.parametrize(
+    ("kernel_size", "d_mul", "multiplier", "has_d"),
+    [((1, 1), 9, 1, False), ((2,), None, 2, True), ((2,), 2, 2, True), ((2, 1, 2), 5, 5, True)],
+)
+def test_a_kernel_of_one_tap_has_no_d(kernel_size: tuple, d_mul: int | None, multiplier: int, has_d: bool) -> None:
+    geometry = ConvGeometry(**GOOD | {"kernel_size": kernel_size}, d_mul=d_mul)
+    assert (geometry.d_mul, geometry.has_d) == (multiplier, has_d)
+
+
+def test_a_depth_multiplier_says_what_it_was_asked() -> None:
+    with pytest.raises(ValueError, match=r"number of taps.*Received: kernel_size=\(3, 3\), d_mul=8"):
+        depth_multiplier((3, 3), 8)
+
+
+@pytest.mark.parametrize(
+    ("options", "size", "output"),
+    [
+        ({"stride": 2, "dilation": (1, 3)}, (3, 7), (1, 2)),
+        ({"padding": 2, "padding_mode": "reflect"}, (3, 3), (5, 6)),
+        ({"padding": 3, "padding_mode": "circular"}, (3, 3), (7, 8)),
+        ({"transposed": True, "stride": (2, 1), "padding": 1, "output_padding": (1, 0)}, (3, 4), (6, 3)),
+    ],
+)
+def test_output_sizes(options: dict, size: tuple, output: tuple) -> None:
+    assert ConvGeometry(**GOOD | options).output_size(size) == output
+
+
+@pytest.mark.parametrize(
     ("options", "size", "text"),
     [
+        ({"transposed": True}, (0, 5), "the output of axis 0 would have size 2"),
         ({}, (5,), r"the input must have 2 spatial axes. Received: input_size=\(5,\)"),
         ({}, (2, 5), "the output of axis 0 would have size 0"),
         ({"padding": 3, "padding_mode": "reflect"}, (3, 5), "reflect padding of axis 0 can be at most 2"),
@@ -95,6 +146,8 @@ def test_describe_leaves_defaults_away() -> None:
     [
         ({"framework": "mxnet"}, "framework must be torch, keras or flax. Received: framework='mxnet', padding='same'"),
         ({"input_size": (6,)}, r"input_size must be one integer, or 2: one per axis. Received: .*input_size=\(6,\)"),
+        ({"input_size": 0}, "input_size must be at least 1. Received: .*input_size=0"),
+        ({"transposed": True, "output_padding": -1}, "output_padding must be at least 0"),
         ({"padding": "full"}, r"padding must be one of same, valid, causal .*Received: .*padding='full'"),
     ],
 )

@@ -138,6 +138,18 @@ def test_the_rule_that_chooses_the_products(
     assert composition.products_for(W.to("meta"), D.to("meta")).__name__ == "doconv_torch._taps"
 
 
+@pytest.mark.parametrize(("processor", "amd"), [("AMD64 Family 25 Model 33, AuthenticAMD", True), ("arm", False)])
+def test_the_processor_where_the_system_has_no_file_of_it(
+    processor: str, amd: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_file(path: str) -> None:
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(composition, "open", no_file, raising=False)
+    monkeypatch.setattr("platform.processor", lambda: processor)
+    assert composition._is_amd() == amd
+
+
 def test_products_by_hand_are_checked_at_import() -> None:
     run = (sys.executable, "-c", "import doconv_torch._compose as c; print(c.PRODUCTS)")
     done = subprocess.run(run, env=os.environ | {"DOCONV_TORCH_PRODUCTS": "kernels"}, capture_output=True, text=True)

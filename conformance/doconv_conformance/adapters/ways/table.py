@@ -133,7 +133,7 @@ def without_fold(case: Case, operation: str) -> bool:
 
 FORWARD = ("forward", "fold")
 REPLICATE = (
-    {"operation": "backward", "spatial_rank": 2, "padding_mode": "replicate"},
+    {"operation": "backward", "spatial_rank": 2, "padding_mode": "replicate", "padded": True},
     "PyTorch's compiler fails on the gradient of a plain Conv2d with this padding, too (2.13)",
 )
 TORCH = (

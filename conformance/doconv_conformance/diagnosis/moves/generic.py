@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from doconv_conformance.faults.faulty_port import Fault
+from doconv_conformance.faults.faulty_port import Fault, Linear
 from doconv_core.geometry import ConvGeometry
 
 # `(tensor, geometry) -> tensor`. A lambda that remembers a variable by a default has no type that mypy could infer.
@@ -137,6 +137,34 @@ def along(hook: str, axis: int, name: str) -> Iterator[Fault]:
         )
     yield move(
         hook,
+        f"{name}-centred",
+        f"subtracts from {{}} its mean along {name}",
+        "a normalisation of {}",
+        lambda tensor, g: tensor - np.mean(tensor, axis=axis, keepdims=True),
+    )
+    for label, words, index in (
+        ("pairs-exchanged", "exchanges each even entry of {} with the odd one after it", _pairs_exchanged),
+        ("halves-exchanged", "exchanges the halves of {}", lambda at, size: (at + size // 2) % size),
+        *(
+            (
+                f"modulo-{width}",
+                f"takes entry i modulo {width} of {{}} for entry i",
+                lambda at, size, width=width: at % width,
+            )
+            for width in (2, 4, 8, 16)
+        ),
+    ):
+        yield move(
+            hook,
+            f"{name}-{label}",
+            f"{words} along {name}",
+            f"the index along {name}",
+            lambda tensor, g, index=index: np.take(
+                tensor, index(np.arange(tensor.shape[axis]), tensor.shape[axis]), axis
+            ),
+        )
+    yield move(
+        hook,
         f"{name}-all-but-last-dropped",
         f"leaves out all but the last entry of {{}} along {name}",
         f"the range of {name}",
@@ -201,6 +229,10 @@ def along(hook: str, axis: int, name: str) -> Iterator[Fault]:
         )
 
 
+def _pairs_exchanged(at: np.ndarray, size: int) -> np.ndarray:
+    return np.where(at ^ 1 < size, at ^ 1, at)
+
+
 def scaled(hook: str) -> Iterator[Fault]:
     """Factors."""
     for factor, words in ((-1, "negates {}"), (2, "counts {} twice"), (0, "takes zeros for {}")):
@@ -214,6 +246,13 @@ def scaled(hook: str) -> Iterator[Fault]:
         ("halved", "halves {}", lambda tensor: tensor / 2),
     ):
         yield move(hook, name, words, "what is done to {}", lambda tensor, g, change=change: change(tensor))
+    yield move(
+        hook,
+        "centred",
+        "subtracts from each {} its mean over all but the first axis",
+        "a normalisation of {}",
+        lambda tensor, g: tensor - tensor.mean(axis=tuple(range(1, tensor.ndim)), keepdims=True),
+    )
     for name, words, of in (
         ("over-G", "divided by the number of groups", lambda g: 1 / g.groups),
         ("over-K", "divided by the number of taps", lambda g: 1 / g.taps),
@@ -297,6 +336,17 @@ def by_group(hook: str, axis: int) -> Iterator[Fault]:
         lambda tensor, g: back(split(tensor, g)[:, ::-1], tensor),
     )
 
+    yield move(
+        hook,
+        "summed-into-first-group",
+        "adds the channels of every group of {} to those of the first group and leaves the others zero",
+        "the offset of the group in {}",
+        Linear(
+            lambda tensor, g: back(_summed_into_first(split(tensor, g)), tensor),
+            lambda grad, g: back(np.repeat(split(grad, g)[:1], g.groups, 0), grad),
+        ),
+    )
+
     def part(parts: np.ndarray, keep: Callable[[np.ndarray, int], np.ndarray]) -> np.ndarray:
         size = parts.shape[1]
         return np.where(keep(np.arange(size), size).reshape(1, -1, *[1] * (parts.ndim - 2)), parts, 0.0)
@@ -329,6 +379,10 @@ def by_group(hook: str, axis: int) -> Iterator[Fault]:
         "the channel within the group",
         lambda tensor, g: back(np.repeat(split(tensor, g)[:, :1], tensor.shape[axis] // g.groups, 1), tensor),
     )
+
+
+def _summed_into_first(parts: np.ndarray) -> np.ndarray:
+    return np.concatenate([parts.sum(0, keepdims=True), np.zeros((len(parts) - 1, *parts.shape[1:]))])
 
 
 def tap_orders(hook: str, axis: int) -> Iterator[Fault]:
@@ -380,6 +434,19 @@ def tap_orders(hook: str, axis: int) -> Iterator[Fault]:
         "the order of the axes of {}",
         _ordered(axis, lambda order, g: order.T if len(set(order.shape)) == 1 else order),
     )
+    for axes in permutations(range(3)):
+        if axes in ((0, 1, 2), (2, 1, 0)):
+            continue  # as they are, or column-major
+        said = f"the {AXES[axes[0]]} axis runs slowest, the {AXES[axes[2]]} fastest"
+        for name, words, inverse in (("read", "has the taps of {} in another order in 3-D", False),
+                                     ("written", "takes the taps of {} for being in another order in 3-D", True)):  # fmt: skip
+            yield move(
+                hook,
+                f"taps-{name}-{''.join(map(str, axes))}",
+                f"{words}: {said}",
+                "the order of the taps of {}",
+                _ordered(axis, lambda order, g, axes=axes, inverse=inverse: _in_order(order, axes, inverse)),
+            )
     for first, second in ((0, 1), (1, 2), (0, 2)):
         yield move(
             hook,
@@ -395,6 +462,14 @@ def tap_orders(hook: str, axis: int) -> Iterator[Fault]:
                 ),
             ),
         )
+
+
+def _in_order(order: np.ndarray, axes: tuple[int, int, int], inverse: bool) -> np.ndarray:
+    """The taps of three axes numbered with the first of `axes` slowest."""
+    if order.ndim != 3:
+        return order
+    numbered = np.arange(order.size).reshape([order.shape[a] for a in axes]).transpose(np.argsort(axes)).ravel()
+    return np.argsort(numbered) if inverse else numbered
 
 
 def _ordered(axis: int, order_of: Any) -> Move:

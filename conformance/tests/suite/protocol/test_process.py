@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from doconv_conformance.adapters.core import CorePort
 from doconv_conformance.cases.table import select
 from doconv_conformance.protocol import session
+from doconv_conformance.protocol.schemas import schema
 from doconv_conformance.protocol.session import Backend
-from doconv_conformance.running.runner import PATIENCE, Run, run_cases
+from doconv_conformance.running.runner import PATIENCE, Run, declared_unsupported, run_cases
 from doconv_conformance.verdicts.judge import summarise
 
 # `outputs()` gives the core's honest answer to a request. The smoke case is answered honestly.
@@ -169,6 +171,25 @@ def test_what_is_declared_unsupported_but_works_is_told(tmp_path: Path) -> None:
     claim = "declared unsupported (operation forward is not declared), but works"
     assert all(claim in row.contradicts for row in run.results)
     assert not summarise(run.results)["agree"]
+
+
+# Which of two cases each condition is true of: padded 3x3, and unpadded 2x2 in two groups with surplus columns.
+CONDITIONS: dict[str, tuple[object, tuple[bool, bool]]] = {
+    "operation": ("forward", (True, True)), "dtype": ("float32", (True, True)), "param_dtype": ("float16", (False, False)),
+    "spatial_rank": (2, (True, True)), "transposed": (False, (True, True)), "grouped": (True, (False, True)),
+    "padding_mode": ("zeros", (True, True)), "padded": (True, (True, False)), "dilated": (True, (False, False)),
+    "strided": (False, (True, True)), "surplus_columns": (True, (False, True)),
+}  # fmt: skip
+
+
+def test_each_condition_that_the_schema_knows_can_be_declared() -> None:
+    entry = schema("protocol")["$defs"]["supports"]["properties"]["unsupported"]["items"]
+    assert set(entry["properties"]["when"]["properties"]) == set(CONDITIONS)
+    padded, narrow = (select(case=f"{name}-exact-float32")[0][0] for name in ("plain-3x3", "groups-narrow"))
+    for key, (value, expected) in CONDITIONS.items():
+        hello = {"supports": CorePort.supports | {"unsupported": [{"when": {key: value}, "reason": "not here"}]}}
+        said = tuple(declared_unsupported(hello, case, "forward") == "not here" for case in (padded, narrow))
+        assert said == expected, key
 
 
 HELLO = "import sys; input(); print({!r}); input()"
