@@ -72,6 +72,8 @@ def _npz_member(path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) ->
         header = file.tell()
     if dtype.hasobject:
         raise ValueError(f"{entry.filename} has Python objects, which are not read")
+    if dtype.kind == "V":
+        raise ValueError(f"{entry.filename} has the type {dtype}: NumPy keeps no bfloat16 or float8, safetensors does")
     _check_size(entry.filename, shape, dtype, entry.file_size - header, exact=True)
     _check_size(entry.filename, shape, dtype, entry.compress_size * RATIO)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from doconv_conformance.cli.reports import or_stdout
 from doconv_conformance.escaping import printable
 
 if TYPE_CHECKING:
@@ -29,7 +30,9 @@ Output = Annotated[
     Path,
     typer.Argument(
         metavar="OUT",
-        help="The .safetensors file to write, or the .safetensors.index.json where IN is one; replaced once complete.",
+        callback=or_stdout,
+        help="The .safetensors file to write, or the .safetensors.index.json where IN is one; replaced once complete. "
+        "- is the standard output.",
     ),
 ]
 READING = "Reading the checkpoint"  # the heading in `--help`
@@ -154,7 +157,8 @@ def open_input(path: Path, choice: Choice, hints: Hints) -> Checkpoint:
     from doconv_core.checkpoint import Checkpoint, open_checkpoint
 
     if not path.is_file():
-        raise typer.BadParameter(f"there is no file {path}")
+        kind = "is read in parts, so it must be a file" if path.exists() else "does not exist"
+        raise typer.BadParameter(f"there is no file {path}: IN {kind}")
     if choice.dialect not in (None, "original-torch", "original-tf"):
         raise typer.BadParameter(f"--dialect must be original-torch or original-tf. Received: {choice.dialect}")
     if path.suffix in (".h5", ".hdf5") and choice.dialect != "original-tf":

@@ -26,6 +26,7 @@ from doconv_conformance.cli.files import (
     table_cell,
     takes_stdout,
 )
+from doconv_conformance.cli.reports import or_stdout
 
 if TYPE_CHECKING:
     from doconv_core.checkpoint import Checkpoint, LayerStats
@@ -52,7 +53,7 @@ def inspect(
     figure: Annotated[
         Path | None, typer.Option(help="Draw what --stats shows, as .png, .jpg, .svg or .pdf; needs matplotlib.")
     ] = None,
-    json: Annotated[Path | None, typer.Option(help="Write the same as JSON to this file.")] = None,
+    json: Annotated[Path | None, typer.Option(callback=or_stdout, help="Write the same as JSON to this file.")] = None,
 ) -> None:
     """Show the layers of a checkpoint: which are over-parameterized, their sizes, and what a fold would take away.
 

@@ -10,11 +10,17 @@ import typer
 if TYPE_CHECKING:
     from doconv_conformance.cases.table import Case
 
+
+def or_stdout(path: Path | None) -> Path | None:
+    """`-` is the standard output, as in other programs, and no file of that name (which is `./-`)."""
+    return Path("/dev/stdout") if path is not None and str(path) == "-" else path
+
+
 Stage = Annotated[str | None, typer.Option(help="Only this stage of the suite.")]
 CaseId = Annotated[str | None, typer.Option(help="Only this case: its id, or the beginning of it.")]
-Json = Annotated[Path | None, typer.Option(help="Write the report to this JSON file.")]
-Html = Annotated[Path | None, typer.Option(help="Write the report to this HTML page.")]
-Junit = Annotated[Path | None, typer.Option(help="Write the report to this JUnit XML file.")]
+Json = Annotated[Path | None, typer.Option(callback=or_stdout, help="Write the report to this JSON file.")]
+Html = Annotated[Path | None, typer.Option(callback=or_stdout, help="Write the report to this HTML page.")]
+Junit = Annotated[Path | None, typer.Option(callback=or_stdout, help="Write the report to this JUnit XML file.")]
 Dtype = Annotated[str | None, typer.Option(help="Only these types of the activations, separated by commas.")]
 
 

@@ -162,9 +162,10 @@ def test_what_is_escaped() -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/stdout").exists(), reason="the system has no /dev/stdout")
+@pytest.mark.parametrize("name", ["/dev/stdout", "-"])
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
-def test_stdout_takes_the_file_alone(command: tuple[str, ...], source: Path) -> None:
-    done = subprocess.run([*DOCONV, *arguments(command, source, "/dev/stdout")], capture_output=True, check=False)
+def test_stdout_takes_the_file_alone(command: tuple[str, ...], name: str, source: Path) -> None:
+    done = subprocess.run([*DOCONV, *arguments(command, source, name)], capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
     if command[0] == "inspect":
         assert json.loads(done.stdout)["layers"][0]["path"] == "conv"

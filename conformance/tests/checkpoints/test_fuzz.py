@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import ml_dtypes
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
@@ -235,6 +236,12 @@ def test_hdf5_files_that_are_refused(case: str, tmp_path: Path) -> None:
         file.create_dataset(f"{name}/gamma:0" if name == "x" else name, **options)
     with pytest.raises(CheckpointError, match=error):
         open_checkpoint(tmp_path / "in.h5", dialect="original-tf")
+
+
+def test_types_that_npz_does_not_keep_are_named(tmp_path: Path) -> None:
+    np.savez(tmp_path / "in.npz", **{"a.W": np.ones((4, 2, 9), ml_dtypes.bfloat16)})
+    with pytest.raises(CheckpointError, match=r"a\.W\.npy has the type \|V2: NumPy keeps no bfloat16"):
+        open_checkpoint(tmp_path / "in.npz")
 
 
 def test_hdf5_virtual_data_are_refused(tmp_path: Path) -> None:
