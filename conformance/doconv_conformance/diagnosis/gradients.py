@@ -196,17 +196,16 @@ def _grad_y_moved(fault: Fault, outputs: Sequence[str], words: str) -> Fault:
 
 
 def in_grad_x_only(faults: Sequence[Fault]) -> Fault:
-    """Faults of the forward direction that the gradient of `x` follows, while the other gradients do not."""
+    """Faults of the forward direction that the gradient of `x` follows, while the other gradients are the right layer's."""
 
     def change(gradients: Tensors, inputs: Tensors, g: ConvGeometry) -> Tensors:
         other = run([fault for fault in faults if fault.where(g)], g, "backward", inputs)
         return gradients if other is None else gradients | {"grad_x": other["grad_x"]}
 
     whole = joined(faults)
-    words = f"{whole.words}, in the gradient of x too but not in those of the parameters"
-    return Fault(
-        f"grad_x-only-{whole.name}", words, "the parameters' gradients do not follow forward", {"gradients": change}
-    )
+    words = f"{whole.words}, in the gradient of x too, while those of the parameters are already the right layer's"
+    look_at = "the way back to x; the gradients of W and D_delta need no change"
+    return Fault(f"grad_x-only-{whole.name}", words, look_at, {"gradients": change})
 
 
 def _of_ones() -> Fault:

@@ -67,7 +67,7 @@ def conditions(size: int) -> Iterator[Condition]:
     yield Condition("each odd {}", lambda at, n: at % 2 == 1)
     yield Condition("each even {}", lambda at, n: at % 2 == 0)
     yield Condition("the first and the last {}", lambda at, n: (at == 0) | (at == n - 1))
-    yield Condition("the upper half of the {}s", lambda at, n: at >= (n + 1) // 2)
+    yield Condition("each {} of the upper half", lambda at, n: at >= (n + 1) // 2)
     yield Condition("the middle {}", lambda at, n: at == n // 2)
     for width in (2, 4, 8, 16, 32):
         if size % width:
@@ -223,7 +223,7 @@ def _listed(axis: Axis, wrong: np.ndarray) -> Condition | None:
     if not 1 < len(values) <= min(MOST_LISTED, axis.size // 2) or axis.parts:
         return None
     *before, last = map(str, values.tolist())
-    words = f"{{}}s {', '.join(before)} and {last} of {axis.size}"
+    words = f"each {{}} among {', '.join(before)} and {last} of {axis.size}"
     return Condition(words, lambda at, n, values=values, size=axis.size: np.isin(at, values) & (n == size))
 
 

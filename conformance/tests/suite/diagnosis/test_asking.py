@@ -52,7 +52,7 @@ SAID = {
     "x-clipped": ["limits the entries of x to [-2, 2]"],
     "sum-by-fours": [
         "leaves out what is beyond the last multiple of 4 along S of D",
-        "but not in those of the parameters",
+        "while those of the parameters are already the right layer's",
     ],
     "dilation-lost-inside": ["ignores the dilation where it reads, with the right size of the output"],
     "even-kernel-early": ["starts one element too early on axes where the kernel is even"],
