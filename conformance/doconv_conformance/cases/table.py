@@ -357,6 +357,7 @@ SIZES = (
     _row("taps-25", "forward", (7, 6), (2, 3), (5, 5), padding=((1, 2), (0, 3)), batch=5, catches="taps beyond a vector"),
     _row("unreached-1d", "dims", (9,), (2, 3), (3,), stride=(4,), catches="a gradient where no position reaches the input"),
     _row("taps-49", "forward", (8, 9), (3, 2), (7, 7), padding=((0, 2), (1, 0)), batch=3, catches="taps beyond a vector"),
+    _row("taps-81", "forward", (10, 9), (2, 2), (9, 9), padding=((0, 1), (1, 0)), batch=1, catches="more than 64 taps"),
 )  # fmt: skip
 
 # `W` of more than 2**20 and of more than 2**23 numbers, on few positions: beyond what is computed in one piece.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import stat
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from doconv_conformance.port import PROTOCOL
 from doconv_conformance.protocol.process import Interrupted, PortCrash, PortProcess, PortTimeout
@@ -131,7 +132,7 @@ class PortSession:
             shutil.rmtree(target)
         target.unlink(missing_ok=True)
         try:
-            save_file({key: np.ascontiguousarray(value) for key, value in inputs.items()}, source)
+            write_inputs(inputs, source)
         except SafetensorError as error:
             raise OSError(f"cannot write {source}: {error}") from error
         return source, target
@@ -180,6 +181,16 @@ def file_pair(folder: Path, name: str, operation: str) -> tuple[Path, Path]:
         folder / name / f"{operation}.inputs.safetensors",
         folder / name / f"{operation}.outputs.safetensors",
     )
+
+
+def write_inputs(tensors: Mapping[str, np.ndarray], path: Path) -> None:
+    """Tensors for a port, whose header lists them in another order than their bytes: a port has to read the offsets."""
+    whole = save({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()})
+    start = 8 + int.from_bytes(whole[:8], "little")
+    listed = dict(reversed(json.loads(whole[8:start]).items()))
+    header = json.dumps(listed, separators=(",", ":")).encode().ljust(start - 8)
+    with path.open("wb") as file:
+        file.writelines((whole[:8], header, memoryview(whole)[start:]))
 
 
 def read_outputs(path: Path, largest: int) -> dict[str, np.ndarray]:

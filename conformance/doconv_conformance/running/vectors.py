@@ -23,7 +23,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from doconv_conformance.cases.table import DTYPES, Case, cases, select
-from doconv_conformance.protocol.session import file_pair, hello_request, run_request
+from doconv_conformance.protocol.session import file_pair, hello_request, run_request, write_inputs
 from doconv_conformance.verdicts import integers
 from doconv_conformance.verdicts.bounds import Expected, Numerics, expected
 from doconv_conformance.verdicts.judge import judged_exactly
@@ -131,7 +131,7 @@ def _export(temporary: Path, pairs: Sequence[tuple[Case, str]]) -> None:
         requests.append(_request(case, operation, source.as_posix(), target.as_posix()))
         place = temporary / source
         place.parent.mkdir(parents=True, exist_ok=True)
-        save_file({name: np.ascontiguousarray(tensor) for name, tensor in case.inputs(operation).items()}, place)
+        write_inputs(case.inputs(operation), place)
         save_expected(place.with_name(f"{operation}.expected.safetensors"), expected(case, operation),
                       judged_exactly(case, operation, Numerics()))  # fmt: skip
     _write_lines(temporary / REQUESTS, requests)

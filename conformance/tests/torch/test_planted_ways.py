@@ -20,7 +20,7 @@ from torch._C import _functorch as functorch
 from torch.nn.parallel import DistributedDataParallel
 import doconv_torch._layers as layers, doconv_torch._together as together
 
-right_compose, right_order, right_once = layers.compose, layers._ordered, composed_once
+right_compose, right_order, right_once = layers.compose, layers.ordered, composed_once
 right_all = together.compose_all
 
 def compose(W, D, *options, **more):
@@ -76,7 +76,7 @@ def compose_all(specs, parameters):  # of layers composed together each has the 
     return right_all(specs, mixed)
 
 together.compose_all = compose_all
-layers.compose, layers._ordered, layers.DOConvMixin.forward = compose, ordered, forward
+layers.compose, layers.ordered, layers.DOConvMixin.forward = compose, ordered, forward
 """
 # The shuffle by which the kernel's gradient was transposed in 0.1.0's first versions: contiguous for PyTorch, but not in the
 # layout that the compiler gives to the gradient.

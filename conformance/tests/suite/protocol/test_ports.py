@@ -1,15 +1,18 @@
 """The example ports, as a porter would check them."""
 
+import json
 import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from doconv_conformance.cases.table import STAGES, select
-from doconv_conformance.protocol.session import Backend
+from doconv_conformance.protocol.session import Backend, write_inputs
 from doconv_conformance.running.runner import Run, run_cases
 from doconv_conformance.verdicts.judge import disagreements, summarise
 
@@ -90,3 +93,17 @@ def test_c_answers_what_it_cannot_do(kind: str, tmp_path: Path) -> None:
     assert first["status"] == "error"
     assert text in first["reason"]
     assert second["type"] == "hello"
+
+
+def test_the_header_of_the_inputs_is_not_in_the_order_of_their_bytes(tmp_path: Path) -> None:
+    """A port that takes the tensors one after another as the header lists them gets others."""
+    tensors = {"x": np.ones((2, 3), np.float32), "W": np.zeros((3, 2), np.float32), "bias": np.full(2, 7.0)}
+    write_inputs(tensors, tmp_path / "inputs")
+    read = load_file(tmp_path / "inputs")
+    assert read.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        np.testing.assert_array_equal(read[name], tensor, strict=True)
+    whole = (tmp_path / "inputs").read_bytes()
+    header = json.loads(whole[8 : 8 + int.from_bytes(whole[:8], "little")])
+    starts = [tensor["data_offsets"][0] for tensor in header.values()]
+    assert starts == sorted(starts, reverse=True)
