@@ -19,9 +19,15 @@ def w_names(names: Sequence[Any], ndim: int, spatial: int) -> Names:
 
 
 def plain_names(names: Sequence[Any], ndim: int, spatial: int, of_d: Sequence[Any] | None = None) -> Names:
-    """The inverse of `w_names`, for a `W` of `ndim` axes. The names of the spatial axes stand in those of `D`, if given."""
+    """The inverse of `w_names`, for a `W` of `ndim` axes. The names of the spatial axes stand in those of `D`, if given.
+
+    A mesh axis splits one axis of an array: where `W` has it, it is not taken from `D`.
+    """
     names = _all(names, ndim)
+    kept = (*names[:-3], *names[-2:])
+    taken = {axis for name in kept for axis in _mesh_axes(name)}
     own = _all(of_d or (), ndim + spatial - 1)[-2 - spatial : -2]
+    own = tuple(None if taken.intersection(_mesh_axes(name)) else name for name in own)
     return (*names[:-3], *own, *names[-2:])
 
 
@@ -42,3 +48,7 @@ def d_names(names: Sequence[Any], ndim: int, stacked: int, spatial: int, channel
 
 def _all(names: Sequence[Any], ndim: int) -> Names:
     return (*names, *[None] * (ndim - len(names)))
+
+
+def _mesh_axes(name: Any) -> tuple[Any, ...]:
+    return name if isinstance(name, tuple) else () if name is None else (name,)

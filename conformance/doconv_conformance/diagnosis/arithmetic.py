@@ -66,7 +66,7 @@ class Arithmetic:
             lines.append(f"the result is rounded to {_type(self.result)}")
         if self.sums is not None and self.sums < max(own, 24):
             lines.append(f"sums are formed in {_type(self.sums)}")
-        if self.product is False and (self.sums or 0) >= max(own, 24):
+        if self.product is False and own < 24 <= (self.sums or 0):  # of longer types a product is rounded by right
             lines.append("products are rounded before they are added")
         if self.rounding not in (None, "nearest"):
             lines.append(f"results are rounded {self.rounding}")

@@ -546,10 +546,13 @@ def facts(ask: Ask, case: Case, known: Sequence[Fault]) -> list[str]:
         if name not in got or got[name].shape != right[name].shape:
             lines.append(f"{name} is missing or of another shape")
             continue
+        if got[name].dtype != right[name].dtype:
+            lines.append(f"{name} comes in {got[name].dtype}; must be {right[name].dtype}")
+            continue
         with np.errstate(all="ignore"):
             ratio = got[name].astype(np.float64) / right[name]
         seen = np.unique(ratio[np.isfinite(ratio)])
-        if len(seen) == 1:
+        if len(seen) == 1 and np.array_equal(got[name], seen[0] * right[name]):
             lines.append(f"{name} is {seen[0]:.6g} times the right one")
         else:
             at = tuple(int(i) for i in np.argwhere(got[name] != right[name])[0])

@@ -147,7 +147,7 @@ def factors(ask: Ask, case: Case, known: Sequence[Fault], operation: str, output
     found: dict[str, tuple[int, ...]] = {}
     for at in np.argwhere(both):
         found.setdefault(_factor(ratios[0][tuple(at)]) or "1 ", tuple(int(i) for i in at))
-    if len(found) > MOST_FACTORS:
+    if len(found) > MOST_FACTORS or found.keys() == {"1 "}:
         return ""
     shown = [f"{factor}times at {list(at)}" for factor, at in list(found.items())[:SHOWN]]
     where = "" if len(found) > 1 else " everywhere"

@@ -271,12 +271,12 @@ class _State:
             inside = [row for row in rows if item.scope.holds(row.case)]
             if with_.sum() > without.sum() and not lost:
                 self.findings = trial
+            elif operation == "backward" and self._inherit_grad_x(item, rows):
+                pass
             elif not lost and all(row.failed for row in inside if self._changes(wider, row)):
                 self.findings = trial  # nothing speaks against it: what else is wrong here comes on top
-            elif operation == "backward":
-                self._inherit_grad_x(item, rows)
 
-    def _inherit_grad_x(self, item: Finding, rows: Sequence[Row]) -> None:
+    def _inherit_grad_x(self, item: Finding, rows: Sequence[Row]) -> bool:
         """The same where only the gradient of `x` shows it: the others have formulas of their own, and these are right."""
         alone = replace(item, faults=(gradients.in_grad_x_only(item.faults),), operations=frozenset({"backward"}))
         with_, without = (
@@ -285,6 +285,8 @@ class _State:
         )
         if (with_ & ~without).any() and not (without & ~with_).any():
             self.findings.append(replace(alone, stage="backward"))
+            return True
+        return False
 
     def _changes(self, item: Finding, row: Row) -> bool:
         planted = run(

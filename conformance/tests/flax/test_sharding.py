@@ -150,3 +150,16 @@ def test_what_is_committed_to_no_device_stays_so() -> None:
         over = do_linen.overparameterize(there, spec, d_mul=d_mul)
         for leaf in jax.tree.leaves((over, do_linen.fold(over, spec))):
             assert leaf.devices() == {jax.devices()[3]}
+
+
+def test_a_mesh_axis_that_splits_w_and_d_splits_one_axis_of_the_kernel() -> None:
+    """`D` cut along its taps, `W` along its output channels, as a user may put them where no names are given."""
+    devices = mesh((1, 4))
+    W, D = integers(13, 2, 8), integers(4, 3, 13, 2)
+    cut = {
+        "kernel": jax.device_put(W, NamedSharding(devices, P(None, None, "model"))),
+        "D": jax.device_put(D, NamedSharding(devices, P("model"))),
+    }
+    folded = do_linen.fold({"conv": cut})["conv"]["kernel"]
+    np.testing.assert_array_equal(folded, do_linen.fold({"conv": {"kernel": W, "D": D}})["conv"]["kernel"])
+    assert folded.sharding.is_equivalent_to(NamedSharding(devices, P(None, None, None, "model")), 4)
