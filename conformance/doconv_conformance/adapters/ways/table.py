@@ -187,7 +187,7 @@ FLAX = (
     Way("flax", "scan", "`nn.scan`, `nnx.scan`", cases=few),
     Way("flax", "remat", "`nn.remat`, `nnx.remat`", cases=few),
     Way("flax", "sharded", "`NamedSharding`, 8 devices", possible=cut_by_xla, cases=few, env=EIGHT_DEVICES,
-        numerics={"scatter": IN_PARTS}),  # every device rounds the sums over its part of the channels
+        numerics={"accumulator": IN_PARTS}),  # every device rounds the sums over its part of the channels
     Way("flax", "shard-map", "`jax.shard_map`, 8 devices", cases=few, env=EIGHT_DEVICES,
         numerics={"kernel_gradient": IN_PARTS}),  # every device rounds the gradient of its part of the batch
     Way("flax", "exported", "`jax.export`", FORWARD, cases=few),
@@ -208,7 +208,7 @@ KERAS = (
     Way("keras", "replicated", "`MirroredStrategy`, 2 CPUs", dtypes=NOT_LOW, cases=few,
         engines=("tensorflow",)),
     Way("keras", "sharded", "`ModelParallel`, 8 devices", possible=cut_by_xla, cases=few,
-        engines=("jax",), env=EIGHT_DEVICES, numerics={"scatter": IN_PARTS}),
+        engines=("jax",), env=EIGHT_DEVICES, numerics={"accumulator": IN_PARTS}),
 )  # fmt: skip
 WAYS = (*TORCH, *KERAS, *FLAX)
 
