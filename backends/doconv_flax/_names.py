@@ -28,7 +28,7 @@ def plain_names(names: Sequence[Any], ndim: int, spatial: int, of_d: Sequence[An
     taken = {axis for name in kept for axis in _mesh_axes(name)}
     own = _all(of_d or (), ndim + spatial - 1)[-2 - spatial : -2]
     own = tuple(None if taken.intersection(_mesh_axes(name)) else name for name in own)
-    return (*names[:-3], *own, *names[-2:])
+    return (*kept[:-2], *own, *kept[-2:])
 
 
 def d_names(names: Sequence[Any], ndim: int, stacked: int, spatial: int, channels: int | None) -> Names:

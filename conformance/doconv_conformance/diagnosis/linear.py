@@ -18,7 +18,11 @@ from doconv_conformance.faults.faulty_port import Fault
 from doconv_conformance.port import Tensors
 
 MOST_ENTRIES = 120
+# Float32 answers carry 2**-24 a rounding, and a system of equations some digits more; plain fractions differ by far more.
 NEAR = 1e-6
+# A ratio is of two answers that were each rounded to float32, some of them of sums that nearly cancel.
+NEAR_RATIO = 1e-5
+LARGEST_DENOMINATOR = 144
 SHOWN = 4
 MOST_FACTORS = 24
 NAMES = {"grad_x": "the gradient of x", "grad_W": "the gradient of W", "grad_D_delta": "the gradient of D_delta",
@@ -81,7 +85,7 @@ def of_output(ask: Ask, case: Case, known: Sequence[Fault], operation: str, outp
 def _exact(right: np.ndarray, got: np.ndarray) -> np.ndarray | None:
     """The solution of `right @ B = got`, of plain fractions where it is near to them; None where there is none."""
     solved, *_ = np.linalg.lstsq(right, got, rcond=None)
-    plain = np.array([float(Fraction(float(value)).limit_denominator(144)) for value in solved.ravel()])
+    plain = np.array([float(Fraction(float(value)).limit_denominator(LARGEST_DENOMINATOR)) for value in solved.ravel()])
     plain = plain.reshape(solved.shape)
     solved = np.asarray(np.where(np.abs(plain - solved) < NEAR, plain, solved))
     scale = float(np.abs(got).max(initial=1))
@@ -117,10 +121,13 @@ def words(matrix: np.ndarray, tensor: str, shape: Sequence[int], verb: str) -> s
 
 
 def _factor(value: float) -> str:
-    if value in (1, -1):
-        return "" if value == 1 else "-"
-    fraction = Fraction(float(value)).limit_denominator(144)
-    return f"{fraction if float(fraction) == value else f'{value:.6g}'} "
+    ones = {1.0: "", -1.0: "-"}
+    return ones[value] if value in ones else f"{_number(value)} "
+
+
+def _number(value: float) -> str:
+    fraction = Fraction(float(value)).limit_denominator(LARGEST_DENOMINATOR)
+    return f"{fraction}" if float(fraction) == value else f"{value:.6g}"
 
 
 def _entry(tensor: str, flat: int, shape: Sequence[int]) -> str:
@@ -142,21 +149,18 @@ def factors(ask: Ask, case: Case, known: Sequence[Fault], operation: str, output
             return ""
         ratios.append(np.divide(one, other, out=np.full(one.shape, np.nan), where=other != 0))
     both = np.isfinite(ratios[0]) & np.isfinite(ratios[1])
-    if both.mean() < 0.2 or not np.allclose(ratios[0][both], ratios[1][both], rtol=1e-5):
+    if both.mean() < 0.2 or not np.allclose(ratios[0][both], ratios[1][both], rtol=NEAR_RATIO):
         return ""
     found: dict[str, tuple[int, ...]] = {}
     for at in np.argwhere(both):
-        found.setdefault(_factor(ratios[0][tuple(at)]) or "1 ", tuple(int(i) for i in at))
-    if len(found) > MOST_FACTORS or found.keys() == {"1 "}:
+        found.setdefault(_number(ratios[0][tuple(at)]), tuple(int(i) for i in at))
+    if len(found) > MOST_FACTORS or found.keys() == {"1"}:
         return ""
-    shown = [f"{factor}times at {list(at)}" for factor, at in list(found.items())[:SHOWN]]
-    where = "" if len(found) > 1 else " everywhere"
     name = NAMES.get(output, output)
-    return (
-        f"multiplies {name} by {shown[0].split('times')[0].strip()}{where}"
-        if where
-        else f"has {name} {', '.join(shown)}"
-    )
+    if len(found) == 1:
+        return f"multiplies {name} by {next(iter(found))} everywhere"
+    shown = [f"{factor} times at {list(at)}" for factor, at in list(found.items())[:SHOWN]]
+    return f"has {name} {', '.join(shown)}"
 
 
 def facts(ask: Ask, case: Case, known: Sequence[Fault], operation: str, wrong: Sequence[str]) -> list[str]:

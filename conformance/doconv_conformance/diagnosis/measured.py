@@ -269,15 +269,18 @@ class _State:
             )
             lost = (without & ~with_).sum()
             inside = [row for row in rows if item.scope.holds(row.case)]
-            if with_.sum() > without.sum() and not lost:
+            explains = not lost and with_.sum() > without.sum()
+            if not explains and operation == "backward" and self._inherit_grad_x(item, rows):
+                continue
+            # Where nothing speaks against it, what else is wrong here comes on top.
+            if explains or (not lost and all(row.failed for row in inside if self._changes(wider, row))):
                 self.findings = trial
-            elif operation == "backward" and self._inherit_grad_x(item, rows):
-                pass
-            elif not lost and all(row.failed for row in inside if self._changes(wider, row)):
-                self.findings = trial  # nothing speaks against it: what else is wrong here comes on top
 
     def _inherit_grad_x(self, item: Finding, rows: Sequence[Row]) -> bool:
-        """The same where only the gradient of `x` shows it: the others have formulas of their own, and these are right."""
+        """The same where only the gradient of `x` shows it: the others have formulas of their own, and these are right.
+
+        Returns whether that explains rows, and breaks none.
+        """
         alone = replace(item, faults=(gradients.in_grad_x_only(item.faults),), operations=frozenset({"backward"}))
         with_, without = (
             np.array([reproduces(self.faults(row, found), row) for row in rows])

@@ -295,7 +295,7 @@ def _moves_only(
     elements = np.concatenate([[0.0], np.random.default_rng(0).random(int(np.prod(shape)))])
     if index.min(initial=0) < 0 or index.max(initial=0) >= len(elements):
         return False
-    moved = move(elements[1:].reshape(shape)) - nothing
+    moved = move(elements[1:].reshape(shape)) - nothing  # random numbers in float64: another element is far off
     return np.allclose(moved, factor * elements[index].reshape(factor.shape))
 
 
@@ -304,6 +304,7 @@ def _is_symmetric(move: Callable[[np.ndarray], np.ndarray], nothing: np.ndarray,
     one, other = np.random.default_rng(1).random((2, *shape))
     if nothing.shape != shape:
         return False
+    # Float64, rounded a few hundred times; functions that are not their own gradient differ in the first digits.
     return bool(np.isclose(((move(one) - nothing) * other).sum(), ((move(other) - nothing) * one).sum(), rtol=1e-9))
 
 
