@@ -550,7 +550,8 @@ class _State:
             lines += structure.fold_facts(self.asker, case, known)
         elif operation == "backward":
             lines += gradients.facts(self.asker, case, known)
-        if operation in ("compose", "forward", "backward"):
+        is_linear = not any("not linear" in line or "not affine" in line for line in lines)
+        if is_linear and operation in ("compose", "forward", "backward"):
             wrong = self._wrong(operation, small, known)
             each = (linear.facts(self.asker, item, known, operation, wrong) for item in dict.fromkeys((case, small)))
             lines = [*next(filter(None, each), []), *lines]
