@@ -50,7 +50,7 @@ class Fault:
         words: what the port does, as a clause that completes "the failures are consistent with a port that ...".
         look_at: where a porter looks first.
         hooks: the steps it replaces; see `FaultyPort`.
-        where: the geometries that the mistake is made on.
+        where: the geometries that the mistake is made on; `FaultyPort.run` heeds it, its operations alone do not.
     """
 
     name: str

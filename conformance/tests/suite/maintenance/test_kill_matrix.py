@@ -46,4 +46,6 @@ def test_a_survivor_fails_the_command(monkeypatch: pytest.MonkeyPatch, tmp_path:
 
 def test_the_published_page_holds_the_whole_catalogue() -> None:
     published = re.findall(r"^\| `([^`]+)` \| (.*?) \|", PAGE.read_text(), re.MULTILINE)
-    assert published == [(fault.name, fault.words) for fault in CATALOGUE]
+    assert published == [(fault.name, fault.words) for fault in CATALOGUE], (
+        "nox -s kill-matrix writes docs/kill-matrix.md"
+    )
