@@ -31,8 +31,7 @@ class Group:
         self, recipe: Recipe, data: Data, variant: str, rate: float, seeds: Sequence[int], ratio: float, device: str
     ) -> None:
         self.recipe, self.data, self.seeds, self.device = recipe, data, seeds, torch.device(device)
-        whole = len(data.train) // recipe.batch
-        self.steps = round(whole * recipe.epochs * (ratio if variant == "plain-equal-time" else 1))
+        self.steps = recipe.steps(len(data.train), variant, ratio)
         self.trainers = [train.new_trainer(recipe, data, "torch", variant, seed, device) for seed in seeds]
         self.x, self.y = (torch.from_numpy(array).to(self.device) for array in (data.train.x, data.train.y))
         orders = np.stack([_order(data, seed, recipe.batch, self.steps) for seed in seeds])

@@ -142,7 +142,7 @@ def train(
     """
     progress = progress or Progress(Path(), math.inf)
     made = new_trainer(recipe, data, framework, variant, seed, device)
-    steps = round(len(data.train) // recipe.batch * recipe.epochs * (ratio if variant == "plain-equal-time" else 1))
+    steps = recipe.steps(len(data.train), variant, ratio)
     progress.resume(made)
     losses, before = progress.losses, (time.process_time(), time.perf_counter())
 
@@ -181,8 +181,9 @@ def new_trainer(recipe: Recipe, data: Data, framework: str, variant: str, seed: 
 
 
 def rate_at(recipe: Recipe, peak: float, step: int, steps: int) -> float:
-    """The learning rate of a step: the peak, or half a cosine from it to zero."""
-    return peak if recipe.schedule == "constant" else peak * 0.5 * (1 + math.cos(math.pi * step / steps))
+    """The learning rate of a step: the peak, or half a cosine from it to zero, less while it warms up."""
+    share = 1.0 if recipe.schedule == "constant" else 0.5 * (1 + math.cos(math.pi * step / steps))
+    return peak * share * min(1.0, (step + 1) / max(1.0, recipe.warmup * steps))
 
 
 def score(output: np.ndarray, part: Part, kind: str) -> float:

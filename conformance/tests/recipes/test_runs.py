@@ -115,6 +115,9 @@ def test_a_run_that_learnt_nothing_has_failed_and_is_in_no_pair(whole: Path) -> 
     assert not any(row.failed for row in done)
     dead = replace(done[0], curve="2.37;2.3081;2.3027;2.3026")
     assert dead.failed
+    # Classes whose loss jumped first; a denoiser that left the noise where it was.
+    assert replace(done[0], curve="3.32;2.3119;2.3091;2.3019").failed
+    assert replace(done[0], curve="0.033985;0.0096126;0.0095912;0.0095759").failed
     assert replace(done[0], diverged=True).failed
     final = next(row for row in done if row.stage == "final")
     assert final.seed in report._finals([final], final.variant, final.rate)
