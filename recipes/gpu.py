@@ -161,10 +161,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     done = {row.key: row for row in runs.read_rows(options.out)}
     groups: dict[tuple[str, float, str], list[int]] = {}
     narrow = replace(recipe, grid={"seeds": options.seeds}, final={"seeds": options.seeds})
-    for stage in ("grid", "final"):
+    for planned in (train.grid, train.finals):
         groups = {}
-        for variant, rate, seed, at in train.planned(narrow, done, "torch") if stage == "final" else _grid(narrow):
-            if at == stage and (recipe.name, "torch", variant, rate, seed, at) not in done:
+        for variant, rate, seed, at in planned(narrow, done.values(), "torch"):
+            if (recipe.name, "torch", variant, rate, seed, at) not in done:
                 groups.setdefault((variant, rate, at), []).append(seed)
         for (variant, rate, at), seeds in groups.items():
             group, start = Group(recipe, data, variant, rate, seeds, ratio, options.device), time.monotonic()
@@ -177,10 +177,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 done[row.key] = row
             shown = ", ".join(f"{row.metric:.2f}" for row in rows)
             print(f"{time.monotonic() - began:.0f} s {variant}, rate {rate:g}, {at}: {shown}", flush=True)
-
-
-def _grid(recipe: Recipe) -> list[tuple[str, float, int, str]]:
-    return [(v, r, s, "grid") for r in recipe.rates for v in recipe.variants for s in range(recipe.grid["seeds"])]
 
 
 def _order(data: Data, seed: int, size: int, steps: int) -> np.ndarray:

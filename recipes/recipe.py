@@ -33,7 +33,6 @@ class Recipe:
     variants: tuple[str, ...]
     initialization: str = "he"
     precision: str = "float32"  # of the computation; parameters are always float32
-    warmup: float = 0.0  # share of the steps over which the rate rises to the schedule's
     reported: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -44,8 +43,6 @@ class Recipe:
         ):
             if not value <= set(allowed):
                 raise ValueError(f"{self.name}: {name} must be among {', '.join(allowed)}. Received: {sorted(value)}")
-        if not 0 <= self.warmup < 1:
-            raise ValueError(f"{self.name}: warmup must be a share of the steps, 0 to 1. Received: {self.warmup}")
 
     def steps(self, examples: int, variant: str, cost: float) -> int:
         """How many steps a variant takes on so many examples; `cost` is that of a DO step in plain ones."""
@@ -71,8 +68,7 @@ def load(name: str, file: Path = FILE) -> Recipe:
     while "like" in entry:
         entry = {**entries[entry.pop("like")], **entry}
     known = {each.name for each in fields(Recipe)} - {"name"}
-    optional = {"reported", "initialization", "precision", "warmup"}
-    missing, unknown = known - optional - entry.keys(), entry.keys() - known
+    missing, unknown = known - {"reported", "initialization", "precision"} - entry.keys(), entry.keys() - known
     if missing or unknown:
         raise ValueError(f"{name}: missing fields {sorted(missing)}, unknown fields {sorted(unknown)}")
     return Recipe(name=name, **{k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()})

@@ -43,7 +43,11 @@ class Row:
 
     @property
     def key(self) -> tuple[object, ...]:
-        return self.task, self.framework, self.variant, self.rate, self.seed, self.stage
+        return self.task, self.framework, *self.run
+
+    @property
+    def run(self) -> tuple[str, float, int, str]:
+        return self.variant, self.rate, self.seed, self.stage
 
     @property
     def failed(self) -> bool:

@@ -73,6 +73,15 @@ def test_a_run_that_was_killed_goes_on_inside(whole: Path, tmp_path: Path, monke
     assert not any(states.iterdir())
 
 
+def test_two_jobs_write_the_same_rows(whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "jobs.csv"
+    command = [sys.executable, str(TRAIN), *SHORT, "--jobs", "2", "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "8/8 do, rate" in done.stderr
+    assert numbers(out) == numbers(whole)
+
+
 def test_a_row_that_was_cut_off_is_run_again(whole: Path, tmp_path: Path) -> None:
     out, text = tmp_path / "cut.csv", whole.read_text("utf-8")
     out.write_text(text[:-20], "utf-8")
