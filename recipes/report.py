@@ -28,7 +28,8 @@ BEGIN, END = "<!-- results: written by python recipes/report.py -->", "<!-- /res
 # Of the losses in three frameworks: the widest below, so that all three are seen where they lie on each other.
 LINES = {"torch": {"lw": 5, "alpha": 0.3}, "keras": {"lw": 2, "ls": "--"}, "flax": {"lw": 1, "ls": ":"}}
 EQUAL = 1e-9  # where two losses are the same number, a logarithmic axis shows this
-COLOURS = {"plain": "#6b7280", "do": "#d9480f", "do-plain-stem": "#1971c2", "plain-equal-time": "#2b8a3e"}
+COLOURS = {"plain": "#6b7280", "do": "#d9480f", "do-plain-stem": "#1971c2", "plain-equal-time": "#2b8a3e",
+           "plain-longer": "#862e9c"}  # fmt: skip
 
 
 @dataclass(frozen=True)
