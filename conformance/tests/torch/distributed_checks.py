@@ -135,7 +135,7 @@ def around(net: nn.Module, kernels: str) -> contextlib.AbstractContextManager[ob
 
 
 def compile_afresh(module: nn.Module) -> Callable[..., Tensor]:
-    """By the default backend. Programs of another check would count as compilations of the same code, of which there is a limit."""
+    """By the default backend; programs of other checks would count as compilations of the same code, which are limited."""
     torch.compiler.reset()
     return torch.compile(module)
 
