@@ -15,8 +15,7 @@ CONSTRAINTS = ("-c", "constraints.txt")
 FRAMEWORKS = ("torch", "keras", "flax")
 # Frameworks fight over threads and memory in one process, so each has its own pytest.
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
-# A file's tests share what is slow to make, so a file stays with one worker.
-WORKERS = ("-n", "auto", "--maxprocesses", "4", "--dist", "loadfile")
+WORKERS = ("-n", "auto", "--maxprocesses", "4")
 # Of the core's statements and branches by its own tests, in percent; a little under what was measured.
 COVERED = 93
 # What enters a composition beside the suite: frozen parameters, transforms, explicit sharding, errors.
@@ -114,7 +113,9 @@ def ways(session: nox.Session) -> None:
     session.env["DOCONV_FULL"] = "1"
     session.install(*CONSTRAINTS, "-e", ".[dev]")
     for framework in FRAMEWORKS:
-        pytest(session, f"{framework}/test_ways.py", f"{framework}/test_planted_ways.py")
+        # Ways share nothing: whichever worker is free takes the next.
+        pytest(session, f"{framework}/test_ways.py", dist="worksteal")
+        pytest(session, f"{framework}/test_planted_ways.py")
 
 
 @nox.session(name="kill-matrix")
@@ -249,6 +250,7 @@ def check(session: nox.Session) -> None:
     session.run("mypy")
 
 
-def pytest(session: nox.Session, *folders: str) -> None:
+def pytest(session: nox.Session, *folders: str, dist: str = "loadfile") -> None:
+    """By default a file stays with one worker: its tests share what is slow to make."""
     paths = (f"conformance/tests/{folder}" for folder in folders)
-    session.run("pytest", *WORKERS, *paths, *session.posargs, env=ONE_THREAD)
+    session.run("pytest", *WORKERS, "--dist", dist, *paths, *session.posargs, env=ONE_THREAD)
