@@ -147,6 +147,7 @@ REFUSED = {
     "meta": ({"conv.W": W.to("meta"), "conv.D": D}, "conv.W must be a dense tensor"),
     "complex128": (STATE | {"x": torch.zeros(3, dtype=torch.complex128)}, "x has a type that the format lacks"),
     "repeated": (STATE | {"x": torch.zeros(1).expand(10**9)}, "x is a few values repeated"),
+    "twice the same": (STATE | {"x": torch.zeros(2**20).expand(2, 2**20)}, "x is a few values repeated"),
     "names of integers": ({1: W, 2: D}, "names must be strings. Received: 1"),
     "names of bytes": ({b"conv.W": W}, "names must be strings. Received: b'conv.W'"),
     "integers": ({"conv.W": W.int(), "conv.D": D.int()}, "must be bfloat16, float16, float32 or float64"),
