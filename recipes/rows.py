@@ -101,4 +101,14 @@ def commit() -> str:
 
 def versions(framework: str) -> str:
     """Of the packages that decide the numbers."""
-    return " ".join(f"{package} {version(package)}" for package in (*PACKAGES[framework], "numpy"))
+    packages = (*PACKAGES[framework], *_engine(framework), "numpy")
+    return " ".join(f"{package} {version(package)}" for package in packages)
+
+
+def _engine(framework: str) -> tuple[str, ...]:
+    """What Keras computes with."""
+    if framework != "keras":
+        return ()
+    import keras
+
+    return (keras.config.backend(),)

@@ -46,17 +46,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     work = Work(options)
     done = {row.key: row for row in read_rows(work.out)}
     first = work.first = _join_processes(options)
-    began, runs, number = time.monotonic(), _count(work.recipe), 0
+    began, runs, number, made = time.monotonic(), _count(work.recipe), 0, 0
     for stage in (grid, finals):
         planned = stage(work.recipe, done.values(), options.framework)
         left = [run for run in planned if work.key(run) not in done]
         number += len(planned) - len(left)
         for row in _each(work, left):
-            number, done[row.key] = number + 1, row
+            number, made, done[row.key] = number + 1, made + 1, row
             if first:
                 append_row(work.out, row)
                 work.progress(row.run).remove()
-                minutes = (time.monotonic() - began) / number * (runs - number) / 60
+                minutes = (time.monotonic() - began) / made * (runs - number) / 60
                 print(f"{number}/{runs} {row.variant}, rate {row.rate:g}, seed {row.seed}, {row.stage}: {row.metric:.2f}, "
                       f"{minutes:.0f} min left", file=sys.stderr)  # fmt: skip
 
@@ -208,11 +208,12 @@ def train(
         metric = score(made.predict(part.x), part, data.kind)
         made.fold()
         folded = score(made.predict(part.x), part, data.kind)
+    shared = f", each batch shared by {made.devices}" if made.devices > 1 else ""
     curve = ";".join(f"{np.mean(stretch):.5g}" for stretch in np.array_split(losses, min(POINTS, len(losses))))
     return Row(
         recipe.name, framework, variant, rate, seed, stage, len(losses), round(metric, 4), round(folded, 4), diverged,
-        made.parameters, round(seconds[0], 2), round(seconds[1], 2), device_name(device), commit(), versions(framework),
-        curve, recipe.precision,
+        made.parameters, round(seconds[0], 2), round(seconds[1], 2), device_name(device) + shared, commit(),
+        versions(framework), curve, recipe.precision,
     )  # fmt: skip
 
 

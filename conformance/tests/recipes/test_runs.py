@@ -167,9 +167,10 @@ def test_the_page_is_rewritten_between_its_markers(whole: Path, tmp_path: Path) 
         assert text.startswith("before\n")
         assert text.endswith("\nafter\n")
         assert "what stood here" not in text
-        assert "DO - plain, each at its best rate" in text
+        assert "| digits | torch, " in text
+        assert "| DO - plain |" in text
         assert "8 runs, 0 of which failed" in text
-        assert "Folding changed the metric by at most 0.0000." in text
+        assert "Folding changed the metric of the others by at most 0.0000." in text
     assert (tmp_path / "evidence.svg").read_text("utf-8").count("<svg") == 1
     page.write_text("no markers", "utf-8")
     with pytest.raises(ValueError, match="has no <!-- results"):
