@@ -1,6 +1,7 @@
 """Third-party models: `nox -s zoo` runs this file, which needs keras-hub; the tests' own run leaves it out.
 
-Each is made small and of random weights, over-parameterized (the outputs stay, bit for bit), given a `D`, saved, loaded and folded.
+Each is made small and of random weights, over-parameterized (the outputs stay, bit for bit), given a `D`, saved, loaded
+and folded.
 """
 
 from collections.abc import Callable
