@@ -13,8 +13,8 @@ def to_numpy(value: Any) -> np.ndarray:
     """A copy of the values of a tensor, a variable or an array, in the type that it says it has.
 
     Keras's own conversion makes TensorFlow warn of NumPy 2's `copy` argument, gives float32 for bfloat16 on the torch backend,
-    and a float64 variable of the numpy backend can hold float32. For arrays of JAX's that are spread over processes every one of
-    these must ask.
+    and a float64 variable of the numpy backend can hold float32. For arrays of JAX's that are spread over processes each of
+    them must ask.
     """
     if isinstance(value, np.ndarray):
         return value.copy()
