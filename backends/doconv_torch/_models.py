@@ -297,4 +297,5 @@ def _describe(conv: _ConvNd) -> str:
     if isinstance(conv, DOConvMixin):
         return f"{type(conv).__name__} {kernel}, d_mul={conv.d_mul}"
     reason = "a kernel of one tap has no D" if math.prod(conv.kernel_size) == 1 else _obstacle(conv)
-    return f"plain {type(conv).__name__} {kernel}" + f": {reason}" * bool(reason)
+    plain = f"plain {type(conv).__name__} {kernel}"
+    return f"{plain}: {reason}" if reason else plain

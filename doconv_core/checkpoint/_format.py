@@ -265,4 +265,6 @@ def _check_shape(path: Path, name: str, tensor: Stored) -> None:
 
 def _number(value: int) -> str:
     """An integer for a message; Python writes no integers of thousands of digits."""
-    return str(value) if abs(value) < 2**64 else f"about {'-' * (value < 0)}2^{value.bit_length() - 1}"
+    if abs(value) < 2**64:
+        return str(value)
+    return f"about {'-' if value < 0 else ''}2^{value.bit_length() - 1}"
