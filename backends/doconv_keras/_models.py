@@ -12,6 +12,7 @@ from doconv_core.selection import Where, depth_multipliers, select
 from doconv_keras._config import Change
 from doconv_keras._in_place import change_in_place, remake_whole
 from doconv_keras._layers import EXPLICIT, DOConvMixin, do_class
+from doconv_keras._owners import note_owners, plain_owners
 from doconv_keras._remake import remake
 from doconv_keras._transfer import walk
 
@@ -121,6 +122,13 @@ def inspect_model(model: keras.layers.Layer) -> dict[str, str]:
 
 
 def _apply_changes(model: L, changes: dict[int, Change], in_place: bool) -> L:
+    with plain_owners(layer for _, layer in walk(model)):
+        changed = _change(model, changes, in_place)
+    note_owners(changed)
+    return changed
+
+
+def _change(model: L, changes: dict[int, Change], in_place: bool) -> L:
     if in_place:
         change_in_place(model, changes)
         return model

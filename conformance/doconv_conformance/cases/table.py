@@ -45,7 +45,7 @@ class Case:
 
     Attributes:
         name: readable, unique in the table.
-        family: "forward", "groups", "dims" or "transposed": the stage its forward belongs to.
+        family: the stage its forward belongs to: "transposed"; else "dims" if 1-D or 3-D; else "groups" or "forward".
         geometry: the convolution.
         batch: `N`.
         input_size: the spatial size of `x`.
@@ -204,7 +204,11 @@ def _row(
     catches: str = "",
     **options: object,
 ) -> Row:
-    """`catches` names the mistakes, separated by semicolons; `precision` the numbers of its further low-precision cases."""
+    """A row with the options of `ConvGeometry`; `_crossed` makes its cases.
+
+    `family` is that of `Case`; `low_precision` adds bfloat16 and float16, with parameters of float32 and of the same type;
+    `precision` names the numbers of further low-precision cases; `catches` the mistakes, separated by semicolons.
+    """
     sizes = {"in_channels": channels[0], "out_channels": channels[1], "kernel_size": kernel}
     mistakes = tuple(item.strip() for item in catches.split(";") if item)
     return Row(

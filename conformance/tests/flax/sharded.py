@@ -5,6 +5,7 @@ Run as a program, `python -m conformance.tests.flax.sharded PROCESS PORT FOLDER`
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -15,10 +16,12 @@ import numpy as np
 import optax
 import orbax.checkpoint as ocp
 from flax import linen as nn
+from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from doconv_conformance.verdicts.bounds import UNIT_ROUNDOFF, gamma
 from doconv_flax import linen as do
+from doconv_flax import nnx as do_nnx
 
 Specs = dict[str, dict[str, PartitionSpec]]
 P = PartitionSpec
@@ -31,6 +34,14 @@ class Net(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         return nn.Conv(8, (3, 2), name="two")(nn.Conv(8, (3, 3), name="one")(x))
+
+
+class NnxNet(nnx.Module):
+    def __init__(self) -> None:
+        self.one, self.two = (nnx.Conv(8, 8, (3, width), rngs=nnx.Rngs(0)) for width in (3, 2))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.two(self.one(x))
 
 
 def integers(seed: int, *shape: int) -> np.ndarray:
@@ -59,9 +70,15 @@ def place(tree: Any, mesh: Mesh | None, specs: Specs) -> Any:
     }
 
 
-def start(mesh: Mesh | None, specs: Specs, d_mul: int | None) -> Any:
+def start(mesh: Mesh | None, specs: Specs, d_mul: int | None, api: str = "linen") -> Any:
     """Over-parameterized parameters with `D` of integers, laid out as `overparameterize` lays it out."""
-    params = do.overparameterize(place(PLAIN, mesh, specs), SPEC, d_mul=d_mul)
+    plain = place(PLAIN, mesh, specs)
+    if api == "linen":
+        params = do.overparameterize(plain, SPEC, d_mul=d_mul)
+    else:
+        model = NnxNet()
+        nnx.update(model, plain)
+        params = arrays(do_nnx.overparameterize(model, d_mul=d_mul))
     for seed, leaves in enumerate(params.values(), 5):
         D = integers(seed, *leaves["D"].shape)
         leaves["D"] = jax.make_array_from_callback(D.shape, leaves["D"].sharding, lambda index, D=D: D[index])
@@ -89,6 +106,39 @@ def step(params: Any, x: jax.Array, apply: Callable[..., jax.Array] = by_fold) -
     return jax.jit(update, out_shardings=jax.tree.map(lambda leaf: leaf.sharding, params))(params, x)
 
 
+def arrays(model: NnxNet) -> Any:
+    return nnx.to_pure_dict(nnx.state(model))
+
+
+def nnx_model(params: Any) -> NnxNet:
+    """With the parameters that `start` gives."""
+    d_mul = None if params["one"]["kernel"].ndim == 4 else params["one"]["D"].shape[-2]
+    model = do_nnx.overparameterize(NnxNet(), d_mul=d_mul)
+    nnx.update(model, params)
+    return model
+
+
+def nnx_step(params: Any, x: jax.Array) -> Any:
+    """As `step`, by what nnx offers for it."""
+    model = nnx_model(params)
+    optimizer = nnx.Optimizer(model, optax.sgd(2.0**-8), wrt=nnx.Param)
+
+    @nnx.jit
+    def update(model: NnxNet, optimizer: nnx.Optimizer, x: jax.Array) -> None:
+        optimizer.update(model, nnx.grad(lambda model: (model(x)[:, :2] * x[:, 2:]).sum())(model))
+
+    update(model, optimizer, x)
+    return arrays(model)
+
+
+def nnx_fold(params: Any) -> Any:
+    return arrays(do_nnx.fold(nnx_model(params)))
+
+
+STEPS: dict[str, Callable[..., Any]] = {"linen": step, "nnx": nnx_step}
+FOLDS: dict[str, Callable[..., Any]] = {"linen": lambda params: do.fold(params, SPEC), "nnx": nnx_fold}
+
+
 def equal(one: Any, other: Any) -> None:
     """The parts of arrays that lie in this process are those of the other arrays, which are here as a whole."""
 
@@ -106,21 +156,21 @@ def one_of_two(process: int, port: int, folder: str) -> None:
     assert (jax.process_count(), jax.device_count(), jax.local_device_count()) == (2, 8, 4)
     mesh = jax.make_mesh((4, 2), ("data", "model"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
     x = jax.make_array_from_callback(X.shape, NamedSharding(mesh, P("data")), lambda index: X[index])
-    for d_mul in (None, 13):
-        params = start(mesh, OUTPUTS, d_mul)
+    for d_mul, api in itertools.product((None, 13), STEPS):
+        params = start(mesh, OUTPUTS, d_mul, api)
         for leaf in jax.tree.leaves(params):
             assert leaf.sharding.device_set == set(jax.devices())
         alone = start(None, REPLICATED, d_mul)
-        params, alone = step(params, x), step(alone, X)
+        params, alone = STEPS[api](params, x), step(alone, X)
         equal(params, alone)
         with ocp.StandardCheckpointer() as checkpointer:
-            checkpointer.save(f"{folder}/{d_mul}", params)
+            checkpointer.save(f"{folder}/{api}-{d_mul}", params)
             checkpointer.wait_until_finished()
-            blank = start(mesh, INPUTS, d_mul)
-            restored = checkpointer.restore(f"{folder}/{d_mul}", blank)
+            blank = start(mesh, INPUTS, d_mul, api)
+            restored = checkpointer.restore(f"{folder}/{api}-{d_mul}", blank)
         assert restored["one"]["D"].sharding.spec == P(None, None, None, "model")
         equal(restored, alone)
-        folded, want = do.fold(restored, SPEC), do.fold(alone, SPEC)
+        folded, want = FOLDS[api](restored), do.fold(alone, SPEC)
         assert folded["one"]["kernel"].sharding.is_equivalent_to(NamedSharding(mesh, INPUTS["one"]["kernel"]), 4)
         sizes = do.fold(jax.tree.map(abs, alone), SPEC)
         for layer in folded:  # composed by JAX in float32, as no process has all the numbers; the other in float64

@@ -18,7 +18,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from conformance.tests.flax import sharded
-from conformance.tests.flax.sharded import INPUTS, OUTPUTS, REPLICATED, SPEC, X, equal, start, step
+from conformance.tests.flax.sharded import FOLDS, INPUTS, OUTPUTS, REPLICATED, SPEC, STEPS, X, equal, start, step
 from doconv_flax import compose, start_from
 from doconv_flax import linen as do_linen
 from doconv_flax import nnx as do_nnx
@@ -34,31 +34,32 @@ def mesh(shape: tuple[int, ...], kind: AxisType = AxisType.Auto) -> Any:
     return jax.make_mesh(shape, ("data", "model"), axis_types=(kind,) * 2)
 
 
+@pytest.mark.parametrize("api", STEPS)
 @pytest.mark.parametrize("d_mul", [None, 13])
 @pytest.mark.parametrize("way", WAYS)
-def test_eight_devices_give_the_numbers_of_one(way: str, d_mul: int | None, tmp_path: Path) -> None:
+def test_eight_devices_give_the_numbers_of_one(way: str, d_mul: int | None, api: str, tmp_path: Path) -> None:
     shape, specs = WAYS[way]
     devices = mesh(shape)
     x = jax.device_put(X, NamedSharding(devices, P("data")))
-    params, alone = start(devices, specs, d_mul), start(None, REPLICATED, d_mul)
+    params, alone = start(devices, specs, d_mul, api), start(None, REPLICATED, d_mul)
     axis = "model" if specs is INPUTS else None
     for layer in ("one", "two"):
         assert params[layer]["D"].sharding == NamedSharding(devices, P(None, None, None, axis))
         columns = (None, None) if d_mul is None else (None,)
         wanted = P(*columns, *(*specs[layer]["kernel"], None, None, None, None)[2:4])
         assert params[layer]["kernel"].sharding.is_equivalent_to(NamedSharding(devices, wanted), len(wanted))
-    by_wrapper = do_linen.OverParameterized(sharded.Net(), d_mul=d_mul).apply
-    trained, want = step(params, x), step(alone, X)
+    trained, want = STEPS[api](params, x), step(alone, X)
     equal(trained, want)
-    equal(step(params, x, by_wrapper), want)
+    if api == "linen":
+        equal(step(params, x, do_linen.OverParameterized(sharded.Net(), d_mul=d_mul).apply), want)
     assert all(
         (leaf != before).any() for leaf, before in zip(jax.tree.leaves(want), jax.tree.leaves(alone), strict=True)
     )
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(tmp_path / "params", trained)
         checkpointer.wait_until_finished()
-        restored = checkpointer.restore(tmp_path / "params", start(mesh((2, 4)), INPUTS, d_mul))
-    folded = do_linen.fold(restored, SPEC)
+        restored = checkpointer.restore(tmp_path / "params", start(mesh((2, 4)), INPUTS, d_mul, api))
+    folded = FOLDS[api](restored)
     equal(folded, do_linen.fold(want, SPEC))
     assert folded["one"]["kernel"].sharding.is_equivalent_to(NamedSharding(mesh((2, 4)), P(None, None, "model")), 4)
 

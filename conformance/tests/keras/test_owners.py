@@ -171,6 +171,64 @@ def test_its_weights_are_saved_and_loaded(
     np.testing.assert_array_equal(out(other), out(model))
 
 
+@keras.saving.register_keras_serializable("test_owners")
+class Saved(Net):
+    """A subclassed model as Keras saves it."""
+
+    def __init__(self, width: int, **options: Any) -> None:
+        super().__init__(width)
+        self.width = width
+
+    def get_config(self) -> dict[str, Any]:
+        return {"width": self.width}
+
+
+@pytest.mark.parametrize(("make", "in_place"), [(functional, False), (block_only, True), (lambda: Saved(4), False)])
+@pytest.mark.filterwarnings("ignore:`build")
+def test_it_is_saved_and_loaded_as_a_model(make: Callable[[], keras.Model], in_place: bool, tmp_path: Path) -> None:
+    """Though Keras makes an owner of convolutions by its constructor, which makes plain ones."""
+    model = overparameterize(built(make), d_mul=12, where=lambda path, _: "depthwise" not in path, in_place=in_place)
+    if TRAINS:
+        train(model)
+    make_exact(model)
+    model.save(tmp_path / "model.keras")
+    clone = keras.models.clone_model(model)
+    clone(X)
+    clone.set_weights(model.get_weights())
+    for other in (keras.models.load_model(tmp_path / "model.keras", custom_objects={"Late": Late}), clone):
+        np.testing.assert_array_equal(out(other), out(model))
+        assert [conv.d_mul for conv in convs(other).values()] == [12] * len(convs(model))
+        folded = fold(other)
+        np.testing.assert_array_equal(out(folded), out(model))
+        assert [type(layer) for _, layer in walk(folded)] == [type(layer) for _, layer in walk(built(make))]
+
+
+class Grown(layers.Layer):
+    """It makes one convolution or none, as a variable of its module says."""
+
+    number = 1
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.parts = [layers.Conv2D(3, 3) for _ in range(self.number)] + [layers.ReLU()]
+
+    def call(self, x: Any) -> Any:
+        for part in self.parts:
+            x = part(x)
+        return x
+
+
+@pytest.mark.filterwarnings("ignore:`build")
+def test_a_class_that_makes_other_layers_than_those_saved_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = overparameterize(keras.Sequential([layers.Input((10, 10, 3)), Grown()]))
+    model.save(tmp_path / "model.keras")
+    monkeypatch.setattr(Grown, "number", 0)
+    with pytest.raises(ValueError, match=r"Grown makes other layers .* Received: ReLU in place of a convolution"):
+        keras.models.load_model(tmp_path / "model.keras", custom_objects={"Grown": Grown})
+
+
 @pytest.mark.skipif(not hasattr(keras, "RematScope"), reason="this Keras has no RematScope")
 def test_rematerialization_stays() -> None:
     with keras.RematScope(mode="full"):
@@ -359,7 +417,8 @@ def test_a_model_is_made_by_its_own_constructor_where_its_layers_cannot_be() -> 
     before = out(plain)
     model = overparameterize(plain)
     np.testing.assert_array_equal(out(model), before)
-    assert (type(model), model.compiled, list(convs(model))) == (Whole, False, ["unnamed/owned"])
+    assert isinstance(model, Whole)
+    assert (model.compiled, list(convs(model))) == (False, ["unnamed/owned"])
     assert [layer.trainable for _, layer in walk(model)] == [layer.trainable for _, layer in walk(plain)]
     make_exact(model)
     folded = fold(model)
