@@ -358,8 +358,8 @@ class _State:
             if not scope.holds(row.case) or (scope is not EVERYWHERE and (mask & gains).sum() < LEAST_IN_SCOPE):
                 continue
             won = {item.case.id for item, is_won in zip(rows[:count], (mask & gains)[:count], strict=True) if is_won}
-            if len(won) < 2 and not self._holds_on_other_numbers(operation, row, fit):
-                continue
+            if len(won) < 2 and (" and " in scope.words or not self._holds_on_other_numbers(operation, row, fit)):
+                continue  # one case fits several conditions by accident
             if len(fit) > 1 and scope is not EVERYWHERE and len(won) < LEAST_OF_SEVERAL:
                 continue  # two mistakes and a condition fit a few cases by accident
             left = (mask & ~base & ~with_)[:count]
