@@ -18,8 +18,8 @@ import torch_models as models
 from measure import Bench, Run, command_line
 from torch import Tensor, nn
 
-import doconv_torch._compose as rule
 import doconv_torch._layers as layers
+import doconv_torch._products as rule
 from doconv_torch import (
     compose,
     compose_together,

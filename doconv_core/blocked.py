@@ -65,8 +65,7 @@ def compose_blocked(
         wide, kernel = (_buffer_like(view[block], buffer) for view, buffer in zip((w, composed), buffers, strict=True))
         wide[...] = w[block]
         np.matmul(wide, d[block[:2]].mT.astype(np.float64, order="C"), out=kernel)
-        kernel += sum_tiles(wide, geometry)
-        composed[block] = kernel
+        np.add(kernel, sum_tiles(wide, geometry), out=composed[block], casting="same_kind")  # in float64, rounded once
     return out
 
 

@@ -12,7 +12,7 @@ import operator
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
-from typing import Any, SupportsIndex
+from typing import Any
 
 import numpy as np
 
@@ -90,7 +90,7 @@ class ConvGeometry:
 
     def __post_init__(self) -> None:
         received = self.describe()
-        if isinstance(self.kernel_size, SupportsIndex) or not isinstance(self.kernel_size, Sequence):
+        if not isinstance(self.kernel_size, Sequence):
             raise TypeError(f"kernel_size must be a sequence of integers, one per axis. Received: {received}")
         rank = len(self.kernel_size)
         if rank not in (1, 2, 3):
@@ -293,9 +293,12 @@ class ConvGeometry:
 
 
 def _integer(name: str, value: object, received: str, least: int | None = None) -> int:
-    if isinstance(value, bool) or not isinstance(value, SupportsIndex):
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool):
         raise TypeError(f"{name} must be an integer, not {type(value).__name__}. Received: {received}")
-    number = operator.index(value)
     if least is not None and number < least:
         raise ValueError(f"{name} must be at least {least}. Received: {received}")
     return number

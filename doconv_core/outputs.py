@@ -12,7 +12,8 @@ import re
 import secrets
 import shutil
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 
@@ -40,7 +41,7 @@ class Output:
         path: where the links lead.
         is_stream: whether `path` is written to, and not replaced.
         partial: the file that takes the bytes until then.
-        file: it, open for writing without a buffer.
+        file: it, open for writing without a buffer; `write` writes all.
 
     Raises:
         OSError: the folder does not exist or is not writable, or the disk is too small.
@@ -71,6 +72,17 @@ class Output:
         self.sync()
         self.publish()
 
+    def write(self, data: bytes | memoryview) -> None:
+        """Write all of `data`, however little the system takes at a time.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        view = memoryview(data)
+        with naming(self.path):
+            while view.nbytes:
+                view = view[self.file.write(view) or 0 :]
+
     def sync(self) -> None:
         """Put the bytes on the disk, before several files are published one after the other.
 
@@ -80,7 +92,8 @@ class Output:
         if self.is_stream:
             return
         try:
-            os.fsync(self.file.fileno())
+            with naming(self.path):
+                os.fsync(self.file.fileno())
             _keep_owner_and_mode(self.path, self.partial)
         except BaseException:
             self.discard()
@@ -115,6 +128,17 @@ class Output:
         self.file.close()
         if not self.is_stream:
             self.partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def naming(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Let an error of the system that names no file name `path`: of a write or a sync the system knows a number only."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = os.fspath(path)
+        raise
 
 
 def is_stream(path: str | os.PathLike[str]) -> bool:

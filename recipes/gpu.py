@@ -31,8 +31,7 @@ class Group:
         self, recipe: Recipe, data: Data, variant: str, rate: float, seeds: Sequence[int], ratio: float, device: str
     ) -> None:
         self.recipe, self.data, self.seeds, self.device = recipe, data, seeds, torch.device(device)
-        whole = len(data.train) // recipe.batch
-        self.steps = round(whole * recipe.epochs * (ratio if variant == "plain-equal-time" else 1))
+        self.steps = recipe.steps(len(data.train), variant, ratio)
         self.trainers = [train.new_trainer(recipe, data, "torch", variant, seed, device) for seed in seeds]
         self.x, self.y = (torch.from_numpy(array).to(self.device) for array in (data.train.x, data.train.y))
         orders = np.stack([_order(data, seed, recipe.batch, self.steps) for seed in seeds])
@@ -162,10 +161,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     done = {row.key: row for row in runs.read_rows(options.out)}
     groups: dict[tuple[str, float, str], list[int]] = {}
     narrow = replace(recipe, grid={"seeds": options.seeds}, final={"seeds": options.seeds})
-    for stage in ("grid", "final"):
+    for planned in (train.grid, train.finals):
         groups = {}
-        for variant, rate, seed, at in train.planned(narrow, done, "torch") if stage == "final" else _grid(narrow):
-            if at == stage and (recipe.name, "torch", variant, rate, seed, at) not in done:
+        for variant, rate, seed, at in planned(narrow, done.values(), "torch"):
+            if (recipe.name, "torch", variant, rate, seed, at) not in done:
                 groups.setdefault((variant, rate, at), []).append(seed)
         for (variant, rate, at), seeds in groups.items():
             group, start = Group(recipe, data, variant, rate, seeds, ratio, options.device), time.monotonic()
@@ -178,10 +177,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 done[row.key] = row
             shown = ", ".join(f"{row.metric:.2f}" for row in rows)
             print(f"{time.monotonic() - began:.0f} s {variant}, rate {rate:g}, {at}: {shown}", flush=True)
-
-
-def _grid(recipe: Recipe) -> list[tuple[str, float, int, str]]:
-    return [(v, r, s, "grid") for r in recipe.rates for v in recipe.variants for s in range(recipe.grid["seeds"])]
 
 
 def _order(data: Data, seed: int, size: int, steps: int) -> np.ndarray:

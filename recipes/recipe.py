@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 FILE = Path(__file__).with_name("recipes.toml")
-VARIANTS = ("plain", "do", "do-plain-stem", "plain-equal-time")
+VARIANTS = ("plain", "do", "do-plain-stem", "plain-equal-time", "plain-longer")
+LONGER = 1.25  # times the steps of the others, for "plain-longer"
 SCHEDULES = ("constant", "cosine")
 PRECISIONS = ("float32", "bfloat16")
 
@@ -42,6 +43,11 @@ class Recipe:
         ):
             if not value <= set(allowed):
                 raise ValueError(f"{self.name}: {name} must be among {', '.join(allowed)}. Received: {sorted(value)}")
+
+    def steps(self, examples: int, variant: str, cost: float) -> int:
+        """How many steps a variant takes on so many examples; `cost` is that of a DO step in plain ones."""
+        times = {"plain-equal-time": cost, "plain-longer": LONGER}.get(variant, 1)
+        return round(examples // self.batch * self.epochs * times)
 
 
 def names(file: Path = FILE) -> list[str]:

@@ -12,6 +12,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import recipe as recipes
@@ -22,13 +23,17 @@ from train import FRESH, best_rate
 
 from doconv_conformance.files import insert_between, write_text
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 PAGE = Path(__file__).parents[1] / "docs" / "evidence.md"
 FIGURE = PAGE.with_name("evidence.svg")
 BEGIN, END = "<!-- results: written by python recipes/report.py -->", "<!-- /results -->"
 # Of the losses in three frameworks: the widest below, so that all three are seen where they lie on each other.
 LINES = {"torch": {"lw": 5, "alpha": 0.3}, "keras": {"lw": 2, "ls": "--"}, "flax": {"lw": 1, "ls": ":"}}
 EQUAL = 1e-9  # where two losses are the same number, a logarithmic axis shows this
-COLOURS = {"plain": "#6b7280", "do": "#d9480f", "do-plain-stem": "#1971c2", "plain-equal-time": "#2b8a3e"}
+COLOURS = {"plain": "#6b7280", "do": "#d9480f", "do-plain-stem": "#1971c2", "plain-equal-time": "#2b8a3e",
+           "plain-longer": "#862e9c"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -63,23 +68,25 @@ def paired(left: dict[int, float], right: dict[int, float]) -> Difference:
     return Difference(statistics.mean(values), float(t.ppf(0.975, len(values) - 1)) * error, len(values))
 
 
+def tasks_table(rows: Sequence[Row]) -> list[str]:
+    """What each task is; the other tables have only its name in `recipes.toml`."""
+    tasks = sorted({row.task for row in rows})
+    return ["| task | what is trained |", "|---|---|", *(_line(task, recipes.load(task).about) for task in tasks), ""]
+
+
 def table(rows: Sequence[Row]) -> list[str]:
     """One line per task, framework and comparison, in Markdown."""
     lines = ["| task | on | comparison | difference | pairs | folded - unfolded |", "|---|---|---|---|---|---|"]
     for task, on, mine in _groups(rows):
-        about = recipes.load(task).about
         for name, left, right in _comparisons(mine):
             pair = _finals(mine, *left), _finals(mine, *right)
             if len(pair[0].keys() & pair[1].keys()) < 2:
                 continue
             unit = "dB" if _metric(task).endswith("dB") else "points"
             difference = paired(*pair)
-            sides = (
-                {row.seed for row in mine if (row.variant, row.stage) == (side[0], "final")} for side in (left, right)
-            )
-            lost = len(set.intersection(*sides)) - difference.pairs
-            count = f"{difference.pairs}, {lost} lost to failed runs" if lost else str(difference.pairs)
-            lines.append(_line(about, on, name, f"{difference} {unit}", count, f"{_folding(mine, left[0]):.4f}"))
+            failed = [f"{side[0]} {lost}" for side in (left, right) if (lost := _failures(mine, *side))]
+            count = f"{difference.pairs}; failed: {', '.join(failed)}" if failed else str(difference.pairs)
+            lines.append(_line(task, on, name, f"{difference} {unit}", count, f"{_folding(mine, left[0]):.4f}"))
     return lines
 
 
@@ -91,7 +98,7 @@ def rates_table(rows: Sequence[Row]) -> list[str]:
         rates = sorted({row.rate for row in grid})
         if len(rates) < 2:
             continue
-        lines += ["", f"{recipes.load(task).about} ({on}):", ""]
+        lines += ["", f"{task} ({on}):", ""]
         lines += [
             "| validation, by rate | " + " | ".join(f"{rate:g}" for rate in rates) + " |",
             "|---" * (len(rates) + 1) + "|",
@@ -115,7 +122,7 @@ def same_rate_table(rows: Sequence[Row]) -> list[str]:
             }
             cells = [_pair_cell(sides.get("do", {}), sides.get(other, {})) for other in ("plain", "plain-equal-time")]
             if any(cells):
-                lines.append(_line(recipes.load(task).about, on, f"{rate:g}", *cells))
+                lines.append(_line(task, on, f"{rate:g}", *cells))
     head = ["| task | on | rate | DO - plain | DO - plain, equal time |", "|---|---|---|---|---|"]
     return ["", "Both sides at the same learning rate, on validation pictures:", "", *head, *lines] if lines else []
 
@@ -134,14 +141,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     for (task, on, mine), (by_rate, by_step, by_time) in zip(groups, axes, strict=True):
         for variant in _variants(mine):
             style = {"color": COLOURS[variant], "label": variant, "lw": 1.6}
-            grid = [row for row in mine if row.variant == variant and row.stage == "grid" and not row.failed]
-            rates = sorted({row.rate for row in grid})
-            by_rate.plot(
-                rates,
-                [statistics.mean(row.metric for row in grid if row.rate == rate) for rate in rates],
-                "o-",
-                **style,
-            )
+            _draw_rates(by_rate, [row for row in mine if row.variant == variant and row.stage == "grid"], style)
             finals = [row for row in mine if row.variant == variant and row.stage == "final" and not row.failed]
             if not finals:
                 continue
@@ -164,6 +164,19 @@ def draw(rows: Sequence[Row], path: Path) -> None:
             axis.spines[["top", "right"]].set_visible(False)
             axis.grid(alpha=0.25)
     figure.savefig(path, metadata={"Date": None})
+
+
+def _draw_rates(axis: Axes, grid: Sequence[Row], style: dict[str, Any]) -> None:
+    """The mean of the runs that did not fail, a hollow point where others did."""
+    scores: dict[float, list[float]] = {}
+    for row in grid:
+        if not row.failed:
+            scores.setdefault(row.rate, []).append(row.metric)
+    rates = sorted(scores)
+    axis.plot(rates, [statistics.mean(scores[rate]) for rate in rates], "o-", **style)
+    partly = sorted({row.rate for row in grid if row.failed} & scores.keys())
+    hollow = {"mfc": "white", "mec": style["color"], "zorder": 3}
+    axis.plot(partly, [statistics.mean(scores[rate]) for rate in partly], "o", **hollow)
 
 
 def draw_losses(file: Path, path: Path) -> None:
@@ -206,10 +219,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     folded = [abs(row.folded_metric - row.metric) for row in rows if not row.failed]
     failed = sum(row.failed for row in rows)
     summary = (
-        f"{len(rows)} runs, {failed} of which failed: the loss became infinite, or ended where it began. Pairs are of runs "
-        f"that did not. Folding changed the metric by at most {max(folded, default=math.nan):.4f}."
+        f"{len(rows)} runs, {failed} of which failed. Folding changed the metric of the others by at most "
+        f"{max(folded, default=math.nan):.4f}."
     )
-    result = "\n".join([*table(rows), "", summary, *same_rate_table(rows), *rates_table(rows)])
+    result = "\n".join([*tasks_table(rows), *table(rows), "", summary, *same_rate_table(rows), *rates_table(rows)])
     write_text(options.page, insert_between(options.page.read_text("utf-8"), result, BEGIN, END))
     draw(rows, options.page.with_suffix(".svg"))
     if options.losses:
@@ -218,21 +231,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _comparisons(rows: Sequence[Row]) -> list[tuple[str, tuple[str, float], tuple[str, float]]]:
-    """What is compared: each side's best rate, equal time, the stem plain, and both at the plain network's rate."""
+    """What is compared, each side at its best rate: equal steps, equal time, more steps, the stem plain."""
     first = rows[0]
     recipe = recipes.load(first.task)
     best = {v: best_rate(rows, recipe, first.framework, v) for v in _variants([r for r in rows if r.stage == "grid"])}
     named = (
-        ("DO - plain, each at its best rate", "do", "plain"),
-        ("DO - plain, equal time, each at its best rate", "do", "plain-equal-time"),
-        ("DO with a plain stem - plain, each at its best rate", "do-plain-stem", "plain"),
+        ("DO - plain", "do", "plain"),
+        ("DO - plain in equal time, {} times the steps", "do", "plain-equal-time"),
+        ("DO - plain with {} times the steps", "do", "plain-longer"),
+        ("DO with a plain stem - plain", "do-plain-stem", "plain"),
     )
-    return [(name, (a, best[a]), (b, best[b])) for name, a, b in named if a in best and b in best]
+    steps = {row.variant: row.steps for row in rows if not row.diverged}
+    return [
+        (name.format(f"{steps[b] / steps[a]:.2f}"), (a, best[a]), (b, best[b]))
+        for name, a, b in named
+        if {a, b} <= best.keys() & steps.keys()
+    ]
 
 
 def _finals(rows: Iterable[Row], variant: str, rate: float) -> dict[int, float]:
     chosen = (row for row in rows if row.variant == variant and row.rate == rate and row.stage == "final")
     return {row.seed: row.metric for row in chosen if row.seed >= FRESH and not row.failed}
+
+
+def _failures(rows: Iterable[Row], variant: str, rate: float) -> int:
+    return sum((row.variant, row.rate, row.stage, row.failed) == (variant, rate, "final", True) for row in rows)
 
 
 def _line(*cells: str) -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import multiprocessing
 import os
 import statistics
 import sys
@@ -21,6 +22,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from threading import Thread
 
 import detection
 import networks
@@ -41,27 +43,71 @@ POINTS = 20  # of a loss curve
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _options(arguments)
-    recipe = _narrowed(recipes.load(options.task), options)
-    data = _load(recipe, options)
-    out = options.out or Path(f"{recipe.name}-{options.framework}.csv")
-    done = {row.key: row for row in read_rows(out)}
-    first = _join_processes(options.framework)
-    ratio = cost_ratio(recipe, data, options, out) if "plain-equal-time" in recipe.variants else 1.0
-    began, runs = time.monotonic(), _count(recipe)
-    for number, (variant, rate, seed, stage) in enumerate(planned(recipe, done, options.framework)):
-        key = (recipe.name, options.framework, variant, rate, seed, stage)
-        if key not in done:
-            state = out.with_suffix(".running") / f"{variant}-{rate:g}-{seed}-{stage}"
-            progress = Progress(state, options.keep_every if first else math.inf)
-            row = train(recipe, data, options.framework, variant, rate, seed, stage, ratio, options.device, progress)
+    work = Work(options)
+    done = {row.key: row for row in read_rows(work.out)}
+    first = work.first = _join_processes(options)
+    began, runs, number, made = time.monotonic(), _count(work.recipe), 0, 0
+    for stage in (grid, finals):
+        planned = stage(work.recipe, done.values(), options.framework)
+        left = [run for run in planned if work.key(run) not in done]
+        number += len(planned) - len(left)
+        for row in _each(work, left):
+            number, made, done[row.key] = number + 1, made + 1, row
             if first:
-                append_row(out, row)
-                progress.remove()
-            done[key] = row
-        left = (time.monotonic() - began) / (number + 1) * (runs - number - 1)
-        if first:
-            print(f"{number + 1}/{runs} {variant}, rate {rate:g}, seed {seed}, {stage}: {done[key].metric:.2f}, "
-                  f"{left / 60:.0f} min left", file=sys.stderr)  # fmt: skip
+                append_row(work.out, row)
+                work.progress(row.run).remove()
+                minutes = (time.monotonic() - began) / made * (runs - number) / 60
+                print(f"{number}/{runs} {row.variant}, rate {row.rate:g}, seed {row.seed}, {row.stage}: {row.metric:.2f}, "
+                      f"{minutes:.0f} min left", file=sys.stderr)  # fmt: skip
+
+
+Run = tuple[str, float, int, str]  # variant, rate, seed, stage
+
+
+class Work:
+    """What all runs of a command share."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options, self.recipe = options, _narrowed(recipes.load(options.task), options)
+        self.out = options.out or Path(f"{self.recipe.name}-{options.framework}.csv")
+        self.data = _load(self.recipe, options)
+        timed = "plain-equal-time" in self.recipe.variants
+        self.ratio = cost_ratio(self.recipe, self.data, options, self.out) if timed else 1.0
+        self.first = True  # of the processes of a run, the one that writes
+
+    def key(self, run: Run) -> tuple[object, ...]:
+        return self.recipe.name, self.options.framework, *run
+
+    def progress(self, run: Run) -> Progress:
+        variant, rate, seed, stage = run
+        every = self.options.keep_every if self.first else math.inf
+        return Progress(self.out.with_suffix(".running") / f"{variant}-{rate:g}-{seed}-{stage}", every)
+
+    def train(self, run: Run) -> Row:
+        options = self.options
+        return train(self.recipe, self.data, options.framework, *run, self.ratio, options.device, self.progress(run))
+
+
+def _each(work: Work, left: Sequence[Run]) -> Iterator[Row]:
+    """The rows of the runs that are left, in their order, from so many processes as `--jobs` says."""
+    if work.options.jobs == 1:
+        yield from map(work.train, left)
+        return
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // work.options.jobs)))
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(work.options.jobs, _begin, (work.options,)) as pool:
+        yield from pool.imap(_train, left)
+
+
+def _begin(options: argparse.Namespace) -> None:
+    """A process of `--jobs`: it reads the data once, and ends with the command, however that ends."""
+    global _work
+    Thread(target=lambda: (multiprocessing.parent_process().join(), os._exit(1)), daemon=True).start()  # type: ignore[union-attr]
+    _work = Work(options)
+
+
+def _train(run: Run) -> Row:
+    return _work.train(run)
 
 
 def _load(recipe: Recipe, options: argparse.Namespace) -> Data:
@@ -74,35 +120,33 @@ def _load(recipe: Recipe, options: argparse.Namespace) -> Data:
     return load(**recipe.data, read=read)
 
 
-def _join_processes(framework: str) -> bool:
+def _join_processes(options: argparse.Namespace) -> bool:
     """Join the processes that `torchrun` has started; whether this is the first of them, which writes the rows.
 
     All have read what is done when this returns, so that they agree on what is left.
     """
-    if framework != "torch" or "WORLD_SIZE" not in os.environ:
+    if options.framework != "torch" or "WORLD_SIZE" not in os.environ:
         return True
     import torch.distributed as dist
 
+    if options.jobs > 1:
+        raise SystemExit("--jobs is for runs side by side, torchrun for the processes of one run: give one of them")
     dist.init_process_group()
     dist.barrier()
     return dist.get_rank() == 0
 
 
-def planned(
-    recipe: Recipe, done: dict[tuple[object, ...], Row], framework: str
-) -> Iterator[tuple[str, float, int, str]]:
-    """The runs in their order: seed by seed over all variants, so that what is compared runs side by side.
+def grid(recipe: Recipe, _done: Iterable[Row] = (), _framework: str = "") -> list[Run]:
+    """The runs that choose a rate, seed by seed over all variants, so that what is compared runs side by side."""
+    seeds = range(recipe.grid["seeds"])
+    return [(variant, rate, seed, "grid") for seed in seeds for rate in recipe.rates for variant in recipe.variants]
 
-    `done` grows while this is read: the rates of the final runs are chosen from it.
-    """
-    for seed in range(recipe.grid["seeds"]):
-        for rate in recipe.rates:
-            for variant in recipe.variants:
-                yield variant, rate, seed, "grid"
-    best = {variant: best_rate(done.values(), recipe, framework, variant) for variant in recipe.variants}
-    for seed in range(FRESH, FRESH + recipe.final["seeds"]):
-        for variant in recipe.variants:
-            yield variant, best[variant], seed, "final"
+
+def finals(recipe: Recipe, done: Iterable[Row], framework: str) -> list[Run]:
+    """The runs with fresh seeds, each variant at the rate that the grid in `done` has chosen."""
+    rows, seeds = list(done), range(FRESH, FRESH + recipe.final["seeds"])
+    best = {variant: best_rate(rows, recipe, framework, variant) for variant in recipe.variants}
+    return [(variant, best[variant], seed, "final") for seed in seeds for variant in recipe.variants]
 
 
 def best_rate(rows: Iterable[Row], recipe: Recipe, framework: str, variant: str) -> float:
@@ -142,7 +186,7 @@ def train(
     """
     progress = progress or Progress(Path(), math.inf)
     made = new_trainer(recipe, data, framework, variant, seed, device)
-    steps = round(len(data.train) // recipe.batch * recipe.epochs * (ratio if variant == "plain-equal-time" else 1))
+    steps = recipe.steps(len(data.train), variant, ratio)
     progress.resume(made)
     losses, before = progress.losses, (time.process_time(), time.perf_counter())
 
@@ -164,11 +208,12 @@ def train(
         metric = score(made.predict(part.x), part, data.kind)
         made.fold()
         folded = score(made.predict(part.x), part, data.kind)
+    shared = f", each batch shared by {made.devices}" if made.devices > 1 else ""
     curve = ";".join(f"{np.mean(stretch):.5g}" for stretch in np.array_split(losses, min(POINTS, len(losses))))
     return Row(
         recipe.name, framework, variant, rate, seed, stage, len(losses), round(metric, 4), round(folded, 4), diverged,
-        made.parameters, round(seconds[0], 2), round(seconds[1], 2), device_name(device), commit(), versions(framework),
-        curve, recipe.precision,
+        made.parameters, round(seconds[0], 2), round(seconds[1], 2), device_name(device) + shared, commit(),
+        versions(framework), curve, recipe.precision,
     )  # fmt: skip
 
 
@@ -276,6 +321,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--precision", choices=recipes.PRECISIONS, help="of the computation, in place of the recipe's")
     parser.add_argument("--keep-every", type=float, default=300, help="seconds between two states of a run (300)")
+    parser.add_argument("--jobs", type=int, default=1, help="runs side by side, each in a process of its own (1)")
     parser.add_argument("--out", type=Path, help="CSV file (TASK-FRAMEWORK.csv)")
     parser.add_argument("--variants", nargs="+", choices=recipes.VARIANTS)
     parser.add_argument("--rates", nargs="+", type=float)

@@ -111,7 +111,8 @@ def _residual(W: jax.Array, delta: jax.Array, transpose_kernel: bool = False) ->
 def _by_loops(W: jax.Array, delta: jax.Array) -> jax.Array:
     """For one group: each tap a sum of scaled taps, which XLA makes one loop over `(C_in, C_out)`; nothing is transposed.
 
-    The derivatives are those of the products: reverse mode needs `W` by channel in any case.
+    Its derivatives: `dL/dW` is that of the products, whose transposition the convolution's own gradient cancels; `dL/dD` sums
+    along the kernels where they lie, of which XLA makes a loop, too, half as long as transposing `W` for a product.
     """
     kernel_size, multiplier, ends = delta.shape[:-2], delta.shape[-2], W.shape[-2:]
     taps = math.prod(kernel_size)
@@ -130,7 +131,15 @@ def _by_loops_jvp(
     primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array]
 ) -> tuple[jax.Array, jax.Array]:
     (W, delta), (dW, ddelta) = primals, tangents
-    return _by_loops(W, delta), _plain(dW, delta) + _residual(dW, delta) + _residual(W, ddelta)
+    return _by_loops(W, delta), _plain(dW, delta) + _residual(dW, delta) + _as_one_sum(W, ddelta)
+
+
+@jax.jit  # operation by operation, the scaled taps would take `K` times the memory of `W`
+def _as_one_sum(W: jax.Array, delta: jax.Array) -> jax.Array:
+    """`D_delta ∘ W` for one group, as a sum of scaled taps."""
+    kernel_size, multiplier, ends = delta.shape[:-2], delta.shape[-2], W.shape[-2:]
+    scaled = delta.reshape(-1, multiplier, ends[0], 1) * W.reshape(1, multiplier, *ends)
+    return scaled.sum(1).reshape(*kernel_size, *ends)
 
 
 def w_shape(plain: tuple[int, ...], kernel_size: tuple[int, ...], d_mul: int | None) -> tuple[int, ...]:

@@ -34,7 +34,7 @@ from doconv_core.checkpoint import (
     save_model,
 )
 from doconv_core.checkpoint._nested import Part
-from doconv_core.checkpoint._prefixes import plain_names
+from doconv_core.checkpoint._prefixes import model_names
 from doconv_core.checkpoint._sources import ARCHIVES, Source
 from doconv_torch._arrays import LazyArray, has_no_values, is_dense, is_repeated, to_numpy, to_tensor
 from doconv_torch._layers import DOConvMixin
@@ -216,16 +216,10 @@ def _part(tensors: Source, label: str, prefix: str) -> Source:
 
 def _prefix(tensors: Source, label: str, like: list[str]) -> str | None:
     """What stands before the names of the model in a file; None if that says nothing."""
-    try:
-        found = plain_names(tensors.shapes, like=like, label=label)
-    except CheckpointError:
-        return None  # nothing fits: loading lists what is missing
-    if found.rivals:
-        raise CheckpointError(
-            f"{label} has the model below more than one prefix: choose one by `prefix`. "
-            f"Received: {', '.join(found.rivals)}"
-        )
-    return None if not found.prefix and any(name != plain for name, plain in found.names.items()) else found.prefix
+    found = model_names(tensors.shapes, like, label, choice="prefix")
+    if found is None or (not found.prefix and any(name != plain for name, plain in found.names.items())):
+        return None
+    return found.prefix
 
 
 def _state(model: nn.Module) -> ModelState:

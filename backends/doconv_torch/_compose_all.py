@@ -11,16 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from doconv_torch import _compose, _taps
-from doconv_torch._compose import (
-    autocasts,
-    canonical,
-    compose_by,
-    composed_eagerly,
-    ordered,
-    products_for,
-    without_autocast,
-)
+from doconv_torch import _operators, _products, _taps
+from doconv_torch._compose import calls_operators, canonical, compose_by, ordered
+from doconv_torch._products import autocasts, composed_eagerly, products_for, without_autocast
 
 if TYPE_CHECKING:
     from doconv_torch._triton import Plan
@@ -103,7 +96,8 @@ class _ComposeAll(torch.autograd.Function):
 
 
 def _by_products(W: Tensor, D: Tensor, spec: Spec) -> Tensor:
-    flat = compose_by(composed_eagerly, W, D, spec.groups, spec.transposed)
+    composed = _operators.compose if calls_operators(W) else composed_eagerly
+    flat = compose_by(composed, W, D, spec.groups, spec.transposed)
     return ordered(flat.reshape(*W.shape[:2], *spec.kernel_size), spec.channels_last)
 
 
@@ -112,7 +106,7 @@ def _gradients_by_products(
 ) -> tuple[Tensor | None, Tensor | None]:
     with without_autocast(W):
         w, d, groups = canonical(W, D, spec.groups, spec.transposed)
-        products = _taps if torch.is_grad_enabled() else products_for(w, d)
+        products = _taps if torch.is_grad_enabled() else _operators if calls_operators(W) else products_for(w, d)
         g = grad.to(w.dtype).reshape(*w.shape[:2], d.shape[1])
         grad_w, grad_d = products.gradients(w, d, g, groups, needs)
         return (
@@ -130,7 +124,7 @@ MAX_KNOWN_PLANS = 256
 
 def _plans(specs: tuple[Spec, ...], parameters: tuple[Tensor, ...]) -> Plans:
     """What the fused kernels take: for each launch its plan, and which layers are in it."""
-    if parameters[0].device.type not in FUSED_DEVICES or _compose.PRODUCTS != "auto" or not _has_triton():
+    if parameters[0].device.type not in FUSED_DEVICES or _products.PRODUCTS != "auto" or not _has_triton():
         return []
     key = specs, *((p.data_ptr(), p.dtype, p.shape, p.stride()) for p in parameters)
     plans, captures = _known_plans.get(key), parameters[0].is_cuda and torch.cuda.is_current_stream_capturing()

@@ -18,12 +18,26 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
+import torch
+from torch import nn
+
 
 def asked_by_accelerate() -> bool:
     """Whether `state_dict` is called by accelerate's loader, which skips without an error what it does not find there."""
     return "accelerate" in sys.modules and any(
         frame.f_code.co_name == "load_checkpoint_in_model" for frame in _frames("accelerate")
     )
+
+
+def initialisation_is_skipped() -> bool:
+    """Whether PyTorch's initialisers do nothing now: a model that is constructed has whatever was in memory until it is loaded.
+
+    diffusers puts others in their place (`low_cpu_mem_usage=False`, and wherever accelerate is not installed), Lightning has a
+    mode (`empty_init`).
+    """
+    probe = torch.zeros((), device="cpu")
+    nn.init.constant_(probe, 1)
+    return not probe
 
 
 def refuse_left_out_kernel(layer: Any) -> None:

@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from doconv_torch._compose import autocasts
+from doconv_torch._products import autocasts
 
 
 class Made:

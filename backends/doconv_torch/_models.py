@@ -17,6 +17,7 @@ from doconv_core.selection import Where, depth_multipliers, select
 from doconv_torch._arrays import has_no_values
 from doconv_torch._batch_norm import Pairs, find_pairs, fuse
 from doconv_torch._layers import FLOATS, DOConvMixin, adopt, do_class, fold_weight, make_parameters, make_plain
+from doconv_torch._loaders import initialisation_is_skipped
 from doconv_torch._optimizers import note_layer, note_replacement
 from doconv_torch._sharded import FLAT, is_sharded, is_wrapped
 
@@ -241,7 +242,8 @@ def _obstacle_in_parameters(conv: _ConvNd) -> str:
         return f"of {parameters[0].dtype}, and not bfloat16, float16, float32 or float64"
     if not all(parameter.numel() for parameter in parameters):
         return f"its {' or '.join(names)} is empty"
-    if any(not has_no_values(parameter) and not parameter.detach().isfinite().all() for parameter in parameters):
+    finite = all(has_no_values(parameter) or parameter.detach().isfinite().all() for parameter in parameters)
+    if not finite and (isinstance(conv, DOConvMixin) or not initialisation_is_skipped()):
         return f"its {' or '.join(names)} has values that are not finite, which composition would spread"
     return ""
 
@@ -295,4 +297,5 @@ def _describe(conv: _ConvNd) -> str:
     if isinstance(conv, DOConvMixin):
         return f"{type(conv).__name__} {kernel}, d_mul={conv.d_mul}"
     reason = "a kernel of one tap has no D" if math.prod(conv.kernel_size) == 1 else _obstacle(conv)
-    return f"plain {type(conv).__name__} {kernel}" + f": {reason}" * bool(reason)
+    plain = f"plain {type(conv).__name__} {kernel}"
+    return f"{plain}: {reason}" if reason else plain

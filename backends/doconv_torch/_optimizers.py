@@ -70,7 +70,7 @@ def _warn_of_left_out(optimizer: torch.optim.Optimizer) -> None:
     if left:
         for layer in left:
             del _layers[layer]
-        shown = ", ".join(map(str, left[:3])) + f" and {len(left) - 3} more" * (len(left) > 3)
+        shown = ", ".join(map(str, left[:3])) + (f" and {len(left) - 3} more" if len(left) > 3 else "")
         warnings.warn(
             "W or D of DO layers have gradients, and no optimizer that has made a step holds them. Their `weight` is computed "
             "and is not a Parameter: give the optimizer `model.parameters()`, or W and D by name, or freeze them by "

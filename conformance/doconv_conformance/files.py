@@ -11,7 +11,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from doconv_core.outputs import Output, is_stream, same_file
+from doconv_core.outputs import Output, is_stream, naming, same_file
 
 
 def check_writable(*paths: Path | None, inputs: Sequence[Path | None] = ()) -> None:
@@ -51,25 +51,19 @@ def replacing(path: Path) -> Iterator[Path]:
     """A temporary name with the ending of `path`, renamed to it at the end: an interrupted run leaves the old file."""
     with Output(path) as output:
         if not output.is_stream:
-            yield output.partial
+            with naming(path):
+                yield output.partial
             return
         with tempfile.TemporaryDirectory() as folder:
             copy = Path(folder) / f"report{path.suffix}"
             yield copy
-            write_all(output, copy.read_bytes())
+            output.write(copy.read_bytes())
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file in UTF-8, whole or not at all."""
     with Output(path) as output:
-        write_all(output, text.encode(errors="backslashreplace"))
-
-
-def write_all(output: Output, data: bytes) -> None:
-    """Write all of `data`, however little the system takes at a time."""
-    view = memoryview(data)
-    while view.nbytes:
-        view = view[output.file.write(view) or 0 :]
+        output.write(text.encode(errors="backslashreplace"))
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -219,8 +219,10 @@ class Checkpoint:
             raise CheckpointError(f"{self.label}: {path}: {error}") from None
         needed: tuple[str, ...] = ("weight",) if info.kind in ("linear", "embedding") else ()
         if info.kind == "conv":
-            do_layer = "d_mul" in info.geometry and info.conv.has_d
-            needed = ("W", "D_delta") if do_layer else ("weight",) if "W" not in info.tensors else ("W",)
+            if "d_mul" in info.geometry and info.conv.has_d:
+                needed = ("W", "D_delta")
+            else:
+                needed = ("W",) if "W" in info.tensors else ("weight",)
         for role in needed:
             if role not in info.tensors:
                 name = info.names((role,), path, self.layout)[role]

@@ -18,7 +18,7 @@ from doconv_core.checkpoint._format import CheckpointError, check_metadata
 from doconv_core.checkpoint._hints import Hints
 from doconv_core.checkpoint._layers import COMPARED, OPTIONAL, LayerInfo, join, split
 from doconv_core.checkpoint._metadata import KEY, describe
-from doconv_core.checkpoint._prefixes import plain_names, without_inner
+from doconv_core.checkpoint._prefixes import model_names, without_inner
 from doconv_core.checkpoint._writer import write_tensors
 
 NameMap = Mapping[str, str] | Callable[[str], str] | Sequence[tuple[str, str]]
@@ -248,15 +248,10 @@ def _without_wrappers(checkpoint: Checkpoint, wanted: Iterable[str]) -> tuple[st
         CheckpointError: the model is found below more than one prefix.
     """
     kernels = {join(layer, "weight"): (1,) for layer in (*checkpoint.layers, *checkpoint.aliases)}
-    try:
-        found = plain_names(kernels, like=[join(name, "weight") for name in wanted], label=checkpoint.label)
-    except CheckpointError:
-        return "", {}  # nothing fits: all that is missing will be listed
-    if found.rivals:
-        raise CheckpointError(
-            f"{checkpoint.label} has the model below more than one prefix: choose one by `name_map`. "
-            f"Received: {', '.join(found.rivals)}"
-        )
+    like = [join(name, "weight") for name in wanted]
+    found = model_names(kernels, like, checkpoint.label, choice="name_map")
+    if found is None:
+        return "", {}
     if found.prefix:
         log.info("%s: names are without the prefix %r", checkpoint.label, found.prefix)
     return found.prefix, {split(plain)[0]: split(stored)[0] for stored, plain in found.names.items()}

@@ -101,6 +101,26 @@ def plain_names(
     )
 
 
+def model_names(shapes: Shapes, like: Collection[str], label: str, *, choice: str) -> PlainNames | None:
+    """`plain_names` for a model that a file is loaded into.
+
+    Returns:
+        None where no layer of the model is in the file: loading lists all that is missing.
+
+    Raises:
+        CheckpointError: the model is below more than one prefix; `choice` is the argument that says which.
+    """
+    try:
+        found = plain_names(shapes, like=like, label=label)
+    except CheckpointError:
+        return None
+    if found.rivals:
+        raise CheckpointError(
+            f"{label} has the model below more than one prefix: choose one by `{choice}`. Received: {', '.join(found.rivals)}"
+        )
+    return found
+
+
 def copies_without_dots(shapes: Shapes, names: Iterable[str]) -> dict[str, str]:
     """Copies of tensors, made by LitEma, mmengine and their like, whose names lost the dots, each with what it is a copy of.
 

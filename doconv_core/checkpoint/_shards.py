@@ -134,6 +134,7 @@ class ShardedWriter:
         }
         self.order = [name for writer in self._writers for name in writer.order]
         self.size = sum(writer.size for writer in self._writers)
+        self.is_stream = any(writer.is_stream for writer in self._writers)
         sizes = {"total_size": sum(count_bytes(*tensor) for tensor in tensors.values())}
         if "total_parameters" in index_metadata:
             sizes["total_parameters"] = sum(math.prod(shape) for _, shape in tensors.values())
@@ -159,7 +160,7 @@ class ShardedWriter:
                 for writer in self._writers:
                     writer.sync()
                 with Output(self.path, len(self._index)) as index:
-                    index.file.write(self._index)
+                    index.write(self._index)
                     for writer in self._writers:
                         writer.publish()
         finally:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import os
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from itertools import cycle
+from typing import TypeVar
 
 import numpy as np
 
@@ -27,6 +27,7 @@ PIECE = 2**22  # elements of W that are composed between two writes
 Target = str | os.PathLike[str]
 Progress = Callable[[int, int], None]
 Make = Callable[["Scratch"], np.ndarray]
+T = TypeVar("T")
 Part = tuple[int, Make]  # where in a tensor's bytes, and what makes them
 
 
@@ -205,11 +206,17 @@ class Plan:
     def write(self, path: Target, metadata: Mapping[str, str], progress: Progress) -> int:
         """Write the file or files, and return their size."""
         with self._writer(path, metadata) as writer:
-            parts = ((name, *part) for name in writer.order for part in self.entries[name].parts())
-            done = 0
-            for name, offset, data in _ahead(parts):
+            scratch, done = Scratch(), 0
+
+            def put(part: tuple[str, int, Make]) -> int:
+                name, offset, make = part
+                data = make(scratch)
                 writer.write(name, data, offset)
-                done += data.nbytes
+                return data.nbytes
+
+            parts = ((name, *part) for name in writer.order for part in self.entries[name].parts())
+            for count in _side_by_side(put, parts, in_order=writer.is_stream or writer.size < PIECE):
+                done += count
                 progress(done, writer.size)
         return writer.size
 
@@ -238,8 +245,8 @@ class Plan:
         return ShardedWriter(path, tensors, metadata, shard_of, source.index_metadata)
 
 
-class Scratch:
-    """Memory that is used again and again: fresh memory for every layer would cost more than to compose it."""
+class Scratch(threading.local):
+    """Memory that each thread uses again and again: fresh memory for every layer would cost more than to compose it."""
 
     def __init__(self) -> None:
         self._bytes = np.empty(0, np.uint8)
@@ -256,25 +263,13 @@ class Scratch:
         return copy
 
 
-def _ahead(parts: Iterator[tuple[str, int, Make]]) -> Iterator[tuple[str, int, np.ndarray]]:
-    """The parts in order, made by other threads while earlier ones are written."""
-    workers = min(4, os.cpu_count() or 1)
-    # When a part is begun, at most `workers` others wait to be written, so each has memory of its own.
-    scratches = cycle([Scratch() for _ in range(workers + 1)])
-    pending: deque[tuple[str, int, Future[np.ndarray]]] = deque()
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            for name, offset, make in parts:
-                if len(pending) == workers:
-                    first, start, future = pending.popleft()
-                    yield first, start, future.result()
-                pending.append((name, offset, pool.submit(make, next(scratches))))
-            while pending:
-                first, start, future = pending.popleft()
-                yield first, start, future.result()
-        finally:
-            for _, _, future in pending:
-                future.cancel()
+def _side_by_side(put: Callable[[T], int], parts: Iterable[T], *, in_order: bool) -> Iterator[int]:
+    """What `put` returns for each part. Each is written by the thread that made it, while it is in the processor's cache."""
+    if in_order:  # a pipe takes nothing else, and a small file is not worth the threads
+        yield from map(put, parts)
+        return
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1) + 1) as pool:  # one writes while the others compose
+        yield from pool.map(put, parts)  # an error, or Ctrl-C, cancels what has not begun
 
 
 def _folded_name(name: str) -> str:

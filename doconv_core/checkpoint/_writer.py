@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Mapping
 
 import numpy as np
@@ -16,7 +17,7 @@ FLUSH = 2**26  # bytes that are written before the system is told to put them on
 class TensorWriter:
     """A safetensors file written under a temporary name beside `path`, and renamed to it once it is complete and on the disk.
 
-    Used in a `with` block, with the guarantees of `doconv_core.outputs.Output`.
+    Used in a `with` block, with the guarantees of `doconv_core.outputs.Output`. Several threads may write at the same time.
 
     Args:
         path: the file to write or replace; a symbolic link is followed, a pipe or a device written to.
@@ -26,6 +27,7 @@ class TensorWriter:
     Attributes:
         order: the names in the order of their bytes: by type, wide ones first, then by name, as the library orders them.
         size: of the whole file.
+        is_stream: whether it is a pipe or a device, which takes the tensors in this order only.
 
     Raises:
         TypeError: names, or keys or values of `metadata`, that are not strings.
@@ -38,7 +40,9 @@ class TensorWriter:
         self.order = list(self._ranges)
         self.size = len(self._header) + max((end for _, end in self._ranges.values()), default=0)
         self._output = Output(path, self.size)
+        self.is_stream = self._output.is_stream
         self._written = self._flushed = 0
+        self._lock = threading.Lock()
 
     def __enter__(self) -> TensorWriter:
         self._output.__enter__()
@@ -81,19 +85,20 @@ class TensorWriter:
         self._output.discard()
 
     def _put(self, view: memoryview, position: int) -> None:
-        file = self._output.file
-        if not self._output.is_stream:
-            file.seek(position)
-        elif position != self._written:
-            raise ValueError(f"a pipe takes tensors in their order. Received: byte {position} after {self._written}")
-        while view.nbytes:
-            count = file.write(view) or 0
-            view, self._written = view[count:], self._written + count
-        if self._written - self._flushed >= FLUSH and hasattr(os, "posix_fadvise") and not self._output.is_stream:
-            # Writing to the disk begins now, not all at the end. Pages that are still to be written are not dropped by this.
-            new = self._written - self._flushed
-            os.posix_fadvise(file.fileno(), self._flushed, new, os.POSIX_FADV_DONTNEED)
-            self._flushed = self._written
+        with self._lock:
+            if not self.is_stream:
+                self._output.file.seek(position)
+            elif position != self._written:
+                raise ValueError(
+                    f"a pipe takes tensors in their order. Received: byte {position} after {self._written}"
+                )
+            self._output.write(view)
+            self._written += view.nbytes
+            if self._written - self._flushed >= FLUSH and hasattr(os, "posix_fadvise") and not self.is_stream:
+                # Writing to the disk begins now, not all at the end. Pages that are still to be written stay.
+                new = self._written - self._flushed
+                os.posix_fadvise(self._output.file.fileno(), self._flushed, new, os.POSIX_FADV_DONTNEED)
+                self._flushed = self._written
 
 
 def write_tensors(path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:

@@ -18,9 +18,11 @@ class Trainer(Protocol):
 
     Attributes:
         parameters: how many numbers are trained.
+        devices: how many share each batch.
     """
 
     parameters: int
+    devices: int
 
     def step(self, x: np.ndarray, y: np.ndarray, rate: float) -> float:
         """One step of SGD with momentum; the loss before it."""

@@ -50,6 +50,7 @@ class Trainer:
         self.optimizer = optax.chain(decay, optax.trace(recipe.momentum))
         self.slots = self.optimizer.init(self.params)
         self.parameters = sum(leaf.size for leaf in jax.tree.leaves(self.params))
+        self.devices = len(jax.tree.leaves(self.params)[0].sharding.device_set)
         self._step, self._predict = jax.jit(self._one_step), jax.jit(self._output)
 
     def step(self, x: np.ndarray, y: np.ndarray, rate: float) -> float:

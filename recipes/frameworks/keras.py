@@ -1,4 +1,4 @@
-"""Keras, on whichever backend `KERAS_BACKEND` names."""
+"""Keras, on whichever backend `KERAS_BACKEND` names. On JAX, each of several devices takes its share of every batch."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ class Trainer:
                 f"Keras chooses its device by itself; give cpu, or let it see only one. Received: {device!r}"
             )
         self.kind = kind
+        if keras.backend.backend() == "jax" and len(keras.distribution.list_devices()) > 1:
+            keras.distribution.set_distribution(keras.distribution.DataParallel())
         keras.config.set_dtype_policy("mixed_bfloat16" if recipe.precision == "bfloat16" else "float32")
         self.model = build(network, start, channels)
         if variant.startswith("do"):
@@ -33,6 +35,8 @@ class Trainer:
             self.model = overparameterize(self.model, where=where)
         self.model.compile(Momentum(0.0, momentum=recipe.momentum, decay=recipe.weight_decay), _loss(kind))
         self.parameters = sum(int(np.prod(v.shape)) for v in self.model.trainable_variables)
+        several = keras.distribution.distribution() is not None
+        self.devices = len(self.model.trainable_variables[0].value.sharding.device_set) if several else 1
 
     def step(self, x: np.ndarray, y: np.ndarray, rate: float) -> float:
         self.model.optimizer.learning_rate.assign(rate)

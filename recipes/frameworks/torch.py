@@ -31,6 +31,7 @@ class Trainer:
         groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
         self.optimizer = torch.optim.SGD(groups, lr=0.0, momentum=recipe.momentum)
         self.parameters = sum(p.numel() for p in self.model.parameters())
+        self.devices = dist.get_world_size() if dist.is_initialized() else 1
         self.forward = nn.parallel.DistributedDataParallel(self.model) if dist.is_initialized() else self.model
 
     def step(self, x: np.ndarray, y: np.ndarray, rate: float) -> float:

@@ -21,8 +21,9 @@ Others:
 - "products": each product needs more bits than the type has, and pairs of them cancel: channels that are read come in pairs
   with nearly opposite kernels, so do channels that are written, and images with nearly opposite gradients.
 - "gradients", "gradients-of-W": the gradient of the composed kernel is exact in the type, that of `D_delta`, or of `W`, is not.
+- "gradients-of-bias": `grad_y` is positive; the type holds its sum over all positions, and hardly any of the sums on the way.
 
-The last seven have exact sums in float32 ("products" of float32 in float64), and only results that the type does not hold are
+The last eight have exact sums in float32 ("products" of float32 in float64), and only results that the type does not hold are
 rounded. Where a case says so, `D_delta` is zero, tiny or large, and of the elements of a tensor one in `one_in` is kept.
 """
 
@@ -47,11 +48,13 @@ CATCHES = {
     "subnormal-kernel": "a composed kernel below the smallest normal number flushed to zero",
     "gradients": "gradients of D_delta truncated, or formed in the low-precision type",
     "gradients-of-W": "gradients of W truncated, or formed in the low-precision type",
+    "gradients-of-bias": "the gradient of the bias added up in the low-precision type",
 }
 EXACT = ("integers", "wide", "rounding", "overflow", "subnormal", "subnormal-inputs", "subnormal-kernel")
 # What is seen is one product.
 SINGLE = ("rounding", "overflow", "subnormal")
-ROUNDED_ONCE = ("sums", "totals", "residual", "cancelling", "products", "gradients", "gradients-of-W")
+ROUNDED_ONCE = ("sums", "totals", "residual", "cancelling", "products", "gradients", "gradients-of-W",
+                "gradients-of-bias")  # fmt: skip
 NUMBERS = ("floats", *EXACT, *ROUNDED_ONCE)
 DELTAS = ("zero", "tiny", "unit", "large")
 # Bits of the significand, the hidden one included.
@@ -201,6 +204,20 @@ def _gradients_of_W(
     return _long_parameter("D_delta", label, name, shape, dtype)
 
 
+def _gradients_of_bias(
+    label: str, name: str, shape: Sequence[int], dtype: str, param_dtype: str, E: np.ndarray
+) -> np.ndarray:
+    if name == "x":
+        return _impulses(label, shape)
+    if name != "grad_y":
+        return generator.integers(label, shape, -1, 1)
+    tensor = generator.integers(label, shape, 1, {"bfloat16": 3, "float16": 15}[dtype])
+    for channel in tensor.swapaxes(0, 1):  # as many less by one as make the sum a multiple of 16
+        larger = np.argwhere(channel > 1)[: int(channel.sum()) % 16]
+        channel[tuple(larger.T)] -= 1
+    return tensor
+
+
 def _long_parameter(long: str, label: str, name: str, shape: Sequence[int], dtype: str) -> np.ndarray:
     """One of the parameters fills the type, the other is small: float16 has no room for the products of two long ones."""
     if name in ("x", "grad_y"):
@@ -232,7 +249,7 @@ SHAPED = {
     "overflow": _overflow,
     "subnormal": _subnormal, "subnormal-inputs": _subnormal_inputs, "subnormal-kernel": _subnormal_kernel,
     "products": _products, "gradients": _gradients,
-    "gradients-of-W": _gradients_of_W,
+    "gradients-of-W": _gradients_of_W, "gradients-of-bias": _gradients_of_bias,
 }  # fmt: skip
 
 

@@ -45,7 +45,7 @@ class Case:
 
     Attributes:
         name: readable, unique in the table.
-        family: "forward", "groups", "dims" or "transposed": the stage its forward belongs to.
+        family: the stage its forward belongs to: "transposed"; else "dims" if 1-D or 3-D; else "groups" or "forward".
         geometry: the convolution.
         batch: `N`.
         input_size: the spatial size of `x`.
@@ -113,6 +113,8 @@ class Case:
             return ("forward", "backward")
         if self.numbers == "floats":
             return ("forward", "backward", "fold") if self.covering else OPERATIONS
+        if self.numbers == "gradients-of-bias":
+            return ("backward",)
         if self.numbers.startswith("gradients"):
             return ("compose", "backward")
         if self.numbers in ("integers", "wide"):
@@ -202,7 +204,11 @@ def _row(
     catches: str = "",
     **options: object,
 ) -> Row:
-    """`catches` names the mistakes, separated by semicolons; `precision` the numbers of its further low-precision cases."""
+    """A row with the options of `ConvGeometry`; `_crossed` makes its cases.
+
+    `family` is that of `Case`; `low_precision` adds bfloat16 and float16, with parameters of float32 and of the same type;
+    `precision` names the numbers of further low-precision cases; `catches` the mistakes, separated by semicolons.
+    """
     sizes = {"in_channels": channels[0], "out_channels": channels[1], "kernel_size": kernel}
     mistakes = tuple(item.strip() for item in catches.split(";") if item)
     return Row(
@@ -329,6 +335,12 @@ PRECISION_TYPES = (
     ("products", "float32", "float32"), ("overflow", "float32", "float32"),
 )  # fmt: skip
 
+# So many positions that a sum over them leaves a low-precision type.
+MANY_POSITIONS = (
+    _row("bias-positions", "forward", (14, 15), (2, 3), (1, 2), padding=((0, 0), (1, 0)), batch=3),
+    _row("bias-positions-transposed", "transposed", (160,), (2, 3), (3,), transposed=True, stride=(2,)),
+)
+
 # Layers that differ in one option alone, tensors of the same shapes or of as many elements, one after the other: what a port
 # keeps from the last case is wrong in the next. Before them the first of them with numbers of its own in one tensor alone.
 SAME_TENSORS = (("D_delta",), ("D_delta",), ("W",), ("x",), ("bias",), ())
@@ -380,6 +392,8 @@ def cases(seed: int = 0) -> tuple[Case, ...]:
         for kind, (numbers, dtype, params) in enumerate(PRECISION_TYPES):
             params = params or (dtype, "float32")[(number + kind // 2) % 2]
             rows.append(_case(row, numbers, dtype, params, extended=True))
+    rows += [_case(row, "gradients-of-bias", dtype, params, extended=True)
+             for row in MANY_POSITIONS for dtype in LOW_PRECISION for params in ("float32", dtype)]  # fmt: skip
     twin = _case(TWINS[0], "integers", "float32", "float32", extended=True)
     rows += [replace(twin, name=f"same-{n}-{''.join(own) or 'tensors'}-exact-float32", own=own)
              for n, own in enumerate(SAME_TENSORS)]  # fmt: skip
@@ -398,7 +412,8 @@ def _crossed(row: Row) -> list[Case]:
 def _case(row: Row, numbers: str, dtype: str, param_dtype: str, *, extended: bool = False) -> Case:
     kind = {"integers": "exact", "floats": "float"}.get(numbers, numbers)
     name = f"{row.name}-{kind}-{dtype}" + (f"-{param_dtype}" if param_dtype != dtype else "")
-    bias = row.bias and numbers in ("integers", "floats")  # elsewhere it may be added after the rounding
+    # Elsewhere it may be added after the rounding.
+    bias = row.bias and numbers in ("integers", "floats", "gradients-of-bias")
     catches = (draws.CATCHES[numbers],) if numbers in draws.CATCHES else row.catches
     # Copies in the padding add up, forward or backward, in whatever type the framework has there.
     copies = numbers not in (*draws.SINGLE, *draws.ROUNDED_ONCE)

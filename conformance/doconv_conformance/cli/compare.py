@@ -184,7 +184,8 @@ def _backends(backend: str | None, python: list[str], device: str) -> tuple[list
         names = [name.strip() for name in backend.split(",")]
     if unknown := [name for name in (*names, *interpreters) if name not in known]:
         where = "" if device == "cpu" else f" on {device}"
-        raise ValueError(f"--backend must be one of {', '.join(known)}{where}. Received: {', '.join(unknown)}")
+        hint = " (the core is what they are compared with)" if "core" in unknown else ""
+        raise ValueError(f"--backend must be one of {', '.join(known)}{where}{hint}. Received: {', '.join(unknown)}")
     if len(set(names)) < len(names):
         raise ValueError(f"--backend names a backend twice. Received: {backend}")
     return names, interpreters

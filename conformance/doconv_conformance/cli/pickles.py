@@ -45,6 +45,7 @@ def load_pickle(path: Path, *, key: str | None = None, ema: bool = False) -> tup
         OSError: it cannot be opened.
     """
     from doconv_core.checkpoint import Arrays, CheckpointError, find_average, find_state, read_pickle
+    from doconv_core.checkpoint._format import some
 
     try:
         import torch
@@ -63,9 +64,15 @@ def load_pickle(path: Path, *, key: str | None = None, ema: bool = False) -> tup
         in_the_same = True
         state, notes = find_state(loaded, str(path), is_tensor, key=key)
     arrays = {name: _checked(path, name, value) for name, value in state.items() if isinstance(value, torch.Tensor)}
+    for name, value in state.items():
+        if isinstance(value, tuple | list) and any(map(is_tensor, value)):
+            raise CheckpointError(
+                f"{path}: {name} holds tensors in a {type(value).__name__}, as a quantized layer does: fold before "
+                f"quantizing. Received: {type(value).__name__}"
+            )
     left_out = [str(name) for name in state if name not in arrays]
     if left_out:
-        notes.append(f"no tensors, and left out: {', '.join(left_out[:8])}{' and more' * (len(left_out) > 8)}")
+        notes.append(f"no tensors, and left out: {some(left_out, 8)}")
     if in_the_same:
         chosen, more = find_average(Arrays(str(path), arrays), str(path))
         return chosen, [*notes, *more]
@@ -76,12 +83,13 @@ def _checked(path: Path, name: Any, tensor: torch.Tensor) -> LoadedTensor:
     import torch
 
     from doconv_core.checkpoint import CheckpointError
+    from doconv_torch._arrays import is_repeated
 
     plain = type(tensor) in (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer)
     if not plain or tensor.layout != torch.strided or tensor.is_quantized or tensor.is_nested or tensor.is_meta:
         kind = "quantized" if tensor.is_quantized else "nested" if tensor.is_nested else str(tensor.layout)
         raise CheckpointError(f"{path}: {name} must be a dense tensor. Received: {kind}, on {tensor.device}")
-    if tensor.numel() > tensor.untyped_storage().nbytes() and tensor.numel() > 2**20:
+    if is_repeated(tensor):
         raise CheckpointError(f"{path}: {name} is a few values repeated. Received: shape {tuple(tensor.shape)}")
     try:
         dtype = _to_array(torch.empty(0, dtype=tensor.dtype)).dtype

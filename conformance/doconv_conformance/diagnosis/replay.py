@@ -62,7 +62,7 @@ class Row:
 
     def relation(self, fault: Fault) -> str:
         """One of "explained", "contradicted", "unaffected" (the fault does not show here) and "silent" (it raises here)."""
-        if not fault.touches(self.case, self.operation):
+        if not fault.touches(self.case.geometry, self.operation):
             return "unaffected"
         if self.exact:
             predicted = _predicted_digest(fault, self.case, self.operation)

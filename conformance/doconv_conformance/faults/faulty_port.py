@@ -50,7 +50,7 @@ class Fault:
         words: what the port does, as a clause that completes "the failures are consistent with a port that ...".
         look_at: where a porter looks first.
         hooks: the steps it replaces; see `FaultyPort`.
-        where: the geometries that the mistake is made on.
+        where: the geometries that the mistake is made on; `FaultyPort.answer` heeds it, its operations alone do not.
     """
 
     name: str
@@ -59,9 +59,9 @@ class Fault:
     hooks: Hooks
     where: Callable[[ConvGeometry], bool] = field(default=lambda geometry: True)
 
-    def touches(self, case: Case, operation: str) -> bool:
-        """Whether `operation` on this case can differ from the core's."""
-        return self.where(case.geometry) and any(operation in AFFECTS[hook] for hook in self.hooks)
+    def touches(self, geometry: ConvGeometry, operation: str) -> bool:
+        """Whether `operation` on this geometry can differ from the core's."""
+        return self.where(geometry) and any(operation in AFFECTS[hook] for hook in self.hooks)
 
 
 class FaultyPort(CorePort):
@@ -90,12 +90,15 @@ class FaultyPort(CorePort):
 
     def run(self, case: Case, operation: str) -> Tensors:
         """The outputs of `operation` on a case: the core's, where the fault does not touch it."""
-        self.hooks = self.fault.hooks if self.fault.touches(case, operation) else {}
-        inputs = case.inputs(operation)
+        return self.answer(operation, case.geometry, case.inputs(operation))
+
+    def answer(self, operation: str, geometry: ConvGeometry, inputs: Tensors) -> Tensors:
+        """The outputs of `operation`: the core's, where the fault does not touch it."""
+        self.hooks = self.fault.hooks if self.fault.touches(geometry, operation) else {}
         if "inputs" in self.hooks:
-            inputs = self.hooks["inputs"](self, inputs, case.geometry)
+            inputs = self.hooks["inputs"](self, inputs, geometry)
         with np.errstate(over="ignore", invalid="ignore"):
-            outputs: Tensors = getattr(self, operation)(case.geometry, inputs)
+            outputs: Tensors = getattr(self, operation)(geometry, inputs)
         return outputs
 
     def compose(self, geometry: ConvGeometry, inputs: Tensors) -> Tensors:

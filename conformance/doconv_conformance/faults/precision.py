@@ -129,6 +129,17 @@ def _weight_gradient_in_type(outputs: Tensors, inputs: Tensors, g: ConvGeometry)
     return _replaced(outputs, inputs, outputs["grad_x"], total.astype(np.float64), g)
 
 
+def _bias_gradient_in_type(outputs: Tensors, inputs: Tensors, g: ConvGeometry) -> Tensors:
+    """The gradient of the bias adds up `grad_y`, one position after the other, in the type of the activations."""
+    grad_y = inputs["grad_y"]
+    if grad_y.dtype not in LOW or "grad_bias" not in outputs:
+        return outputs
+    total = np.zeros(g.out_channels, grad_y.dtype)
+    for values in grad_y.reshape(*grad_y.shape[:2], -1).swapaxes(1, 2).reshape(-1, g.out_channels):
+        total = (total.astype(np.float64) + values).astype(grad_y.dtype)
+    return outputs | {"grad_bias": total.astype(outputs["grad_bias"].dtype)}
+
+
 def _through(dtype: DTypeLike, when: Callable[[Tensors], bool]) -> dict[str, Any]:
     """Hooks that round the finished outputs through a shorter type."""
 
@@ -204,6 +215,8 @@ PRECISION = (
           {"result": _truncated}),
     Fault("weight-gradient-sums-low", "adds up the kernel's gradient in the low-precision type",
           "the accumulator of the kernel's gradient", {"gradients": _weight_gradient_in_type}),
+    Fault("bias-gradient-sums-low", "adds up the gradient of the bias in the low-precision type",
+          "the accumulator of the bias's gradient", {"gradients": _bias_gradient_in_type}),
     Fault("parameter-gradients-low", "rounds the gradients of float32 parameters to the low-precision type",
           "where the gradient is cast: before the composition's own gradient, once",
           {"gradients": _parameter_gradients_in_type}),

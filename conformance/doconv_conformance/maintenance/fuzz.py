@@ -9,13 +9,14 @@ from __future__ import annotations
 import argparse
 import faulthandler
 import logging
+import math
 import os
 import random
-import re
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 import traceback
 import warnings
 from collections.abc import Iterable, Iterator
@@ -63,61 +64,75 @@ def fuzz(seeds: Iterable[int], folder: Path, kinds: Iterable[str] = tuple(KINDS)
     for name in names:
         (folder / name).mkdir()
         KINDS[name].prepare(folder / name)
-    for seed in seeds:
-        rng = random.Random(seed)
-        name = names[seed % len(names)]
-        kind = KINDS[name]
-        path = folder / name / kind.name
-        path.write_bytes(kind.make(rng))
-        try:
-            with _limits(), warnings.catch_warnings():
-                warnings.simplefilter("error", np.exceptions.ComplexWarning)  # half of a value lost
-                warnings.simplefilter("ignore", UserWarning)  # PyTorch's
-                opened += kind.check(path, rng)
-        except (Exception, TooMuch) as error:
-            failures.append(Failure(seed, name, "".join(traceback.format_exception(error)[-3:]).strip()))
+    with _Limits() as limits:
+        for seed in seeds:
+            rng = random.Random(seed)
+            name = names[seed % len(names)]
+            kind = KINDS[name]
+            path = folder / name / kind.name
+            path.write_bytes(kind.make(rng))
+            try:
+                with limits.of_one_file(), warnings.catch_warnings():
+                    warnings.simplefilter("error", np.exceptions.ComplexWarning)  # half of a value lost
+                    warnings.simplefilter("ignore", UserWarning)  # PyTorch's
+                    opened += kind.check(path, rng)
+            except (Exception, TooMuch) as error:
+                failures.append(Failure(seed, name, "".join(traceback.format_exception(error)[-3:]).strip()))
     return failures, opened
 
 
-@contextmanager
-def _limits() -> Iterator[None]:
-    """Stop what takes too long, and what takes more memory than the machine has.
+class _Limits:
+    """Stop what takes too long, and what takes more memory than the machine has. Used in a `with` block around many files."""
 
-    Raises:
-        TooMuch: more than `SECONDS`, or at the peak more than `MEMORY` beyond what there was before.
-    """
+    def __enter__(self) -> _Limits:
+        if resource is not None:
+            self._alarm = signal.signal(signal.SIGALRM, self._stop)
+            self._address_space = resource.getrlimit(resource.RLIMIT_AS)
+            resource.setrlimit(resource.RLIMIT_AS, (_address_space() + AT_MOST, self._address_space[1]))
+            self._watched = -math.inf
+            self._before = _peak(reset=True)
+        return self
 
-    def stop(*_: object) -> None:
+    def __exit__(self, *exception: object) -> None:
+        if resource is not None:
+            faulthandler.cancel_dump_traceback_later()
+            resource.setrlimit(resource.RLIMIT_AS, self._address_space)
+            signal.signal(signal.SIGALRM, self._alarm)
+
+    @contextmanager
+    def of_one_file(self) -> Iterator[None]:
+        """What is done with one file.
+
+        Raises:
+            TooMuch: more than `SECONDS`, or at the peak more than `MEMORY` beyond what there was before the first file.
+        """
+        if resource is None:
+            yield
+            return
+        if time.monotonic() > self._watched + SECONDS:  # a library that never comes back to Python; it costs a thread
+            faulthandler.dump_traceback_later(3 * SECONDS, exit=True)
+            self._watched = time.monotonic()
+        signal.alarm(SECONDS)
+        try:
+            yield
+        finally:
+            signal.alarm(0)
+        if (peak := _peak() - self._before) > MEMORY:
+            self._before = _peak(reset=True)
+            raise TooMuch(f"{peak} bytes of memory")
+
+    @staticmethod
+    def _stop(*_: object) -> None:
         raise TooMuch(f"more than {SECONDS} s")
-
-    if resource is None:
-        yield
-        return
-    old = signal.signal(signal.SIGALRM, stop)
-    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (_address_space() + AT_MOST, hard))
-    before = _peak(reset=True)
-    signal.alarm(SECONDS)
-    faulthandler.dump_traceback_later(3 * SECONDS, exit=True)  # a library that never comes back to Python
-    try:
-        yield
-    finally:
-        faulthandler.cancel_dump_traceback_later()
-        signal.alarm(0)
-        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
-        signal.signal(signal.SIGALRM, old)
-    if (peak := _peak() - before) > MEMORY:
-        raise TooMuch(f"{peak} bytes of memory")
 
 
 def _peak(*, reset: bool = False) -> int:
-    """The most memory that this process has had in use, in bytes, since it was last reset; 0 where the system does not say."""
-    with suppress(OSError):
-        if reset:
+    """The most memory that this process has had in use, in bytes, since it was last reset; only Linux can reset it."""
+    if reset:
+        with suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5")
-        found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-        return int(found[1]) * 1024 if found else 0
-    return 0
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most * (1 if sys.platform == "darwin" else 1024)
 
 
 def _address_space() -> int:
@@ -136,7 +151,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.count > CHUNK:
         sys.exit(_run_chunks(options))
-    with tempfile.TemporaryDirectory() as folder:
+    in_memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=in_memory if in_memory.is_dir() else None) as folder:
         seeds = range(options.start, options.start + options.count)
         failures, opened = fuzz(seeds, Path(folder), options.kinds)
     for failure in failures:

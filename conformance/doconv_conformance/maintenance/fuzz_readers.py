@@ -246,6 +246,16 @@ def _prepare_shards(folder: Path) -> None:
     save_file({"a.D": np.ones((2, 9, 9), "f4")}, folder / "two.safetensors")
 
 
+def _prepare_torch(folder: Path) -> None:
+    """Load one file, for all that PyTorch imports at its first use: on a busy machine that takes longer than a file may."""
+    import torch
+
+    path = folder / "first.pth"
+    torch.save({"a.W": torch.ones(4, 2, 9), "a.D": torch.ones(2, 9, 9)}, path)
+    load_pickle(path)
+    _load_original(path)
+
+
 def _prepare_vectors(folder: Path) -> None:
     vectors.export(folder / "vectors", [(CASE, OPERATION)])
     (folder / "vectors" / vectors.MANIFEST).write_text(_manifest())
@@ -257,7 +267,7 @@ KINDS = {
     "npz": Kind(fuzz_files.npz_file, "in.npz"),
     "h5": Kind(fuzz_files.h5_file, "in.h5", needs="h5py"),
     "index": Kind(fuzz_files.index_file, "in.safetensors.index.json", prepare=_prepare_shards),
-    "pth": Kind(fuzz_files.pth_file, "in.pth", needs="torch"),
+    "pth": Kind(fuzz_files.pth_file, "in.pth", prepare=_prepare_torch, needs="torch"),
     "inputs": Kind(partial(recordings_file, npz=False), "in.safetensors", check_recordings),
     "inputs-npz": Kind(partial(recordings_file, npz=True), "in.npz", check_recordings),
     "picture": Kind(picture_file, "picture", check_picture, needs="PIL"),

@@ -94,7 +94,7 @@ def line(fault: Fault, rows: Rows, enough: int | None = None) -> Line:
         stage = result.stages.get(case.stage(operation), Killed())
         if stage.rows == SHOWN or (case.extended and result.kills):
             continue
-        if not fault.touches(case, operation):
+        if not fault.touches(case.geometry, operation):
             continue
         killed = result.stages.setdefault(case.stage(operation), Killed())
         outputs, exact = run(port, case, operation), judged_exactly(case, operation, NUMERICS)
@@ -160,30 +160,11 @@ def _count(rows: int) -> str:
     return str(rows) if rows < SHOWN else f"{rows}+"
 
 
-def show(name: str) -> None:
-    """Print what one fault of the catalogue shows in each stage; exit status 1 where nothing shows it, 2 if there is none."""
-    found = [fault for fault in CATALOGUE if fault.name == name]
-    if not found:
-        raise typer.BadParameter(f"no fault of the catalogue has this name. Received: {name!r}")
-    [entry] = matrix(0, found)
-    for stage, killed in entry.stages.items():
-        typer.echo(f"{stage}: {_count(killed.rows)} rows")
-    if not entry.kills:
-        typer.echo("no case shows it")
-        raise typer.Exit(1)
-
-
 def main(
     output: Annotated[Path | None, typer.Option(help="Write the page to this file.")] = None,
     seeds: Annotated[int, typer.Option(help="How many seeds.")] = len(SEEDS),
-    fault: Annotated[
-        str | None, typer.Option(help="Only this fault, by its name: how many rows of each stage show it.")
-    ] = None,
 ) -> None:
     """Plant every fault; exit status 1 where one survives."""
-    if fault is not None:
-        show(fault)
-        return
     lines = matrix(0)
     if output:
         temporary = output.with_name(f".{output.name}.tmp")

@@ -83,13 +83,20 @@ def load_picture(path: Path) -> np.ndarray:
     """
     from PIL import Image, ImageOps
 
+    bombs = (Image.DecompressionBombError, Image.DecompressionBombWarning)
     try:
-        with warnings.catch_warnings(), Image.open(path) as image:
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            pixels = _pixels(ImageOps.exif_transpose(image))
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        with warnings.catch_warnings(action="error", category=bombs[1]), Image.open(path) as image:
+            image.load()
+            turned = ImageOps.exif_transpose(image)
+    except bombs as error:
         raise ValueError(f"the picture is too large: {error}. Received: {path}") from None
-    except (OSError, SyntaxError, ValueError) as error:  # a broken file may raise any of them
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's decoders raise errors of any type for a broken file
+        raise ValueError(f"cannot read a picture from {path}: {error}") from error
+    try:
+        pixels = _pixels(turned)
+    except ValueError as error:  # values that are none of a picture, or a mode that Pillow does not convert
         raise ValueError(f"cannot read a picture from {path}: {error}") from error
     if min(pixels.shape[:2]) < 32:
         raise ValueError(

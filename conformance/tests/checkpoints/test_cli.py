@@ -157,7 +157,7 @@ def test_a_full_disk_exits_with_1_and_leaves_the_old_output(source: Path, tmp_pa
     (tmp_path / "out").write_bytes(b"old")
     done = doconv("fold", source, tmp_path / "out", prepare=LIMIT)
     assert done.returncode == 1
-    assert done.stderr == "doconv fold: [Errno 27] File too large\n"
+    assert done.stderr == f"doconv fold: [Errno 27] File too large: '{tmp_path / 'out'}'\n"
     assert (tmp_path / "out").read_bytes() == b"old"
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["in.safetensors", "out"]
 

@@ -2,6 +2,7 @@
 
 import os
 import stat
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -111,6 +112,23 @@ def test_a_device_is_written_to_and_stays_one(writer: Writer) -> None:
 def test_a_full_device_is_an_error(writer: Writer) -> None:
     with pytest.raises(OSError, match="No space left"):
         writer(Path("/dev/full"))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the system has no such limit")
+def test_a_full_disk_is_an_error_that_names_the_file_and_leaves_the_old_one(writer: Writer, tmp_path: Path) -> None:
+    import resource
+
+    (tmp_path / "out").write_bytes(b"old")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5, hard))  # bytes of a file
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            writer(tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert str(tmp_path / "out") in str(caught.value)
+    assert (tmp_path / "out").read_bytes() == b"old"
+    assert {entry.name for entry in tmp_path.iterdir()} == {"out", "elsewhere"}
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="the system has no /proc")

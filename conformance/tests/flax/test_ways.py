@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from doconv_conformance.adapters.ways.flax import WAYS
-from doconv_conformance.adapters.ways.table import ways_of
+from doconv_conformance.adapters.ways.table import LARGE, ways_of
 from doconv_conformance.cases.table import select
 from doconv_conformance.running.runner import run_cases
 from doconv_conformance.running.ways import TIMEOUT, WayPort, select_ways
@@ -15,7 +15,8 @@ from doconv_conformance.verdicts.judge import disagreements
 
 # `nox -s ways` runs all that each way supports.
 FULL = bool(os.environ.get("DOCONV_FULL"))
-PORTS = [port for port in select_ways(["flax"], select(), ["all"], full=FULL) if "/" in port.port.name]
+CASES = [*select(), *(select("large") if FULL else select(case=LARGE))]
+PORTS = [port for port in select_ways(["flax"], CASES, ["all"], full=FULL) if "/" in port.port.name]
 
 
 @pytest.mark.parametrize("port", PORTS, ids=lambda port: port.port.name)

@@ -10,7 +10,7 @@ from doconv_conformance.running.runner import Run, python_backend, run_cases
 from doconv_conformance.verdicts.judge import disagreements
 
 # JAX compiles every operation of every case, seconds per case: each geometry forward, a few in all operations and types.
-JAX_IN_FULL = ("groups-2-", "d-mul-13-", "transposed-strides-")
+JAX_IN_FULL = ("groups-2-", "d-mul-13-", "transposed-strides-", "large-groups-")
 
 
 def chosen(case: Case, operation: str) -> bool:
@@ -25,7 +25,8 @@ def run(request: pytest.FixtureRequest) -> Run:
     backend = python_backend(
         f"keras-{request.param}", "doconv_conformance.adapters.keras", env={"KERAS_BACKEND": request.param}
     )
-    return run_cases(backend, [pair for pair in select() if request.param != "jax" or chosen(*pair)])
+    pairs = [*select(), *select(case="large-groups-")]
+    return run_cases(backend, [pair for pair in pairs if request.param != "jax" or chosen(*pair)])
 
 
 def test_every_case_agrees_with_the_core(run: Run) -> None:

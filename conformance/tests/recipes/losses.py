@@ -1,7 +1,7 @@
-"""Prints the first losses in one framework, in a process of its own: `python losses.py FRAMEWORK`.
+"""Prints the first losses in one framework, in a process of its own: `python losses.py FRAMEWORK [RUN ...]`.
 
-A line per run, `{"run": ..., "losses": [...], "before": ..., "after": ...}`: the digits' recipe on both sides, and once more
-from a state kept in the middle; then every other network in a tiny size, over-parameterized, on noise.
+A line per run, `{"run": ..., "losses": [...], "devices": ..., "before": ..., "after": ...}`: the digits' recipe on both sides,
+and once more from a state kept in the middle; then every other network in a tiny size, over-parameterized, on noise.
 """
 
 import json
@@ -24,7 +24,7 @@ from frameworks import Trainer, trainer
 from pictures import VOID
 
 DIGITS, TINY = 50, 4  # steps
-RECIPE = recipes.load("digits")
+RECIPE = replace(recipes.load("digits"), batch=48)  # which eight devices share evenly
 DATA = load(**RECIPE.data)
 
 
@@ -72,16 +72,17 @@ NETWORKS = {
 }
 
 
-def main(framework: str) -> None:
+def main(framework: str, *only: str) -> None:
     runs = {"plain": (digits, ("plain",)), "do": (digits, ("do",)), "resumed": (digits, ("do", 23))}
     runs |= {name: (tiny, arguments) for name, arguments in NETWORKS.items()}
-    for name, (run, arguments) in runs.items():
+    for name in only or runs:
+        run, arguments = runs[name]
         made, x, losses = run(framework, *arguments)
         before = made.predict(x)
         made.fold()
-        said = {"run": name, "losses": losses, "before": before.tolist(), "after": made.predict(x).tolist()}
-        print(json.dumps(said), flush=True)
+        said = {"run": name, "losses": losses, "devices": made.devices, "before": before.tolist()}
+        print(json.dumps({**said, "after": made.predict(x).tolist()}), flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

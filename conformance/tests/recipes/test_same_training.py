@@ -21,10 +21,12 @@ NORMALISED = 1e-4
 
 
 @cache
-def trained(framework: str) -> dict[str, dict[str, np.ndarray]]:
-    command = [sys.executable, str(HERE / "losses.py"), framework]
+def trained(framework: str, *only: str, flags: str = "") -> dict[str, dict[str, np.ndarray]]:
+    command = [sys.executable, str(HERE / "losses.py"), framework, *only]
     # To optimize the tiny networks costs more than to run them; TensorFlow's eager steps crash in oneDNN ("double free").
     environment = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "TF_ENABLE_ONEDNN_OPTS": "0"}
+    if flags:
+        environment |= {"KERAS_BACKEND": "jax", "XLA_FLAGS": flags}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr[-2000:]
     said = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
@@ -62,27 +64,32 @@ def test_over_parameterized_training_differs_and_folds(framework: str) -> None:
         np.testing.assert_allclose(each["after"], each["before"], rtol=ROUNDING, atol=close)
 
 
-def curve(out: Path) -> list[list[float]]:
-    with open(out, newline="") as stream:
-        return [[float(value) for value in row["curve"].split(";")] for row in csv.DictReader(stream)]
-
-
-def run(out: Path, framework: str, launcher: tuple[str, ...] = (), **environment: str) -> list[list[float]]:
-    short = ("--variants", "do", "--rates", "0.1", "--grid-seeds", "1", "--final-seeds", "1", "--cost", "1.2")
-    command = [sys.executable, *launcher, str(TRAIN), "digits", "--framework", framework, *short, "--out", str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | environment)
+def run(out: Path, launcher: tuple[str, ...] = ()) -> tuple[list[list[float]], set[str]]:
+    """Two runs in PyTorch: their losses, and on what they ran."""
+    short = ("--variants", "do", "--rates", "0.05", "--grid-seeds", "1", "--final-seeds", "1", "--cost", "1.2")
+    command = [sys.executable, *launcher, str(TRAIN), "digits", *short, "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    return curve(out)
+    with open(out, newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert all(row["metric"] == row["folded_metric"] for row in rows)
+    return [[float(value) for value in row["curve"].split(";")] for row in rows], {row["device"] for row in rows}
 
 
 def test_two_processes_train_as_one(tmp_path: Path) -> None:
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    two = run(tmp_path / "two.csv", "torch", launcher)
+    (two, shared), (one, alone) = run(tmp_path / "two.csv", launcher), run(tmp_path / "one.csv")
+    assert shared == {f"{name}, each batch shared by 2" for name in alone}
+    np.testing.assert_allclose(two, one, rtol=10 * ROUNDING)  # 5 digits are kept of each mean
+
+
+@pytest.mark.parametrize("framework", ["flax", "keras"])
+def test_eight_devices_train_as_one(framework: str) -> None:
+    """Keras on JAX; the one device that it is compared with computes by TensorFlow."""
+    eight = trained(framework, "do", flags="--xla_force_host_platform_device_count=8")["do"]
+    one = trained(framework)["do"]
+    assert (eight["devices"], one["devices"]) == (8, 1)
+    np.testing.assert_allclose(eight["losses"], one["losses"], rtol=ROUNDING)
     np.testing.assert_allclose(
-        two, run(tmp_path / "one.csv", "torch"), rtol=10 * ROUNDING
-    )  # 5 digits are kept of each mean
-
-
-def test_five_devices_train_as_one(tmp_path: Path) -> None:
-    five = run(tmp_path / "five.csv", "flax", XLA_FLAGS="--xla_force_host_platform_device_count=5")
-    np.testing.assert_allclose(five, run(tmp_path / "one.csv", "flax"), rtol=10 * ROUNDING)
+        eight["after"], eight["before"], rtol=ROUNDING, atol=ROUNDING * np.abs(eight["before"]).max()
+    )

@@ -20,6 +20,7 @@ import pytest
 import torch
 from torch import Tensor, distributed, nn
 from torch.distributed import checkpoint as dcp
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import apply_activation_checkpointing
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, set_model_state_dict
 from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel, MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
@@ -28,24 +29,29 @@ from torch.utils.checkpoint import checkpoint
 from doconv_torch import DOConv2d, compose_together, composed_once, fold, fold_state_dict
 
 CHECKS: dict[str, Callable[[Path], None]] = {}
+# Activation checkpointing: of most of the network's forward pass, or of each of its layers.
+RECOMPUTE = ("", ", checkpointed", ", checkpointed reentrantly", ", layers checkpointed")
+_, BODY, REENTRANT, LAYERS = RECOMPUTE
 
 
 def checks_of(world: int) -> list[str]:
-    """Two processes run all of them, four the ones that differ with their number."""
-    return [name for name in CHECKS if world == 2 or ("checkpointed" not in name and ("once" in name or "DCP" in name))]
+    """Two processes run all of them, four what takes no compiler."""
+    return [name for name in CHECKS if world == 2 or "compiled" not in name]
 
 
 class Net(nn.Module):
     """DO layers with and without groups and surplus columns; one is used twice, one only where `spare` is given."""
 
-    def __init__(self, recompute: bool | None = None) -> None:
+    def __init__(self, recompute: str = "") -> None:
         super().__init__()
         self.first = DOConv2d(2, 4, 3, padding=1)
         self.twice = DOConv2d(4, 4, 2, groups=2, d_mul=7, bias=False)
         self.spare = DOConv2d(4, 4, 2)
         self.point = DOConv2d(4, 2, 1)
-        self.recompute = recompute  # activation checkpointing: none, reentrant or not
+        self.recompute = recompute
         self.set_integers(0)
+        if recompute == LAYERS:
+            apply_activation_checkpointing(self, check_fn=lambda module: isinstance(module, DOConv2d))
 
     @torch.no_grad()
     def set_integers(self, step: int) -> None:
@@ -57,7 +63,8 @@ class Net(nn.Module):
             x = self.twice(self.twice(torch.relu(self.first(x))))
             return self.spare(x) if spare else x
 
-        x = body(x) if self.recompute is None else checkpoint(body, x, use_reentrant=self.recompute)
+        how = self.recompute
+        x = checkpoint(body, x, use_reentrant=how == REENTRANT) if how in (BODY, REENTRANT) else body(x)
         return self.point(x)
 
 
@@ -77,9 +84,9 @@ def backward(run: Callable[..., Tensor], x: Tensor, spare: bool = True) -> None:
 
 def expected(net: Net, step: int, micros: int, spare: bool, low: bool = False) -> dict[str, Tensor | None]:
     """The mean over the ranks, by one process and without any tool; `low`: each backward pass in bfloat16, their sum not."""
-    single, world = compose_together(copy.deepcopy(net), enabled=False), distributed.get_world_size()
-    single.recompute = None
-    sums: dict[str, Tensor | None] = dict.fromkeys(dict(net.named_parameters()))
+    single, world = Net(), distributed.get_world_size()
+    single.load_state_dict(net.state_dict())
+    sums: dict[str, Tensor | None] = dict.fromkeys(dict(single.named_parameters()))
     for rank, micro in itertools.product(range(world), range(micros)):
         single.zero_grad()
         x = batch(rank, step, micro)
@@ -93,7 +100,7 @@ def expected(net: Net, step: int, micros: int, spare: bool, low: bool = False) -
 
 def assert_same_grads(net: nn.Module, wanted: dict[str, Tensor | None], where: str) -> None:
     for name, parameter in net.named_parameters():
-        grad, want = parameter.grad, wanted[name]
+        grad, want = parameter.grad, wanted[name.replace("_checkpoint_wrapped_module.", "")]
         if isinstance(grad, distributed.tensor.DTensor):
             grad = grad.full_tensor()
         assert parameter.numel() < 16 or want is None or want.any(), name  # a gradient that shows a fault
@@ -119,7 +126,6 @@ MODES: dict[str, dict[str, bool]] = {
     "bucket view": {"gradient_as_bucket_view": True},
     "static graph, bucket view": {"static_graph": True, "gradient_as_bucket_view": True},
 }
-RECOMPUTE = {"": None, ", checkpointed": False, ", checkpointed reentrantly": True}
 KERNELS = ("", ", composed once", ", composed together")
 
 
@@ -128,9 +134,16 @@ def around(net: nn.Module, kernels: str) -> contextlib.AbstractContextManager[ob
     return composed_once(net) if kernels == KERNELS[1] else contextlib.nullcontext()
 
 
-def ddp(options: dict[str, bool], kernels: str, recompute: bool | None) -> None:
+def compile_afresh(module: nn.Module) -> Callable[..., Tensor]:
+    """By the default backend; programs of other checks would count as compilations of the same code, which are limited."""
+    torch.compiler.reset()
+    return torch.compile(module)
+
+
+def ddp(options: dict[str, bool], kernels: str, recompute: str, compiled: bool = False) -> None:
     net = compose_together(Net(recompute), enabled=kernels == KERNELS[2])
     wrapped = DistributedDataParallel(net, **options)
+    run = compile_afresh(wrapped) if compiled else wrapped
     unused = options.get("find_unused_parameters", False)
     # PyTorch's static graph can't begin with a pass inside `no_sync`.
     for step, reduce_all in enumerate((True, False, False)):
@@ -142,25 +155,30 @@ def ddp(options: dict[str, bool], kernels: str, recompute: bool | None) -> None:
             for micro in range(3):
                 last = micro == 2
                 with contextlib.nullcontext() if last or reduce_all else wrapped.no_sync():
-                    backward(wrapped, batch(distributed.get_rank(), step, micro), spare)
+                    backward(run, batch(distributed.get_rank(), step, micro), spare)
         assert_same_grads(net, wanted, f"step {step}")
 
 
-for (mode, options), kernels, (how, recompute) in itertools.product(MODES.items(), KERNELS, RECOMPUTE.items()):
+for (mode, options), kernels, how in itertools.product(MODES.items(), KERNELS, RECOMPUTE):
     # Without a static graph DDP supports no reentrant checkpoint around a layer that is used twice, nor any beside unused ones.
-    if recompute and "static_graph" not in options:
+    if how == REENTRANT and "static_graph" not in options:
         continue
     name = f"DDP, {mode}{how}{kernels}"
-    check(name)(lambda folder, arguments=(options, kernels, recompute): ddp(*arguments))
+    check(name)(lambda folder, arguments=(options, kernels, how): ddp(*arguments))
+
+for kernels, how in (*itertools.product(KERNELS, RECOMPUTE[:1]), ("", BODY)):
+    name = f"DDP, compiled{how}{kernels}"
+    check(name)(lambda folder, arguments=(kernels, how): ddp({}, *arguments, compiled=True))
 
 
-def fsdp(reshard: bool, low: bool, kernels: str, recompute: bool | None) -> None:
+def fsdp(reshard: bool, low: bool, kernels: str, recompute: str, compiled: bool = False) -> None:
     net = compose_together(Net(recompute), enabled=kernels == KERNELS[2])
     sharded = copy.deepcopy(net)
     policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32) if low else MixedPrecisionPolicy()
     for layer in (sharded.first, sharded.twice, sharded):
         fully_shard(layer, reshard_after_forward=reshard, mp_policy=policy)
     assert isinstance(sharded, FSDPModule)
+    run = compile_afresh(sharded) if compiled else sharded
     for step in range(2):
         net.zero_grad()
         sharded.zero_grad()
@@ -168,15 +186,17 @@ def fsdp(reshard: bool, low: bool, kernels: str, recompute: bool | None) -> None
         with around(sharded, kernels):
             for micro in range(2):
                 sharded.set_requires_gradient_sync(micro == 1)
-                backward(sharded, batch(distributed.get_rank(), step, micro))
+                backward(run, batch(distributed.get_rank(), step, micro))
         assert_same_grads(sharded, wanted, f"step {step}")
 
 
-for reshard, low, kernels, (how, recompute) in itertools.product(
-    (True, False), (False, True), KERNELS, list(RECOMPUTE.items())[:2]
-):
+for reshard, low, kernels, how in itertools.product((True, False), (False, True), KERNELS, ("", BODY, LAYERS)):
     name = f"FSDP2, {'reshard' if reshard else 'keep'}{', bfloat16' if low else ''}{how}{kernels}"
-    check(name)(lambda folder, options=(reshard, low, kernels, recompute): fsdp(*options))
+    check(name)(lambda folder, options=(reshard, low, kernels, how): fsdp(*options))
+
+for low, kernels in ((False, KERNELS[0]), (False, KERNELS[1]), (True, KERNELS[0])):
+    name = f"FSDP2, compiled{', bfloat16' if low else ''}{kernels}"
+    check(name)(lambda folder, options=(low, kernels): fsdp(True, *options, "", compiled=True))
 
 
 @check("FSDP1: fold is refused, folding the full state dict is right")

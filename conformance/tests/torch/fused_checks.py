@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import doconv_torch._compose_all as compose_all_module
-from doconv_torch import _compose, _triton, compose_together, overparameterize
+from doconv_torch import _products, _triton, compose_together, overparameterize
 from doconv_torch._compose_all import Spec, compose_all
 
 compose_all_module.FUSED_DEVICES = ("cpu",)
@@ -179,11 +179,11 @@ def check_what_it_does_not_take_goes_by_products() -> None:
     assert not compose_all_module._plans(tuple(specs), doubles)
     strided = (layer.W.detach().permute(1, 2, 0).contiguous().permute(2, 0, 1), parameters[1])
     assert not compose_all_module._plans(tuple(specs), strided)
-    _compose.PRODUCTS = "taps"
+    _products.PRODUCTS = "taps"
     try:
         assert not compose_all_module._plans(tuple(specs), tuple(parameters))
     finally:
-        _compose.PRODUCTS = "auto"
+        _products.PRODUCTS = "auto"
 
 
 def check_known_tables_are_few() -> None:

@@ -3,12 +3,14 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 
 import doconv_torch._compose as composition
+import doconv_torch._products as rule
 from doconv_core import ConvGeometry, compose, compose_vjp
 from doconv_torch import DOConv2d, overparameterize, store_by_channel
 
@@ -41,12 +43,12 @@ def tensors(size: tuple, dtype: torch.dtype = torch.float64) -> tuple[ConvGeomet
 
 # What the rules of `_compose` and `_kernels` decide by size is decided here by these, so that small sizes enter every branch.
 WAYS: dict[str, dict[str, object]] = {
-    "taps": {"_compose.PRODUCTS": "taps"},
-    "taps, many numbers": {"_compose.PRODUCTS": "taps", "_taps.MANY_NUMBERS": 16},
-    "kernels": {"_compose.PRODUCTS": "kernels"},
-    "kernels in blocks": {"_compose.PRODUCTS": "kernels", "_kernels.NUMBERS_PER_BLOCK": 16},
-    "by channel, taps": {"_compose.PRODUCTS": "taps", "_taps.MANY_NUMBERS": 16},
-    "by channel, kernels": {"_compose.PRODUCTS": "kernels"},
+    "taps": {"_products.PRODUCTS": "taps"},
+    "taps, many numbers": {"_products.PRODUCTS": "taps", "_taps.MANY_NUMBERS": 16},
+    "kernels": {"_products.PRODUCTS": "kernels"},
+    "kernels in blocks": {"_products.PRODUCTS": "kernels", "_kernels.NUMBERS_PER_BLOCK": 16},
+    "by channel, taps": {"_products.PRODUCTS": "taps", "_taps.MANY_NUMBERS": 16},
+    "by channel, kernels": {"_products.PRODUCTS": "kernels"},
     "transformed": {},
     "compiled": {},
 }
@@ -107,8 +109,8 @@ LARGE = {
 @pytest.mark.parametrize("amd", [True, False], ids=["transposes pay", "transposes cost"])
 @pytest.mark.parametrize("size", LARGE.values(), ids=LARGE)
 def test_large_sizes_by_the_rule_of_either_processor(size: tuple, amd: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(composition, "PRODUCTS", "auto")
-    monkeypatch.setattr(composition, "TRANSPOSES_PAY", amd)
+    monkeypatch.setattr(rule, "PRODUCTS", "auto")
+    monkeypatch.setattr(rule, "TRANSPOSES_PAY", amd)
     geometry, W, D = tensors(size, torch.float32)
     weight = composition.compose(W, D, geometry.groups, transposed=geometry.transposed)
     assert_reference(geometry, W, D, weight)
@@ -131,14 +133,14 @@ def test_the_rule_that_chooses_the_products(
     shape: tuple, channels: int, taps: int, amd: bool, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     W, D = torch.empty(shape), torch.empty(channels, taps, shape[2])
-    monkeypatch.setattr(composition, "TRANSPOSES_PAY", amd)
+    monkeypatch.setattr(rule, "TRANSPOSES_PAY", amd)
     chosen = {}
     for products in ("auto", "taps", "kernels"):
-        monkeypatch.setattr(composition, "PRODUCTS", products)
-        chosen[products] = composition.products_for(W, D).__name__.removeprefix("doconv_torch.")
+        monkeypatch.setattr(rule, "PRODUCTS", products)
+        chosen[products] = rule.products_for(W, D).__name__.removeprefix("doconv_torch.")
     assert chosen == {"auto": expected, "taps": "_taps", "kernels": "_kernels"}
-    monkeypatch.setattr(composition, "PRODUCTS", "kernels")
-    assert composition.products_for(W.to("meta"), D.to("meta")).__name__ == "doconv_torch._taps"
+    monkeypatch.setattr(rule, "PRODUCTS", "kernels")
+    assert rule.products_for(W.to("meta"), D.to("meta")).__name__ == "doconv_torch._taps"
 
 
 def test_forward_mode_is_a_transform_from_its_first_level_on() -> None:
@@ -154,13 +156,13 @@ def test_the_processor_where_the_system_has_no_file_of_it(
     def no_file(path: str) -> None:
         raise FileNotFoundError(path)
 
-    monkeypatch.setattr(composition, "open", no_file, raising=False)
+    monkeypatch.setattr(rule, "open", no_file, raising=False)
     monkeypatch.setattr("platform.processor", lambda: processor)
-    assert composition._is_amd() == amd
+    assert rule._is_amd() == amd
 
 
 def test_products_by_hand_are_checked_at_import() -> None:
-    run = (sys.executable, "-c", "import doconv_torch._compose as c; print(c.PRODUCTS)")
+    run = (sys.executable, "-c", "import doconv_torch._products as c; print(c.PRODUCTS)")
     done = subprocess.run(run, env=os.environ | {"DOCONV_TORCH_PRODUCTS": "kernels"}, capture_output=True, text=True)
     assert done.stdout == "kernels\n", done.stderr
     done = subprocess.run(run, env=os.environ | {"DOCONV_TORCH_PRODUCTS": "fast"}, capture_output=True, text=True)
@@ -172,7 +174,7 @@ def test_products_by_hand_are_checked_at_import() -> None:
 )  # PyTorch's own, in torch.func.jvp
 @pytest.mark.parametrize("size", SIZES)
 def test_gradients_of_any_order_and_function_transforms(size: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(composition, "PRODUCTS", "kernels")
+    monkeypatch.setattr(rule, "PRODUCTS", "kernels")
     monkeypatch.setattr("doconv_torch._kernels.NUMBERS_PER_BLOCK", 16)
     geometry, W, D = tensors(SIZES[size])
 
@@ -183,6 +185,37 @@ def test_gradients_of_any_order_and_function_transforms(size: str, monkeypatch: 
     W_t, D_t = torch.ones_like(W), torch.ones_like(D)
     _, tangent = torch.func.jvp(function, (W, D), (W_t, D_t))
     torch.testing.assert_close(tangent, function(W_t, D) + function(W, D + D_t) - function(W, D))
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
+def test_a_compiler_calls_the_eager_products_of_a_cpu() -> None:
+    """Of the formula's operations it would choose how memory lies; a transform and an export need them."""
+    _, W, D = tensors(SIZES["many kernels"])
+    W, D = W.detach(), D.detach()
+
+    def targets(function: Callable[..., torch.Tensor], *tensors: torch.Tensor) -> set[str]:
+        graphs: list[torch.fx.GraphModule] = []
+
+        def keep(graph: torch.fx.GraphModule, _: list[torch.Tensor]) -> Callable:
+            graphs.append(graph)
+            return graph.forward
+
+        torch.compiler.reset()
+        torch.compile(function, fullgraph=True, backend=keep)(*tensors)
+        return {str(node.target) for graph in graphs for node in graph.graph.nodes}
+
+    assert "doconv.compose.default" in targets(composition.compose, W, D)
+    assert "doconv.compose.default" not in targets(torch.func.vmap(composition.compose), W[None], D[None])
+    layer = overparameterize(torch.nn.Conv2d(3, 4, 3))
+    exported = torch.export.export(layer, (torch.ones(1, 3, 5, 5),))
+    assert not any("doconv" in str(node.target) for node in exported.graph.nodes)
+
+
+def test_a_graph_of_its_own_through_a_compiled_composition() -> None:
+    _, W, D = tensors(SIZES["many kernels"])
+    torch.compiler.reset()
+    compiled = torch.compile(composition.compose, fullgraph=True, backend="eager")
+    assert torch.autograd.gradgradcheck(compiled, (W, D), fast_mode=True)
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")

@@ -217,6 +217,28 @@ class TestFromPretrained:
         assert 0.7 < layer.W.std() < 1.3
 
 
+def test_layers_that_are_constructed_of_whatever_is_in_memory_are_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """diffusers, `low_cpu_mem_usage=False`: no initialiser runs in the constructor, and memory may hold what is no number."""
+    names = ("uniform_", "normal_", "trunc_normal_", "constant_", "kaiming_uniform_", "kaiming_normal_")
+    own, want = trained(), Plain().eval()
+    for name in names:
+        monkeypatch.setattr(nn.init, name, lambda tensor, *options, **named: tensor)
+    torch.use_deterministic_algorithms(True)  # what is not initialised is NaN
+    try:
+        nets = [Net(), Net(), Net()]
+    finally:
+        torch.use_deterministic_algorithms(False)
+        monkeypatch.undo()
+    assert torch.equal(load(nets[0], want.state_dict()).eval()(X), want(X))
+    assert torch.equal(load(nets[1], own.state_dict()).eval()(X), own(X))
+    nets[2].load_state_dict({"body.0.bias": torch.zeros(4)}, strict=False)
+    assert nets[2].eval()(X).isnan().any()  # a layer that the file lacks
+    conv = nn.Conv2d(3, 4, 3)
+    conv.weight.data[0] = torch.nan
+    with pytest.raises(ValueError, match="its weight has values that are not finite"):
+        overparameterize(conv)
+
+
 def test_accelerate_finds_the_plain_name_and_refuses_it(monkeypatch: pytest.MonkeyPatch) -> None:
     load = library(monkeypatch, "accelerate.utils.modeling", IN_MODEL)["load_checkpoint_in_model"]
     want = trained()

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from doconv_conformance.adapters.ways.table import ways_of
+from doconv_conformance.adapters.ways.table import LARGE, ways_of
 from doconv_conformance.adapters.ways.torch import WAYS
 from doconv_conformance.cases.table import select
 from doconv_conformance.running.runner import run_cases
@@ -15,7 +15,8 @@ from doconv_conformance.verdicts.judge import disagreements
 
 # `nox -s ways` runs all that each way supports.
 FULL = bool(os.environ.get("DOCONV_FULL"))
-PORTS = {port.port.name: port for port in select_ways(["torch"], select(), ["all"], full=FULL)}
+CASES = [*select(), *(select("large") if FULL else select(case=LARGE))]
+PORTS = {port.port.name: port for port in select_ways(["torch"], CASES, ["all"], full=FULL)}
 
 
 @pytest.mark.parametrize(

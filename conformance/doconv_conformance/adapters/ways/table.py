@@ -34,7 +34,10 @@ CLASSES = (
     "conv3d",
     "transposed-strides",
 )
+# Of more than a million parameters: what a size decides is decided otherwise.
+LARGE = "large-groups-exact-float32"
 PASSES = ("forward", "backward", "fold")
+DEVICES = 8  # of JAX's sharded ways
 
 
 def every(case: Case, operation: str) -> bool:
@@ -43,16 +46,16 @@ def every(case: Case, operation: str) -> bool:
 
 
 def of_each_class(case: Case, operation: str) -> bool:
-    """One geometry of each class, on integers in float32; the first of them in mixed bfloat16 and on floats, too."""
+    """One geometry of each class and a large one, on integers in float32; the first in mixed bfloat16 and on floats, too."""
     name, _, numbers = case.name.partition("-exact-")
     if name == CLASSES[0] and numbers == "bfloat16-float32":
         return True
-    return case.name == f"{CLASSES[0]}-float-float32" or (name in CLASSES and numbers == "float32")
+    return case.name in (f"{CLASSES[0]}-float-float32", LARGE) or (name in CLASSES and numbers == "float32")
 
 
 def few(case: Case, operation: str) -> bool:
-    """A dense and a grouped layer on integers in float32."""
-    return case.name in ("plain-3x3-exact-float32", "groups-2-exact-float32")
+    """A dense, a grouped and a large layer on integers in float32."""
+    return case.name in ("plain-3x3-exact-float32", "groups-2-exact-float32", LARGE)
 
 
 def one(case: Case, operation: str) -> bool:
@@ -67,18 +70,33 @@ def small(case: Case, operation: str) -> bool:
     return sum(map(math.prod, shapes)) <= 2000
 
 
-def not_3d(case: Case, operation: str) -> bool:
-    """At most two axes: of sizes that are not known PyTorch 2.13 fails to compile plain 3-D layers, of many shapes."""
-    return case.geometry.spatial_rank < 3
+def each_geometry(case: Case, operation: str) -> bool:
+    """Every geometry once, on integers of which each type has a share, for ways that compile for long."""
+    return (case.exact and (case.covering or case.dtype == "float32")) or of_each_class(case, operation)
 
 
-def cut_by_xla(case: Case, operation: str) -> bool:
-    """What XLA can cut for many devices: no plain convolution inside its groups, and no axis that is padded with itself.
+def each_up_to_2d(case: Case, operation: str) -> bool:
+    """Of sizes that are not known PyTorch 2.13 fails to compile plain 3-D layers, of many shapes."""
+    return each_geometry(case, operation) and case.geometry.spatial_rank < 3
 
-    A layer of one tap is a plain convolution.
+
+def kernels_cut(case: Case, operation: str) -> bool:
+    """What XLA computes of a kernel that is cut for many devices: no plain convolution of one tap inside its groups.
+
+    Of some shapes it makes an invalid program, with Flax's `Conv` and Keras's `Conv2D`, too; a layer of one tap is one of them.
     """
     g = case.geometry
-    return g.padding_mode != "circular" and not (g.groups > 1 and math.prod(g.kernel_size) == 1)
+    return not (g.groups > 1 and math.prod(g.kernel_size) == 1)
+
+
+def all_cut(case: Case, operation: str) -> bool:
+    """What XLA computes where the input is cut, too: not an axis that is cut and padded with itself, of Flax's `Conv` either.
+
+    The input is cut along its last axis that the devices divide, and they divide the output channels.
+    """
+    devices = max(count for count in range(1, DEVICES + 1) if case.geometry.out_channels % count == 0)
+    inside = case.geometry.in_channels % devices != 0 and any(size % devices == 0 for size in case.input_size)
+    return kernels_cut(case, operation) and not (inside and case.geometry.padding_mode == "circular")
 
 
 def integers(case: Case, operation: str) -> bool:
@@ -154,7 +172,7 @@ TORCH = (
     Way("torch", "eager", "called", OPERATIONS, on_gpu=every),
     Way("torch", "compiled", "`torch.compile(fullgraph=True)`", limits=(REPLICATE,), cases=of_each_class,
         on_gpu=of_each_class),
-    Way("torch", "compiled-dynamic", "`torch.compile(dynamic=True)`", limits=(REPLICATE,), possible=not_3d,
+    Way("torch", "compiled-dynamic", "`torch.compile(dynamic=True)`", limits=(REPLICATE,), possible=each_up_to_2d,
         cases=few, on_gpu=few),
     Way("torch", "autocast", "`torch.autocast`, float32 input", dtypes=MIXED, on_gpu=every),
     Way("torch", "channels-last", "kernel, input and gradient",
@@ -167,7 +185,7 @@ TORCH = (
     Way("torch", "onnx", "`torch.onnx.export`, onnxruntime", FORWARD, FLOAT32, cases=few),
     Way("torch", "onnx-torchscript", "the same, `dynamo=False`", FORWARD, FLOAT32,
         cases=of_each_class),
-    Way("torch", "aot", "AOTInductor", FORWARD, FLOAT32, cases=one),
+    Way("torch", "aot", "AOTInductor", FORWARD, FLOAT32, possible=each_geometry, cases=one),
     Way("torch", "checkpointed", "`torch.utils.checkpoint`", on_gpu=every),
     Way("torch", "composed-once", "`composed_once`", dtypes=NOT_LOW, on_gpu=every),
     Way("torch", "composed-together", "`compose_together`", on_gpu=every),
@@ -179,14 +197,14 @@ TORCH = (
         cases=integers),
 )  # fmt: skip
 IN_PARTS = {"float16": "float16", "bfloat16": "bfloat16"}
-EIGHT_DEVICES = {"JAX_NUM_CPU_DEVICES": "8"}
+EIGHT_DEVICES = {"JAX_NUM_CPU_DEVICES": str(DEVICES)}
 FLAX = (
     Way("flax", "compiled", "`jax.jit`", OPERATIONS, on_gpu=without_fold),
     Way("flax", "eager", "called, `jax.vjp`", cases=few),
     Way("flax", "vmap", "`nn.vmap`, `nnx.vmap`", cases=few),
     Way("flax", "scan", "`nn.scan`, `nnx.scan`", cases=few),
     Way("flax", "remat", "`nn.remat`, `nnx.remat`", cases=few),
-    Way("flax", "sharded", "`NamedSharding`, 8 devices", possible=cut_by_xla, cases=few, env=EIGHT_DEVICES,
+    Way("flax", "sharded", "`NamedSharding`, 8 devices", possible=all_cut, cases=few, env=EIGHT_DEVICES,
         numerics={"accumulator": IN_PARTS}),  # every device rounds the sums over its part of the channels
     Way("flax", "shard-map", "`jax.shard_map`, 8 devices", cases=few, env=EIGHT_DEVICES,
         numerics={"kernel_gradient": IN_PARTS}),  # every device rounds the gradient of its part of the batch
@@ -199,7 +217,7 @@ KERAS = (
     Way("keras", "eager", "called, `jax.vjp`", cases=few, engines=("jax",)),
     Way("keras", "compiled", "`tf.function`", cases=few, engines=("tensorflow",)),
     Way("keras", "compiled-xla", "`tf.function(jit_compile=True)`", cases=few, engines=("tensorflow",)),
-    Way("keras", "compiled", "`torch.compile`", cases=few, engines=("torch",)),
+    Way("keras", "compiled", "`torch.compile`", possible=each_geometry, cases=few, engines=("torch",)),
     Way("keras", "exported", "`model.export`, SavedModel", FORWARD, FLOAT32, cases=few,
         engines=("tensorflow", "jax")),
     Way("keras", "exported", "`model.export`, `torch.export`", FORWARD, FLOAT32, cases=few, engines=("torch",)),
@@ -207,7 +225,7 @@ KERAS = (
         engines=("torch",)),  # of TensorFlow and JAX Keras exports with tf2onnx, which knows neither Keras 3 nor NumPy 2
     Way("keras", "replicated", "`MirroredStrategy`, 2 CPUs", dtypes=NOT_LOW, cases=few,
         engines=("tensorflow",)),
-    Way("keras", "sharded", "`ModelParallel`, 8 devices", possible=cut_by_xla, cases=few,
+    Way("keras", "sharded", "`ModelParallel`, 8 devices", possible=kernels_cut, cases=few,
         engines=("jax",), env=EIGHT_DEVICES, numerics={"accumulator": IN_PARTS}),
 )  # fmt: skip
 WAYS = (*TORCH, *KERAS, *FLAX)

@@ -32,6 +32,7 @@ def doconv(*arguments: str) -> subprocess.CompletedProcess[str]:
     ("arguments", "text"),
     [
         (("compare", "--backend", "mxnet"), "--backend must be one of torch, keras, flax. Received: mxnet"),
+        (("compare", "--backend", "core,torch"), "flax (the core is what they are compared with). Received: core"),
         (("compare", "--stage", "first"), "stage must be one of compose,"),
         (("compare", "--json", "nowhere/report.json"), "the folder of nowhere/report.json does not exist"),
         (("compare", "--image", "nowhere.jpg"), "cannot read a picture from nowhere.jpg"),

@@ -3,11 +3,14 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer import Typer
 from typer.testing import CliRunner
 
+from doconv_conformance.cases.table import select
 from doconv_conformance.faults import CATALOGUE, Fault, FaultyPort
+from doconv_conformance.faults.serve import PlantedPort, planted
 from doconv_conformance.maintenance import kill_matrix
 from doconv_conformance.verdicts.judge import judge, judged_exactly
 
@@ -46,4 +49,25 @@ def test_a_survivor_fails_the_command(monkeypatch: pytest.MonkeyPatch, tmp_path:
 
 def test_the_published_page_holds_the_whole_catalogue() -> None:
     published = re.findall(r"^\| `([^`]+)` \| (.*?) \|", PAGE.read_text(), re.MULTILINE)
-    assert published == [(fault.name, fault.words) for fault in CATALOGUE]
+    assert published == [(fault.name, fault.words) for fault in CATALOGUE], (
+        "nox -s kill-matrix writes docs/kill-matrix.md"
+    )
+
+
+def test_a_fault_that_is_served_is_made_where_it_is_planted_only() -> None:
+    wrong = Fault("nothing-strided", "gives zeros where it strides", "nothing", {"used": lambda kernel, inputs, g: 0 * kernel},
+                  where=lambda g: max(g.stride) > 1)  # fmt: skip
+    port, core, seen = PlantedPort(wrong), PlantedPort(HONEST), set()
+    for case, operation in select(stage="forward"):
+        if case.dtype == "float32":
+            inputs = case.inputs(operation)
+            got, want = (getattr(each, operation)(case.geometry, inputs)["y"] for each in (port, core))
+            assert np.array_equal(got, want) == (max(case.geometry.stride) == 1), case.id
+            seen.add(max(case.geometry.stride) > 1)
+    assert seen == {True, False}
+
+
+def test_a_fault_that_does_not_exist_is_said() -> None:
+    assert planted("bias-missing") in CATALOGUE
+    with pytest.raises(ValueError, match=r"no fault of the catalogue has this name\. Received: 'bias'"):
+        planted("bias")

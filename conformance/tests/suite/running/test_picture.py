@@ -2,6 +2,7 @@
 
 import tracemalloc
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -72,6 +73,7 @@ def test_values_that_say_no_brightness_are_refused(values: np.ndarray, error: st
         load_picture(tmp_path / "in.tif")
 
 
+@pytest.mark.filterwarnings("ignore")  # as where nobody makes errors of warnings
 @pytest.mark.parametrize("side", [10_000, 14_000])  # Pillow warns of the first and refuses the second
 def test_more_pixels_than_pillow_takes_are_refused_in_one_line(side: int, tmp_path: Path) -> None:
     Image.new("1", (side, side)).save(tmp_path / "in.png")
@@ -89,6 +91,15 @@ def test_files_that_are_cut_are_refused(file: str, share: float, tmp_path: Path)
     (tmp_path / file).write_bytes(content[: int(len(content) * share)])
     with pytest.raises(ValueError, match="cannot read a picture from"):
         load_picture(tmp_path / file)
+
+
+def test_whatever_a_decoder_raises_is_a_fault_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A TIFF whose strips begin at a fraction of a byte, which the fuzz found, is a `TypeError` of Pillow."""
+    Image.fromarray(BYTES).save(tmp_path / "in.tif")
+    seek = MagicMock(side_effect=TypeError("'float' object cannot be interpreted as an integer"))
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", seek)
+    with pytest.raises(ValueError, match=r"cannot read a picture from .*in\.tif: 'float' object"):
+        load_picture(tmp_path / "in.tif")
 
 
 @pytest.mark.parametrize("size", [(40, 50), (97, 61), (33, 200)])
