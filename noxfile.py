@@ -79,15 +79,16 @@ def tests_flax(session: nox.Session, *versions: str) -> None:
 
 @nox.session
 def zoo(session: nox.Session) -> None:
-    """Third-party models: over-parameterized, trained, folded, loaded, for PyTorch and for Keras.
+    """Third-party models: over-parameterized, trained, folded, loaded, for PyTorch, Keras and Flax.
 
-    KerasHub and segmentation-models are without their dependencies, of which the models need those that are named.
+    What is installed last is without its dependencies, of which the models need those that are named.
     """
+    flax = ("einops", "h5py", "pillow", "requests", "tqdm")
     keras = ("kagglehub", "regex", "sentencepiece", "tokenizers")
     torch = ("accelerate", "diffusers", "huggingface_hub", "lightning", "timm", "torchvision", "transformers")
-    session.install(*CONSTRAINTS, "-e", ".[keras,torch,test]", *keras, *torch)
-    session.install("--no-deps", "keras-hub", "segmentation-models-pytorch")
-    for files in (("torch/zoo", "torch/zoo_loaders"), ("keras/zoo",)):
+    session.install(*CONSTRAINTS, "-e", ".[flax,keras,torch,test]", *flax, *keras, *torch)
+    session.install("--no-deps", "flaxdiff", "flaxmodels", "jax-resnet", "keras-hub", "segmentation-models-pytorch")
+    for files in (("torch/zoo", "torch/zoo_loaders"), ("keras/zoo",), ("flax/zoo",)):
         session.run("pytest", *(f"conformance/tests/{file}.py" for file in files), *session.posargs, env=ONE_THREAD)
 
 
