@@ -3,6 +3,7 @@
 from doconv_flax._linen_checkpoint import load_checkpoint, save_checkpoint
 from doconv_flax._linen_layers import DOConv, DOConvTranspose
 from doconv_flax._linen_models import fold, inspect_model, overparameterize
+from doconv_flax._linen_require_fold import require_fold
 from doconv_flax._linen_spec import ConvEntry, ConvSpec, conv_spec
 from doconv_flax._linen_wrapper import OverParameterized
 
@@ -17,5 +18,6 @@ __all__ = [
     "inspect_model",
     "load_checkpoint",
     "overparameterize",
+    "require_fold",
     "save_checkpoint",
 ]

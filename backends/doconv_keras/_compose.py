@@ -14,6 +14,10 @@ from typing import Any
 import keras
 from keras import ops
 
+ON_JAX = keras.backend.backend() == "jax"
+if ON_JAX:
+    from doconv_keras import _compose_jax
+
 
 def compose(W: Any, D: Any, *, transposed: bool = False) -> Any:
     """The composed kernel.
@@ -30,6 +34,8 @@ def compose(W: Any, D: Any, *, transposed: bool = False) -> Any:
     dtype = keras.backend.standardize_dtype(W.dtype)
     if dtype in ("bfloat16", "float16"):
         return ops.cast(compose(ops.cast(W, "float32"), ops.cast(D, "float32"), transposed=transposed), dtype)
+    if ON_JAX and not transposed and _compose_jax.takes(W, D):
+        return _compose_jax.by_loops(W, D)
     kernel_size, (multiplier, in_channels) = D.shape[:-2], D.shape[-2:]
     taps, (first, second) = math.prod(kernel_size), W.shape[-2:]
     W = ops.reshape(W, (multiplier, first, second))
@@ -42,7 +48,7 @@ def compose(W: Any, D: Any, *, transposed: bool = False) -> Any:
     else:
         groups = in_channels // first
         grouped = ops.transpose(ops.reshape(W, (multiplier, first, groups, second // groups)), (2, 1, 0, 3))
-        if groups > 1 and keras.backend.backend() == "jax":  # small products: XLA takes half as long for the einsum
+        if groups > 1 and ON_JAX:  # small products: XLA takes half as long for the einsum
             product = ops.einsum("ksgc,gcso->gcko", ops.reshape(delta, (taps, multiplier, groups, first)), grouped)
         else:
             product = ops.transpose(delta, (2, 0, 1)) @ ops.reshape(

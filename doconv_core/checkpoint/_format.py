@@ -37,6 +37,15 @@ BITS = {
     "F6_E3M2": 6, "F6_E2M3": 6, "F4": 4, "BOOL": 8,
 }  # fmt: skip
 ORDER = {code: place for place, code in enumerate(BITS)}
+OTHERS = {  # files of other formats, by their first bytes
+    b"PK\x03\x04": "a zip archive: PyTorch's need a name that ends in .pth, NumPy's in .npz",
+    b"\x80": "a pickle: PyTorch's need a name that ends in .pth",
+    b"\x89HDF": "an HDF5 file: of tf.keras, it needs a name that ends in .h5",
+    b"\x93NUMPY": "one array of NumPy: numpy.savez(path, **{'conv.W': W, 'conv.D': D}) keeps names",
+    b"GGUF": "a GGUF file, which holds no layers of this kind",
+    b"version ": "a pointer of Git LFS and not the file: `git lfs pull` gets it",
+    b"<": "a web page, as a download leaves that went wrong",
+}
 LONGEST_HEADER = 100_000_000  # the library's limit
 MOST_AXES = 64  # NumPy's limit
 BYTES_OF_AN_ENTRY = 2000  # at most, without strings: `:{:,:[64 axes],:[0,1]},`
@@ -97,8 +106,11 @@ def read_header(path: Path) -> tuple[dict[str, Stored], dict[str, str]]:
         first = file.read(8)
         length = struct.unpack("<Q", first)[0] if len(first) == 8 else 0
         if not 0 < length <= min(size - 8, LONGEST_HEADER):
+            other = next((kind for start, kind in OTHERS.items() if first.startswith(start)), "")
             raise CheckpointError(
-                f"{path} is not a safetensors file, or is truncated: its header should have {length} bytes. "
+                f"{path} is no safetensors file, it is {other}. Received: a file that begins with {first!r}"
+                if other
+                else f"{path} is not a safetensors file, or is truncated: its header should have {length} bytes. "
                 f"Received: {size} bytes"
             )
         text = file.read(length)

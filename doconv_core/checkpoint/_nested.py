@@ -59,7 +59,11 @@ def find_state(
         loaded = loaded[inner]
         trail.append(inner)
     if not isinstance(loaded, Mapping) or not any(is_tensor(value) for value in loaded.values()):
-        raise CheckpointError(f"{label} holds no state dict. Received: {_received(loaded)}")
+        around = loaded if isinstance(loaded, Mapping) else {}
+        dicts = {name: value for name, value in around.items() if isinstance(value, Mapping)}
+        below = [str(name) for name, value in dicts.items() if any(map(is_tensor, value.values()))]
+        hint = f" under a usual name: choose one by its key, {some(below, 8)}" if below else ""
+        raise CheckpointError(f"{label} holds no state dict{hint}. Received: {_received(loaded)}")
     if ema and not averaged and not key:
         raise CheckpointError(f"{label} has no average of the weights beside them. Received: {_received(loaded)}")
     if trail:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,8 @@ def read_pickle(path: Path, load: Callable[..., Any]) -> Any:
     """
     for options in ({"mmap": True}, {}):
         try:
-            return load(path, map_location="cpu", weights_only=True, **options)
+            with warnings.catch_warnings(action="ignore"):  # of what PyTorch gives up, in the file or in itself
+                return load(path, map_location="cpu", weights_only=True, **options)
         except Exception as error:  # whatever a broken pickle raises; files before PyTorch 1.6 have no map
             if isinstance(error, OSError) and error.errno != errno.EINVAL:  # a place that the file lacks
                 raise
@@ -33,7 +35,12 @@ def read_pickle(path: Path, load: Callable[..., Any]) -> Any:
                 raise MemoryError(f"{path} needs more memory than there is") from None
             fault = error
     other = re.search(r"Unsupported (?:global|class|operand).*?([\w.]+\.[\w.]+)", str(fault))
-    reason = f"it holds objects of {other[1]}" if other else "it is broken, or holds objects that are not loaded"
+    reason = (
+        f"it holds objects of {other[1]}; where you trust it, load it and save what has only tensors, "
+        "torch.save(model.state_dict(), 'model.pth')"
+        if other
+        else "it is broken, or holds objects that are not loaded"
+    )
     raise CheckpointError(
         f"{path} cannot be read by torch.load(weights_only=True), and is not read in any other way: {reason}. "
         f"Received: {type(fault).__name__}"

@@ -100,6 +100,13 @@ def _over(reading: Reading, path: str, leaves: Leaves, shape: Shapes) -> LayerIn
         return flax_layer(reading, path, leaves, shape)
     if any(len(shape.get(leaf, ())) == 3 for leaf in ("W", *DELTAS)):
         return torch_layer(reading, path, leaves, shape)
+    flat = next((leaf for leaf in DELTAS if len(shape.get("W", ("no", "W"))) == 1 == len(shape.get(leaf, ()))), None)
+    if flat:
+        reading.fail(
+            f"{name[leaves['W']]} and {name[leaves[flat]]} have lost their axes, as in one rank's part of a sharded run: "
+            "gather the whole state dict (DeepSpeed's zero_to_fp32.py, FSDP's full state dict); "
+            f"--exclude '{path}' passes them on. Received: {tuple(shape['W'])} and {tuple(shape[flat])}"
+        )
     stray = next((leaf for leaf in (*DELTAS, *DIAGONALS) if len(shape.get(leaf, ())) > 2), None)
     if stray:
         reading.fail(

@@ -13,13 +13,48 @@ from doconv_core.checkpoint._format import CODES, CheckpointError
 from doconv_core.checkpoint._reader import TensorFile
 from doconv_core.checkpoint._shards import INDEX, ShardedFile
 
+BY_KERAS = (
+    "load it into its model by Keras, and write that by doconv_keras.save_checkpoint(model, 'model.safetensors'), which every "
+    "command reads"
+)
+BY_FLAX = (
+    "restore it by the library that wrote it, and write it by doconv_flax.linen.save_checkpoint (or .nnx), or its parameters "
+    "by safetensors.flax.save_file(flax.traverse_util.flatten_dict(params, sep='.'), 'model.safetensors')"
+)
+HELP = {  # of files that are not read, by their ending
+    ".keras": f"is Keras's own: {BY_KERAS}",
+    ".msgpack": f"is Flax's own: {BY_FLAX}",
+    ".flax": f"is Flax's own: {BY_FLAX}",
+    ".bin.index.json": (
+        "lists pickles: load the model and write it by `model.save_pretrained(folder)`, whose model.safetensors.index.json is "
+        "read, or put the dicts of all its files into one: torch.save({**first, **second}, 'model.pth')"
+    ),
+}
+INSIDE = {  # of folders, by what is in them
+    "model.safetensors.index.json": "its checkpoint is model.safetensors.index.json",
+    "model.safetensors": "its checkpoint is model.safetensors",
+    "pytorch_model.bin": "its checkpoint is pytorch_model.bin",
+    ".metadata": (
+        "a distributed checkpoint of PyTorch: torch.distributed.checkpoint.format_utils.dcp_to_torch_save(folder, 'model.pth') "
+        "makes one file of it"
+    ),
+    "zero_to_fp32.py": "DeepSpeed's: its zero_to_fp32.py makes one file of it",
+    "_METADATA": f"Orbax's: {BY_FLAX}",
+    "saved_model.pb": f"TensorFlow's: {BY_KERAS}",
+}
 ARCHIVES = (".h5", ".hdf5", ".npz")
 PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".tar", ".pkl", ".pickle", ".pdparams", ".params")
 TORCH_HELP = (
     "which only PyTorch reads: load it with doconv_torch.load_original, fold it by the command `doconv fold` where PyTorch is "
     "installed, or save its state dict as safetensors"
 )
+RUNS_CODE = (
+    "which may run code when it is loaded, so it is not: load it where you trust it, and write its arrays by "
+    "safetensors.numpy.save_file(arrays, 'model.safetensors')"
+)
 PICKLE_HELP = {
+    ".pkl": RUNS_CODE,
+    ".pickle": RUNS_CODE,
     ".pdparams": "of NumPy arrays, which Paddle reads: safetensors.numpy.save_file(paddle.load(...)) makes a file of it",
     ".params": "or MXNet's own format: numpy.savez(..., **{n: p.data().asnumpy() for n, p in net.collect_params().items()})",
 }
@@ -74,6 +109,15 @@ class Arrays:
     def close(self) -> None: ...
 
 
+def unread(path: Path) -> str:
+    """What to do with a file or folder of a format that is not read; "" for any other."""
+    if path.is_dir():
+        found = next((help for name, help in INSIDE.items() if (path / name).exists()), "one file is read at a time")
+        return f"{path} is a folder: {found}. Received: {path}"
+    help = next((help for ending, help in HELP.items() if path.name.endswith(ending)), "")
+    return f"{path} {help}. Received: {path.name}" if help else ""
+
+
 def open_source(path: Path) -> Source:
     """The tensors of a file, whatever kind of file it is.
 
@@ -82,6 +126,8 @@ def open_source(path: Path) -> Source:
         ImportError: an `.h5` file, and h5py is not installed.
         OSError: it cannot be opened.
     """
+    if help := unread(path):
+        raise CheckpointError(help)
     if path.suffix in ARCHIVES:
         return Arrays(str(path), read_arrays(path))
     if path.suffix in PICKLES:

@@ -155,7 +155,10 @@ def open_input(path: Path, choice: Choice, hints: Hints) -> Checkpoint:
     """
     from doconv_conformance.cli.pickles import SUFFIXES, load_pickle
     from doconv_core.checkpoint import Checkpoint, open_checkpoint
+    from doconv_core.checkpoint._sources import BY_KERAS, unread
 
+    if help := unread(path):
+        raise typer.BadParameter(help)
     if not path.is_file():
         kind = "is read in parts, so it must be a file" if path.exists() else "does not exist"
         raise typer.BadParameter(f"there is no file {path}: IN {kind}")
@@ -163,7 +166,8 @@ def open_input(path: Path, choice: Choice, hints: Hints) -> Checkpoint:
         raise typer.BadParameter(f"--dialect must be original-torch or original-tf. Received: {choice.dialect}")
     if path.suffix in (".h5", ".hdf5") and choice.dialect != "original-tf":
         raise typer.BadParameter(
-            f"{path} is read as the authors' only: --dialect original-tf. Received: {choice.dialect}"
+            f"{path} is read as the authors' only, by --dialect original-tf; any other of Keras: {BY_KERAS}. "
+            f"Received: {choice.dialect}"
         )
     if path.suffix in SUFFIXES:
         arrays, chosen = load_pickle(path, key=choice.key, ema=choice.ema)

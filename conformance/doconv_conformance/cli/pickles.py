@@ -64,6 +64,12 @@ def load_pickle(path: Path, *, key: str | None = None, ema: bool = False) -> tup
         in_the_same = True
         state, notes = find_state(loaded, str(path), is_tensor, key=key)
     arrays = {name: _checked(path, name, value) for name, value in state.items() if isinstance(value, torch.Tensor)}
+    for name, value in state.items():
+        if isinstance(value, tuple | list) and any(map(is_tensor, value)):
+            raise CheckpointError(
+                f"{path}: {name} holds tensors in a {type(value).__name__}, as a quantized layer does: fold before "
+                f"quantizing. Received: {type(value).__name__}"
+            )
     left_out = [str(name) for name in state if name not in arrays]
     if left_out:
         notes.append(f"no tensors, and left out: {some(left_out, 8)}")

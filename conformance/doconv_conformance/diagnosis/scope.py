@@ -28,12 +28,32 @@ MOST_TOGETHER = 3
 EVERYWHERE = Scope("", lambda case: True)
 
 
+def _is_plain_depthwise(case: Case) -> bool:
+    g = case.geometry
+    return bool(g.groups == g.in_channels == g.out_channels > 1)
+
+
+def _is_product(case: Case) -> bool:
+    """Whether the layer is a plain product of matrices."""
+    g = case.geometry
+    return bool(g.taps == 1 and max(g.stride) == 1 and not any(map(any, g.padding)))
+
+
 def _plain() -> Iterator[Scope]:
     yield Scope("in transposed convolutions only", lambda case: case.geometry.transposed)
     yield Scope("except in transposed convolutions", lambda case: not case.geometry.transposed)
     yield Scope("in grouped convolutions only", lambda case: case.geometry.groups > 1)
     yield Scope("without groups only", lambda case: case.geometry.groups == 1)
     yield Scope("in depthwise convolutions only", lambda case: case.geometry.groups == case.geometry.in_channels > 1)
+    yield Scope(
+        "except in depthwise convolutions", lambda case: not case.geometry.groups == case.geometry.in_channels > 1
+    )
+    yield Scope("in depthwise convolutions with as many outputs as inputs only", _is_plain_depthwise)
+    yield Scope(
+        "except in depthwise convolutions with as many outputs as inputs", lambda case: not _is_plain_depthwise(case)
+    )
+    yield Scope("with kernels of one tap without stride and padding only", _is_product)
+    yield Scope("except with kernels of one tap without stride and padding", lambda case: not _is_product(case))
     for rank in (1, 2, 3):
         yield Scope(f"in {rank}-D only", lambda case, rank=rank: case.geometry.spatial_rank == rank)
     for rank in (1, 2, 3):
@@ -41,6 +61,7 @@ def _plain() -> Iterator[Scope]:
     yield Scope("where d_mul is larger than K only", lambda case: case.geometry.d_mul > case.geometry.taps)
     yield Scope("where d_mul is K only", lambda case: case.geometry.d_mul == case.geometry.taps)
     yield Scope("where d_mul is no multiple of K only", lambda case: case.geometry.d_mul % case.geometry.taps > 0)
+    yield Scope("where D_delta is 0 only", lambda case: case.delta == "zero" and case.geometry.has_d)
     yield Scope("with strides only", lambda case: max(case.geometry.stride) > 1)
     yield Scope("without strides only", lambda case: max(case.geometry.stride) == 1)
     yield Scope("with dilation only", lambda case: max(case.geometry.dilation) > 1)
@@ -118,6 +139,10 @@ def scopes(cases: Sequence[Case]) -> list[Scope]:
                     lambda case, size=size, rest=rest: size(case) % 2 == rest and size(case) > 2 - rest,
                 )
             )
+        if "C_" in name:
+            for width in (4, 8, 16):
+                words = f"where {name} is a multiple of {width} only"
+                found.append(Scope(words, lambda case, size=size, width=width: size(case) % width == 0))
         values = sorted({size(case) for case in cases})
         for low, high in pairwise(values):
             found.append(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from doconv_conformance.cases import generator
 from doconv_conformance.cli import app
 from doconv_conformance.escaping import printable
 from doconv_core import ConvGeometry, compose
+from doconv_core.checkpoint import CheckpointError, open_checkpoint
 
 CONV = ConvGeometry(in_channels=4, out_channels=6, kernel_size=(3, 3))
 COMMANDS = (("fold",), ("convert", "--to", "keras"), ("inspect", "--json"))
@@ -253,7 +255,7 @@ def test_places_that_cannot_be_written_to(command: tuple[str, ...], kind: str, s
     [
         (".pdparams", "of NumPy arrays, which Paddle reads: safetensors.numpy.save_file(paddle.load(...))"),
         (".params", "MXNet's own format: numpy.savez("),
-        (".pkl", "is a pickle, which only PyTorch reads"),
+        (".pkl", "is a pickle, which may run code when it is loaded, so it is not"),
     ],
 )
 def test_pickles_that_are_not_read_say_how_they_can_be(suffix: str, error: str, tmp_path: Path) -> None:
@@ -271,3 +273,53 @@ def test_a_dict_of_numpy_arrays(names: str, tmp_path: Path) -> None:
     tensors = layer()
     want = compose(tensors["conv.W"], tensors["conv.D"], CONV)
     np.testing.assert_array_equal(load_file(tmp_path / "out")["conv.weight"], want)
+
+
+OTHERS = {
+    "model.keras": (b"PK\x03\x04", "is Keras's own: .*doconv_keras.save_checkpoint"),
+    "model.msgpack": (b"\x82", "is Flax's own: .*flatten_dict"),
+    "pytorch_model.bin.index.json": (b"{}", "lists pickles: .*save_pretrained"),
+    "model.weights.h5": (b"\x89HDF", "any other of Keras: .*doconv_keras.save_checkpoint"),
+    "model": (b"PK\x03\x04 and more", "it is a zip archive: PyTorch's need a name that ends in .pth"),
+    "old.safetensors": (b"\x80\x02}q\x00(X", "it is a pickle"),
+    "lfs.safetensors": (
+        b"version https://git-lfs.github.com/spec/v1",
+        "a pointer of Git LFS and not the file: `git lfs pull`",
+    ),
+    "page.safetensors": (b"<!DOCTYPE html>", "a web page, as a download leaves that went wrong"),
+    "model.gguf": (b"GGUF\x03\x00\x00\x00", "it is a GGUF file"),
+    "one.npy": (b"\x93NUMPY\x01\x00", "it is one array of NumPy: numpy.savez"),
+    "cut.safetensors": (b"\x50\x00\x00\x00\x00\x00\x00\x00{", "is truncated: its header should have 80 bytes"),
+}
+FOLDERS = {
+    "model.safetensors.index.json": "its checkpoint is model.safetensors.index.json",
+    "model.safetensors": "its checkpoint is model.safetensors",
+    ".metadata": "dcp_to_torch_save",
+    "zero_to_fp32.py": "its zero_to_fp32.py makes one file of it",
+    "_METADATA": "Orbax's: restore it",
+    "saved_model.pb": "doconv_keras.save_checkpoint",
+    "readme": "one file is read at a time",
+}
+
+
+@pytest.mark.parametrize("command", ["fold", "inspect"])
+@pytest.mark.parametrize("name", OTHERS)
+def test_files_of_other_formats_say_what_to_do(name: str, command: str, tmp_path: Path) -> None:
+    content, error = OTHERS[name]
+    (tmp_path / name).write_bytes(content)
+    status, _, found = run(command, tmp_path / name, *([tmp_path / "out"] if command == "fold" else []))
+    assert status in (1, 2)
+    assert re.search(error, found), found
+    assert found.count("\n") == 1
+    assert [entry.name for entry in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_folders_of_checkpoints_say_what_to_do(name: str, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / name).write_bytes(b"")
+    status, _, found = run("fold", tmp_path / "folder", tmp_path / "out")
+    assert (status, found.count("\n")) == (2, 1)
+    assert FOLDERS[name] in found
+    with pytest.raises(CheckpointError, match=re.escape(FOLDERS[name])):
+        open_checkpoint(tmp_path / "folder")

@@ -1,6 +1,7 @@
 """`doconv fold` on its functions: values against the definition in loops, what is passed on, and every broken input by name."""
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
 
@@ -125,6 +126,46 @@ def test_a_layer_in_pieces_is_the_layer_at_once(
     assert len(sizes) > 1
     assert sizes == sorted(sizes)
     np.testing.assert_array_equal(load_file(tmp_path / "out")["a.weight"], compose(W, D, geometry))
+
+
+def test_a_fault_in_one_of_many_parts_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Layers are made and written by several threads; `PIECE` is below the file's size, as for any large file."""
+    tensors = {}
+    for index in range(30):
+        tensors[f"l{index:02d}.W"] = np.ones((4, 2, 9), np.float32)
+        tensors[f"l{index:02d}.D"] = np.ones((2, 9, 9), np.float32)
+    tensors["l17.W"][3, 1, 8] = np.nan
+    save_file(tensors, tmp_path / "in")
+    (tmp_path / "out").write_bytes(b"old")
+    monkeypatch.setattr(_tools, "PIECE", 1)
+    with open_checkpoint(tmp_path / "in") as checkpoint, pytest.raises(CheckpointError, match=r"l17\.W has a value"):
+        fold_file(checkpoint, tmp_path / "out")
+    assert (tmp_path / "out").read_bytes() == b"old"
+    assert {entry.name for entry in tmp_path.iterdir()} == {"in", "out"}
+
+
+def test_folds_onto_one_output_at_the_same_time_leave_one_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_tools, "PIECE", 1)
+    names, shapes = ("a", "b", "c", "d"), {"W": (64, 32, 9), "D": (32, 9, 9)}
+    for name in names:
+        tensors = {f"{i}.{leaf}": generator.floats(f"{name}/{i}/{leaf}", shape).astype(np.float32)
+                   for i in range(4) for leaf, shape in shapes.items()}  # fmt: skip
+        save_file(tensors, tmp_path / name)
+
+    def fold_to(name: str, target: Path) -> None:
+        with open_checkpoint(tmp_path / name) as checkpoint:
+            fold_file(checkpoint, target)
+
+    for name in names:
+        fold_to(name, tmp_path / f"{name}.folded")
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(fold_to, names * 6, [tmp_path / "one"] * 24))
+    folded = {(tmp_path / f"{name}.folded").read_bytes() for name in names}
+    assert len(folded) == len(names)
+    assert (tmp_path / "one").read_bytes() in folded
+    assert len(list(tmp_path.iterdir())) == 2 * len(names) + 1
 
 
 @pytest.mark.parametrize("path", GEOMETRIES)

@@ -143,6 +143,16 @@ REFUSED = {
     "a tensor": (W, "holds no state dict. Received: Tensor"),
     "no tensors": ({"epoch": 3}, "holds no state dict. Received: epoch"),
     "itself": (loops(), "holds no state dict. Received: model"),
+    "two models": (
+        {"student": STATE, "teacher": AVERAGE, "optimizer": {"state": {}}},
+        "holds no state dict under a usual name: choose one by its key, student, teacher. Received: student,",
+    ),
+    "a quantized layer": (STATE | {"fc._packed_params": (W, None)}, "fold before quantizing. Received: tuple"),
+    "a part of DeepSpeed ZeRO-3": (
+        {"module": {"conv.W": torch.empty(0), "conv.D": torch.empty(0)}, "ds_version": "0.15"},
+        "conv.W and conv.D have lost their axes, as in one rank's part of a sharded run",
+    ),
+    "a part of FSDP": ({"conv.W": W.flatten()[:5], "conv.D": D.flatten()[:3]}, "gather the whole state dict"),
     "sparse": ({"conv.W": W.to_sparse(), "conv.D": D}, "conv.W must be a dense tensor. Received: torch.sparse_coo"),
     "meta": ({"conv.W": W.to("meta"), "conv.D": D}, "conv.W must be a dense tensor"),
     "complex128": (STATE | {"x": torch.zeros(3, dtype=torch.complex128)}, "x has a type that the format lacks"),

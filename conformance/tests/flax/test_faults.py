@@ -76,6 +76,43 @@ def test_a_fold_of_parameters_whose_d_never_moved_says_so(caplog: pytest.LogCapt
     assert message.startswith("fold: every D is zero, so the kernels are W alone.")
 
 
+class Scanned(nn.Module):
+    """Three layers, stacked, below a lifted transformation."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        scan = nn.scan(
+            lambda conv, x, _: (conv(x), None), variable_axes={"params": 0}, split_rngs={"params": True}, length=3
+        )
+        return scan(nn.Conv(4, (3, 3), name="conv"), x, None)[0]
+
+
+@pytest.mark.parametrize("model", [nn.Conv(4, (3, 3)), nn.ConvTranspose(4, (2, 2)), Scanned()])
+def test_a_forgotten_fold_is_an_error_where_it_is_asked_to_be(model: nn.Module) -> None:
+    spec = do_linen.conv_spec(model, X)
+    params = do_linen.overparameterize(model.init(jax.random.key(0), X)["params"], spec)
+    forgotten = jax.jit(lambda params: model.apply({"params": params}, X))
+    with (
+        do_linen.require_fold(),
+        pytest.raises(ValueError, match=r"would run on W alone: give it fold\(params, spec\)"),
+    ):
+        forgotten(params)
+
+    @do_linen.require_fold()
+    def run() -> Any:
+        wrapped = do_linen.OverParameterized(model)
+        wrapped.apply(wrapped.init(jax.random.key(0), X), X)
+        return jax.jit(lambda params: model.apply({"params": do_linen.fold(params, spec)}, X))(params)
+
+    equal(run(), forgotten(params))  # and outside it is as silent as Flax
+
+
+@do_linen.require_fold()
+def test_a_d_that_is_used_or_not_ours_is_no_forgotten_fold() -> None:
+    for model in (do_linen.DOConv(4, (3, 3)), do_linen.DOConvTranspose(4, (3, 3)), OwnD()):
+        model.apply(model.init(jax.random.key(0), X), X)
+
+
 # -- a spec that does not fit ---------------------------------------------------------------------------------------------
 
 

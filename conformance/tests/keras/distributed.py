@@ -1,9 +1,12 @@
 """Several devices: `test_distribution.py` runs this file on eight of JAX's and on two of TensorFlow's, all of them this CPU.
 
+As a program, `python -m conformance.tests.keras.distributed PROCESS PORT FOLDER` is one of two processes of four devices.
+
 A model is over-parameterized under a distribution, trained, saved, restored under another one and folded. Its parameters stay
 within the derived bound of the core's own steps, which is that of one device.
 """
 
+import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -26,14 +29,17 @@ TRAINING = Training("distributed", ConvGeometry(in_channels=4, out_channels=8, k
 
 @contextmanager
 def jax_devices(data: int, model: int) -> Iterator[None]:
-    """Data split in `data` parts, `W` by output channels and `D` by input channels in `model` parts."""
+    """Data split in `data` parts, `W` by output channels and `D`, where it has as many, by input channels in `model` parts."""
     devices = keras.distribution.list_devices()
     assert len(devices) == 8
     mesh = keras.distribution.DeviceMesh((data, model), ("batch", "model"), devices[: data * model])
     layout = keras.distribution.LayoutMap(mesh)
     if model > 1:
-        layout[".*kernel"] = layout[".*D"] = (None, None, None, "model")
-    keras.distribution.set_distribution(keras.distribution.ModelParallel(layout_map=layout, batch_dim_name="batch"))
+        layout[".*kernel"] = (None, None, None, "model")
+        layout[".*D"] = (None, None, None, "model" if model <= TRAINING.geometry.in_channels else None)
+    keras.distribution.set_distribution(
+        keras.distribution.ModelParallel(layout_map=layout, batch_dim_name="batch", auto_shard_dataset=False)
+    )
     yield
     keras.distribution.set_distribution(None)
 
@@ -49,7 +55,7 @@ def tensorflow_devices(count: int) -> Iterator[None]:
 
 
 SETTINGS: dict[str, AbstractContextManager] = (
-    {"data": (jax_devices, 8, 1), "parameters": (jax_devices, 1, 4), "both": (jax_devices, 4, 2)}
+    {"data": (jax_devices, 8, 1), "parameters": (jax_devices, 1, 8), "both": (jax_devices, 4, 2)}
     if keras.backend.backend() == "jax"
     else {"mirrored": (tensorflow_devices, 2)}
 )
@@ -78,32 +84,68 @@ def parameters(conv: Any) -> dict[str, np.ndarray]:
             "bias": to_numpy(conv.bias)}  # fmt: skip
 
 
-@pytest.mark.parametrize("name", SETTINGS)
-def test_over_several_devices(name: str, tmp_path: Path) -> None:
+def check(name: str, following: str | None, folder: Path, part: slice = slice(None), *, in_file: bool = True) -> None:
+    """
+    Args:
+        name: the setting to train under.
+        following: the setting to restore under.
+        folder: to save in.
+        part: of every batch, what this process feeds.
+        in_file: whether Keras can save the weights; it cannot where they are spread over processes.
+    """
     with setting(name):
         trained = model()
         (conv,) = trained.layers
         if name in ("parameters", "both"):
-            for variable in (conv.W, conv.D):
-                assert not variable.value.sharding.is_fully_replicated
-        x, target = (np.moveaxis(np.concatenate(steps), 1, -1).astype("f") for steps in (TRAINING.x, TRAINING.target))
-        trained.fit(x, target, batch_size=TRAINING.batch, shuffle=False, verbose=0)
+            assert not conv.W.value.sharding.is_fully_replicated
+            assert conv.D.value.sharding.is_fully_replicated is (name == "parameters")
+        x, target = (
+            np.moveaxis(np.concatenate([step[part] for step in steps]), 1, -1).astype("f")
+            for steps in (TRAINING.x, TRAINING.target)
+        )
+        batch = len(TRAINING.x[0][part])
+        trained.fit(x, target, batch_size=batch, shuffle=False, verbose=0)
         after = parameters(conv)
         judgement = judge(expected(TRAINING, "float32"), after, exact=False)
         assert judgement["verdict"] == "within_bound", judgement["reason"]
         assert not np.array_equal(after["D_delta"], TRAINING.start["D_delta"])
-        save_checkpoint(trained, tmp_path / "file.safetensors")
-        trained.save_weights(tmp_path / "file.weights.h5")
-        folded = fold(trained)
+        save_checkpoint(trained, folder / "file.safetensors")
+        if in_file:
+            trained.save_weights(folder / "file.weights.h5")
+        folded = to_numpy(fold(trained).layers[0].kernel)
     kernel = compose(after["W"], after["D_delta"], TRAINING.geometry)
-    following = [*SETTINGS, None][[*SETTINGS].index(name) + 1]
     with setting(following):
         again, weights = model(), model()
-        load_checkpoint(tmp_path / "file.safetensors", again)
-        weights.load_weights(tmp_path / "file.weights.h5")
-        for restored in (again, weights):
+        load_checkpoint(folder / "file.safetensors", again)
+        if in_file:
+            weights.load_weights(folder / "file.weights.h5")
+        for restored in (again, weights) if in_file else (again,):
             for key, value in parameters(restored.layers[0]).items():
                 np.testing.assert_array_equal(value, after[key])
         got = conv.layout().kernel_to_canonical(to_numpy(fold(again).layers[0].kernel))
         np.testing.assert_array_equal(got, kernel)
-    np.testing.assert_array_equal(conv.layout().kernel_to_canonical(to_numpy(folded.layers[0].kernel)), kernel)
+    np.testing.assert_array_equal(conv.layout().kernel_to_canonical(folded), kernel)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_over_several_devices(name: str, tmp_path: Path) -> None:
+    check(name, [*SETTINGS, None][[*SETTINGS].index(name) + 1], tmp_path)
+
+
+def one_of_two(process: int, port: int, folder: Path) -> None:
+    """Each has half of every batch; both have all parameters, or their halves of the devices have."""
+    import jax
+
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    keras.distribution.initialize(f"localhost:{port}", 2, process)
+    assert len(jax.devices()) == 8 == 2 * len(jax.local_devices())
+    half = TRAINING.batch // 2
+    mine, whole = slice(process * half, (process + 1) * half), slice(None)
+    for name, following, part in (("data", "both", mine), ("both", "parameters", mine), ("parameters", "data", whole)):
+        (own := folder / f"{name}-{process}").mkdir()
+        check(name, following, own, part, in_file=name == "data")
+    print("within the bound of one device")
+
+
+if __name__ == "__main__":
+    one_of_two(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))

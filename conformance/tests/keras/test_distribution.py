@@ -1,7 +1,8 @@
-"""Runs `distributed.py` in processes whose CPU counts as several devices."""
+"""Runs `distributed.py` in processes whose CPU counts as several devices, and in two processes that train together."""
 
 import importlib.util
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -32,3 +33,28 @@ def test_on_devices(backend: str, prepare: str, env: dict[str, str]) -> None:
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stdout[-6000:]
     assert " passed" in done.stdout
+
+
+@pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="jax is not installed")
+def test_in_two_processes(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = str(free.getsockname()[1])
+    devices = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-m", "conformance.tests.keras.distributed"]
+    outputs = [tmp_path / f"output-{number}" for number in "01"]  # files: a pipe that nobody reads would fill
+    runs = []
+    try:
+        for number, path in enumerate(outputs):
+            with path.open("w") as output:
+                runs.append(subprocess.Popen([*command, str(number), port, str(tmp_path)], cwd=HERE.parents[2],
+                                             env=os.environ | {"KERAS_BACKEND": "jax"} | devices,
+                                             stdout=output, stderr=output))  # fmt: skip
+        codes = [run.wait(timeout=600) for run in runs]
+    finally:
+        for run in runs:
+            run.kill()
+            run.wait()
+    texts = [path.read_text() for path in outputs]
+    assert codes == [0, 0], "\n".join(text[-3000:] for text in texts)
+    assert all("within the bound of one device" in text for text in texts)

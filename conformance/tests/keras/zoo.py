@@ -1,9 +1,11 @@
 """Third-party models: `nox -s zoo` runs this file, which needs keras-hub; the tests' own run leaves it out.
 
-Each is made small and of random weights, over-parameterized (the outputs stay, bit for bit), given a `D`, and folded.
+Each is made small and of random weights, over-parameterized (the outputs stay, bit for bit), given a `D`, saved, loaded
+and folded.
 """
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -81,8 +83,37 @@ def swin() -> keras.Model:
     )
 
 
+def mobilenet() -> keras.Model:
+    return models.MobileNetBackbone(
+        stackwise_expansion=[[8, 16], [16]], stackwise_num_blocks=[2, 1], stackwise_num_filters=[[8, 8], [12]],
+        stackwise_kernel_size=[[3, 5], [5]], stackwise_num_strides=[[2, 1], [1]], stackwise_se_ratio=[[None, 0.25], [0.25]],
+        stackwise_activation=[["relu", "hard_swish"], ["hard_swish"]], stackwise_padding=[[1, 2], [2]],
+        output_num_filters=16, depthwise_filters=8, depthwise_stride=2, depthwise_residual=True, last_layer_filter=16,
+        squeeze_and_excite=0.5, input_num_filters=8, image_shape=SHAPE,
+    )  # fmt: skip
+
+
+def cspnet() -> keras.Model:
+    return models.CSPNetBackbone(
+        stem_filters=8, stem_kernel_size=3, stem_strides=1, stackwise_depth=[1, 2], stackwise_strides=[1, 2],
+        stackwise_num_filters=[8, 16], block_type="dark_block", stage_type="csp", image_shape=SHAPE,
+    )  # fmt: skip
+
+
+def xception() -> keras.Model:
+    return models.XceptionBackbone([[8, 8], [8, 16]], [True, False], image_shape=SHAPE)
+
+
+def vae() -> keras.Model:
+    """Its blocks are of 32 groups; the mean of the latent code, in place of a sample."""
+    return models.VAEBackbone([32, 32], [1, 1], [32, 32], [1, 1], sampler_method="mode")
+
+
+BACKBONES = (
+    resnet, vgg, densenet, efficientnet, hgnet, mit, segformer, vit, swin, mobilenet, cspnet, xception, vae,
+)  # fmt: skip
 ZOO: dict[str, Callable[[], keras.Model]] = {
-    **{f.__name__: f for f in (resnet, vgg, densenet, efficientnet, hgnet, mit, segformer, vit, swin)},
+    **{f.__name__: f for f in BACKBONES},
     "classifier": lambda: models.ImageClassifier(backbone=resnet(), num_classes=3),
     "DenseNet121": application("DenseNet121"),
     "ConvNeXtTiny": application("ConvNeXtTiny"),
@@ -98,8 +129,9 @@ def out(model: Any, size: int) -> np.ndarray:
     return np.concatenate([to_numpy(y).ravel() for y in keras.tree.flatten(model(x))])
 
 
+@pytest.mark.filterwarnings("ignore")  # Keras's, of KerasHub's layers
 @pytest.mark.parametrize("name", ZOO)
-def test_it_starts_equal_and_folds(name: str) -> None:
+def test_it_starts_equal_is_saved_and_loaded_and_folds(name: str, tmp_path: Path) -> None:
     keras.utils.set_random_seed(0)
     plain = ZOO[name]()
     size = 71 if name == "Xception" else 32
@@ -112,8 +144,12 @@ def test_it_starts_equal_and_folds(name: str) -> None:
         conv.D.assign(np.full(conv.D.shape, 0.25))
     after = out(model, size)
     assert not np.array_equal(after, before)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(out(loaded, size), after)
     folded = fold(model)
     np.testing.assert_array_equal(out(folded, size), after)
+    np.testing.assert_array_equal(out(fold(loaded), size), after)
     assert not [layer for _, layer in walk(folded) if isinstance(layer, DOConvMixin)]
     assert [variable.shape for variable in folded.variables] == [variable.shape for variable in plain.variables]
 

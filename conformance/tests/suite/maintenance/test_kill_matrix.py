@@ -8,9 +8,9 @@ import pytest
 from typer import Typer
 from typer.testing import CliRunner
 
-from doconv_conformance.adapters.faulty import PlantedPort, planted
 from doconv_conformance.cases.table import select
 from doconv_conformance.faults import CATALOGUE, Fault, FaultyPort
+from doconv_conformance.faults.serve import PlantedPort, planted
 from doconv_conformance.maintenance import kill_matrix
 from doconv_conformance.verdicts.judge import judge, judged_exactly
 

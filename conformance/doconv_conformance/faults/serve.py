@@ -1,11 +1,12 @@
-"""A planted fault as a port: `doconv check -- python -m doconv_conformance.adapters.faulty NAME` shows what the suite says."""
+"""A planted fault as a port: `doconv check -- python -m doconv_conformance.faults.serve NAME` shows what the suite says."""
 
 from __future__ import annotations
 
 import sys
 
 from doconv_conformance.adapters.core import CorePort
-from doconv_conformance.faults import CATALOGUE, Fault, FaultyPort
+from doconv_conformance.faults.catalogue import CATALOGUE
+from doconv_conformance.faults.faulty_port import Fault, FaultyPort
 from doconv_conformance.port import Tensors, serve
 from doconv_core.geometry import ConvGeometry
 
