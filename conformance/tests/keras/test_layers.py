@@ -248,6 +248,62 @@ def test_a_model_trains_compiled_or_not(jit: bool) -> None:
     np.testing.assert_array_equal(out(fold(model), x), model.predict(x, verbose=0))
 
 
+@pytest.mark.skipif(BACKEND not in ("tensorflow", "jax"), reason="Keras has several steps per execution on these only")
+def test_several_steps_per_execution_are_as_many_steps() -> None:
+    x = np.random.default_rng(0).integers(-3, 4, (8, 6, 6, 3)).astype(np.float32)
+    trained = []
+    for count in (1, 2):
+        keras.utils.set_random_seed(0)
+        model = overparameterize(keras.Sequential([keras.Input((6, 6, 3)), keras.layers.Conv2D(4, 3, name="conv")]))
+        exact(model.get_layer("conv"))
+        model.compile(keras.optimizers.SGD(0.01), "mse", jit_compile=False, steps_per_execution=count)
+        model.fit(x, np.zeros((8, 4, 4, 4), np.float32), batch_size=2, verbose=0, shuffle=False)
+        trained.append([to_numpy(variable) for variable in model.get_layer("conv").variables])
+    for one, two in zip(*trained, strict=True):
+        np.testing.assert_allclose(two, one, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.skipif(BACKEND == "numpy", reason="Keras's numpy backend does not train")
+def test_a_loss_scale_that_overflows_leaves_the_layer_and_one_that_does_not_trains_it() -> None:
+    x = np.random.default_rng(0).integers(-3, 4, (2, 6, 6, 3)).astype(np.float32)
+    conv = keras.layers.Conv2D(4, 3, name="conv", dtype="mixed_float16")
+    model = overparameterize(keras.Sequential([keras.Input((6, 6, 3)), conv]))
+    layer = model.get_layer("conv")
+    exact(layer)
+    optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.01), initial_scale=2.0**30)
+    optimizer.build(model.trainable_variables)
+    model.compile(optimizer, "mse", jit_compile=False)
+    for scale, moves in ((2.0**30, False), (2.0**10, True)):
+        optimizer.dynamic_scale.assign(scale)
+        before = [to_numpy(variable) for variable in (layer.W, layer.D)]
+        model.train_on_batch(x, np.zeros((2, 4, 4, 4), np.float32))
+        after = [to_numpy(variable) for variable in (layer.W, layer.D)]
+        assert [not np.array_equal(*pair) for pair in zip(before, after, strict=True)] == [moves, moves]
+        assert all(np.isfinite(values).all() and values.dtype == np.float32 for values in after)
+        assert float(optimizer.dynamic_scale) == (scale if moves else scale / 2)
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="TFLite converts models of TensorFlow")
+@pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated:UserWarning")
+def test_tflite_converts_a_model_unfolded_and_folded() -> None:
+    import tensorflow as tf
+
+    layers = [keras.layers.Conv2D(4, 3, groups=2), keras.layers.DepthwiseConv2D(2), keras.layers.Conv2DTranspose(3, 2)]
+    model = overparameterize(keras.Sequential([keras.Input((6, 6, 2)), *layers]))
+    x = np.random.default_rng(0).integers(-3, 4, (1, 6, 6, 2)).astype(np.float32)
+    for layer in model.layers:
+        exact(layer)
+        layer.W.assign(np.round(to_numpy(layer.W) * 4) / 4)
+    for converted in (model, fold(model)):
+        content = tf.lite.TFLiteConverter.from_keras_model(converted).convert()
+        interpreter = tf.lite.Interpreter(model_content=content)
+        interpreter.allocate_tensors()
+        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], x)
+        interpreter.invoke()
+        y = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+        np.testing.assert_array_equal(y, model.predict(x, verbose=0))
+
+
 @pytest.mark.skipif(BACKEND != "jax", reason="`stateless_call` is how JAX runs a Keras model")
 def test_stateless_calls_under_jax() -> None:
     import jax
