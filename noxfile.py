@@ -79,15 +79,16 @@ def tests_flax(session: nox.Session, *versions: str) -> None:
 
 @nox.session
 def zoo(session: nox.Session) -> None:
-    """Third-party models: over-parameterized, trained, folded, loaded, for PyTorch and for Keras.
+    """Third-party models: over-parameterized, trained, folded, loaded, for PyTorch, Keras and Flax.
 
-    KerasHub and segmentation-models are without their dependencies, of which the models need those that are named.
+    What is installed last is without its dependencies, of which the models need those that are named.
     """
+    flax = ("einops", "h5py", "pillow", "requests", "tqdm")
     keras = ("kagglehub", "regex", "sentencepiece", "tokenizers")
     torch = ("accelerate", "diffusers", "huggingface_hub", "lightning", "timm", "torchvision", "transformers")
-    session.install(*CONSTRAINTS, "-e", ".[keras,torch,test]", *keras, *torch)
-    session.install("--no-deps", "keras-hub", "segmentation-models-pytorch")
-    for files in (("torch/zoo", "torch/zoo_loaders"), ("keras/zoo",)):
+    session.install(*CONSTRAINTS, "-e", ".[flax,keras,torch,test]", *flax, *keras, *torch)
+    session.install("--no-deps", "flaxdiff", "flaxmodels", "jax-resnet", "keras-hub", "segmentation-models-pytorch")
+    for files in (("torch/zoo", "torch/zoo_loaders"), ("keras/zoo",), ("flax/zoo",)):
         session.run("pytest", *(f"conformance/tests/{file}.py" for file in files), *session.posargs, env=ONE_THREAD)
 
 
@@ -218,7 +219,7 @@ def bench(session: nox.Session) -> None:
 def evidence(session: nox.Session) -> None:
     """Train the six-layer task on both sides, a few minutes on two cores; the page goes to evidence-local.md.
 
-    64 of the full recipe's runs: the two rates at which no run of its grid failed on either side. Needs the pictures of
+    48 of the full recipe's runs: the two rates at which no run of its grid failed on either side. Needs the pictures of
     Fashion-MNIST: `apt-get install dataset-fashion-mnist`.
     """
     session.install(*CONSTRAINTS, "-e", ".[torch,report]", "scikit-learn")

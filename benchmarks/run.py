@@ -44,6 +44,7 @@ SCRIPTS: dict[str, tuple[list[str], dict[str, str]]] = {
     "flax": (["flax_bench.py"], {}),
     "flax-memory-kept": (["flax_bench.py", "--only", "steps"], MEMORY_KEPT),
     "core": (["core_bench.py"], {}),
+    "growth": (["growth_bench.py"], {}),
 }
 
 

@@ -128,6 +128,44 @@ def plot(reports: list[dict[str, Any]], path: Path) -> None:
         figure.savefig(temporary, metadata={"Date": None})
 
 
+def plot_growth(rows: list[dict[str, Any]], path: Path, name: str) -> None:
+    """A panel for each size that a cost was measured against, the formula beside it."""
+    from matplotlib import pyplot
+
+    panels: dict[tuple[str, str], list[tuple[float, dict[str, Any]]]] = {}
+    for row in rows:
+        against, place = row["case"].rsplit(" ", 1)
+        panels.setdefault((row["benchmark"].removeprefix("growth of "), against), []).append(
+            (float(place), row["results"])
+        )
+    figure, grid = pyplot.subplots(2, -(-len(panels) // 2), figsize=(9, 5.2), squeeze=False)
+    for axes in grid.flat[len(panels) :]:
+        axes.set_axis_off()
+    for axes, ((what, against), points) in zip(grid.flat, panels.items(), strict=False):
+        places = [place for place, _ in points]
+        for key, style in (
+            ("formula", {"color": "#888888", "linestyle": "--"}),
+            ("measured", {"color": "#1f77b4", "marker": "o"}),
+        ):
+            axes.plot(places, [results[key]["value"] for _, results in points], label=key, markersize=4, **style)
+        axes.set_xscale("log", base=2)
+        axes.set_yscale("log")
+        axes.minorticks_off()
+        axes.set_xticks(places, [f"{place:.0f}" for place in places], fontsize=7)
+        axes.tick_params(axis="y", labelsize=7)
+        values = [result["value"] for _, results in points for result in results.values() if result["value"]]
+        axes.set_ylim(min(values) / 2, max(values) * 2)
+        axes.set_title(f"{what}, against {against}", fontsize=8)
+        axes.grid(visible=True, linewidth=0.3)
+    for axes in grid[:, 0]:
+        axes.set_ylabel("microseconds", fontsize=8)
+    grid[0, 0].legend(fontsize=7)
+    figure.suptitle(f"PyTorch, one thread of {name}", fontsize=9)
+    figure.tight_layout()
+    with replacing(path) as temporary:
+        figure.savefig(temporary, metadata={"Date": None})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=Path, nargs="+")
@@ -140,8 +178,15 @@ def main() -> None:
     before, after = page.split(BEGIN)[0], page.split(END)[1]
     picture = options.page.with_suffix(".svg")
     plot(reports, picture)
+    pictures = f"![Ratios to the plain layers]({picture.name})"
+    for report in reports:
+        if rows := [row for row in report["rows"] if row["benchmark"].startswith("growth of ")]:
+            growth = picture.with_name("benchmarks-growth.svg")
+            plot_growth(rows, growth, name_of(report["machine"], ""))
+            pictures += f"\n\n![How the cost grows]({growth.name})"
+            break
     command = " ".join(["python benchmarks/table.py", *(f"benchmarks/results/{path.name}" for path in options.results)])
-    body = f"{BEGIN}\n\nWritten by `{command}`.\n\n![Ratios to the plain layers]({picture.name})\n\n{tables(reports)}\n\n{END}"
+    body = f"{BEGIN}\n\nWritten by `{command}`.\n\n{pictures}\n\n{tables(reports)}\n\n{END}"
     write_text(options.page, before + body + after)
 
 

@@ -86,7 +86,8 @@ def _changes_nothing(planted: Tensors, row: Row) -> bool:
     """Whether the faults leave the right answer as it is: then they do not explain what is wrong by less than a rounding."""
     right = _right(row)
     return right is not None and all(
-        np.array_equal(planted.get(name, np.zeros(0)), value) for name, value in right.items()
+        name in planted and planted[name].dtype == value.dtype and np.array_equal(planted[name], value)
+        for name, value in right.items()
     )
 
 

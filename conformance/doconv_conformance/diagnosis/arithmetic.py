@@ -12,16 +12,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 
 from doconv_conformance.cases.draws import DIGITS
-from doconv_conformance.cases.table import DTYPES
+from doconv_conformance.cases.table import DTYPES, LOW_PRECISION
 from doconv_conformance.diagnosis.asking import Ask, Question
-from doconv_conformance.faults.faulty_port import Fault
+from doconv_conformance.faults.faulty_port import Fault, FaultyPort
 from doconv_conformance.faults.precision import rounded_to_bits
+from doconv_conformance.port import Tensors
+from doconv_core.composition import compose, sum_tiles
 from doconv_core.geometry import ConvGeometry
 
 TYPES = {24: "float32", 11: "float16", 8: "bfloat16", 53: "float64"}
@@ -335,6 +338,35 @@ def _directed(y: np.ndarray, digits: int, rounding: str) -> np.ndarray:
         "to nearest, halves away from zero": np.sign(scaled) * np.floor(np.abs(scaled) + 0.5),
     }[rounding]
     return np.ldexp(rounded, exponent - digits)
+
+
+@cache
+def composition_sums() -> tuple[Fault, ...]:
+    """`D_delta * W` added up column by column in a low-precision type of the parameters, with its products rounded or not."""
+
+    def of(products: bool, identity_first: bool) -> Fault:
+        def composed(port: FaultyPort, g: ConvGeometry, inputs: Tensors) -> np.ndarray:
+            W, D = inputs["W"], inputs.get("D_delta")
+            if D is None or str(W.dtype) not in LOW_PRECISION:
+                return compose(W, D, g)
+            wide, rows = W.astype(np.float64), D.astype(np.float64)[g.rows]
+            tiles = sum_tiles(wide, g)
+            total = (tiles if identity_first else np.zeros(tiles.shape)).astype(W.dtype)
+            for s in range(g.d_mul):
+                part = rows[..., s] * wide[..., s, None]
+                part = part.astype(W.dtype).astype(np.float64) if products else part
+                total = (total.astype(np.float64) + part).astype(W.dtype)
+            if not identity_first:
+                total = (total.astype(np.float64) + tiles).astype(W.dtype)
+            return total.reshape(g.kernel_shape)
+
+        rounded = ", and rounds each product to it" if products else ""
+        first = ", the identity's part first" if identity_first else ", apart from the identity's part"
+        words = f"adds up D_delta * W in the low-precision type of the parameters{rounded}{first}"
+        return Fault(f"composition-sums-{products}-{identity_first}", words,
+                     "the type of the composition's sums: at least float32", {"compose": composed})  # fmt: skip
+
+    return tuple(of(products, first) for products in (True, False) for first in (False, True))
 
 
 def sums_lose(ask: Ask, kind: str, dtype: str, param_dtype: str, digits: int, rank: int) -> bool | None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from doconv_conformance.cases.table import LOW_PRECISION
 from doconv_conformance.diagnosis import rounding, state
 from doconv_conformance.diagnosis.agreement import reproduces
 from doconv_conformance.diagnosis.asking import Asker, Spent
 from doconv_conformance.diagnosis.claims import Diagnosis, claimed, size, unknown
 from doconv_conformance.diagnosis.measured import Finding, Measured, measure
-from doconv_conformance.diagnosis.planted import joined
+from doconv_conformance.diagnosis.planted import joined, run
 from doconv_conformance.diagnosis.replay import Row
 from doconv_conformance.faults import Fault
 from doconv_conformance.verdicts.bounds import Numerics
@@ -42,6 +43,11 @@ def by_asking(
     return work.result()
 
 
+def _fits_in(row: Row) -> bool:
+    """Whether every output has its shape; a port that takes another one for right may read beyond its buffers later."""
+    return all(name in row.got and row.got[name].shape == want.value.shape for name, want in row.want.items())
+
+
 class _Work:
     """What is claimed so far, and what is left."""
 
@@ -58,7 +64,9 @@ class _Work:
     def state(self) -> None:
         """What depends on more than the question: nothing else can be said of these rows."""
         self.say("asking the same again")
-        words, facts, rows = state.depends(self.rows, sorted(self.wrong, key=size), self.asker)
+        shapeless = {row.case.geometry for row in self.wrong if row.operation == "forward" and not _fits_in(row)}
+        wrong = [row for row in self.wrong if row.operation == "forward" or row.case.geometry not in shapeless]
+        words, facts, rows = state.depends(self.rows, sorted(wrong or self.wrong, key=size), self.asker)
         if words:
             look_at = "what is kept between questions: caches, buffers, globals"
             self._claim("state", "state", words, look_at, rows, facts)
@@ -109,11 +117,20 @@ class _Work:
             ]
             name = "+".join(fault.name for fault in item.faults)
             look_at = "; ".join(dict.fromkeys(fault.look_at for fault in item.faults))
+            mine += [row for row in self.wrong if row.key not in of_state and self._follows(item, row, mine)]
             self._claim("structure", name, item.words, look_at, mine, (f"found in {item.stage}",), item.faults)
 
     def _is_first(self, item: Finding, row: Row) -> bool:
         """Whether a row that several findings explain is left, and this one explains it without the others."""
         return row.key not in self.taken and reproduces(self._planted(row, [item]), row)
+
+    def _follows(self, item: Finding, row: Row, mine: Sequence[Row]) -> bool:
+        """Whether a gradient is of an output whose shape the finding makes another: nothing can be compared there."""
+        if row.operation != "backward" or row in mine or not mine or not item.scope.holds(row.case):
+            return False
+        usable = [fault for fault in item.faults if fault.where(row.case.geometry)]
+        planted = run(usable, row.case.geometry, "forward", row.case.inputs("forward"))
+        return planted is not None and planted["y"].shape != row.case.tensors["grad_y"].shape
 
     def arithmetic(self) -> None:
         """Rows whose structure is right or explained."""
@@ -133,7 +150,8 @@ class _Work:
         taken, claims = self.taken, [item for of_stage in self.found.values() for item in of_stage]
         left = [row for row in self.wrong if row.key not in taken]
         if left:
-            heads, facts = list[str](), list(self.facts)
+            of_arithmetic = any(row.case.dtype in LOW_PRECISION or not row.exact for row in left)
+            heads, facts = list[str](), list(self.facts) if of_arithmetic and not self.measured.findings else []
             for operation, lines in self.measured.facts.items():
                 where = self.measured.where.get(operation, "")
                 head = " ".join(filter(None, (operation, where)))
@@ -143,7 +161,7 @@ class _Work:
                     facts.insert(0, f"{head} is wrong on the same geometries")
                 facts += lines[2:]
             most = len(left) > max((len(item.cases) for item in claims), default=0)
-            found = unknown(left, len(self.wrong), [*heads, *facts])
+            found = unknown(left, len(self.wrong), [*heads, *facts], rest=bool(claims))
             claims.insert(0 if most else len(claims), found)
         return claims
 

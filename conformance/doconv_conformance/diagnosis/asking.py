@@ -59,12 +59,19 @@ class Question:
 
 
 def random_question(case: Case, seed: int) -> Question:
-    """A case's sizes and types with other small integers, so small that every sum is exact in the type."""
+    """A case's sizes and types with other small integers, so small that every sum is exact in the type.
+
+    What the case is about stays: a `D_delta` of zeros is one. No entry of the bias is 0.
+    """
     high = 1 if case.dtype in LOW_PRECISION else 3
     rng = np.random.default_rng([seed, *case.id.encode()])
     tensors = {
         name: rng.integers(-high, high + 1, tensor.shape).astype(np.float64) for name, tensor in case.tensors.items()
     }
+    if "bias" in tensors:  # a zero would hide a bias that is lost
+        tensors["bias"] = np.where(tensors["bias"] == 0, 1.0, tensors["bias"])
+    if case.delta == "zero":  # a port may have a path of its own for it
+        tensors["D_delta"] = np.zeros(case.tensors["D_delta"].shape)
     return Question(case.geometry, tensors, case.dtype, case.param_dtype)
 
 
@@ -76,7 +83,7 @@ def question_of(case: Case) -> Question:
 # So many times slower than its processor time a busy machine may make us before answers count in full.
 BUSIEST = 6.0
 # Seconds by the clock after which nothing more is asked, busy or not.
-PATIENCE = 45.0
+PATIENCE = 90.0
 # Seconds for what was measured of a failure that is left, once the time for questions is over.
 RESERVE = 4.0
 Ask = Callable[[str, Question], Tensors | None]

@@ -65,7 +65,7 @@ def claimed(
     )  # fmt: skip
 
 
-def unknown(failing: Sequence[Row], total: int, facts: Sequence[str] = ()) -> Diagnosis:
+def unknown(failing: Sequence[Row], total: int, facts: Sequence[str] = (), *, rest: bool = False) -> Diagnosis:
     """The smallest failing case of the earliest stage: its first wrong element, and what that is the sum of.
 
     Rows whose shapes are wrong say less, and are taken only where there are no others.
@@ -74,6 +74,7 @@ def unknown(failing: Sequence[Row], total: int, facts: Sequence[str] = ()) -> Di
         failing: rows that nothing explains.
         total: how many rows failed in all.
         facts: what was measured, the plainest first.
+        rest: whether other rows are explained.
     """
     ordered = sorted(failing, key=size)
     row = next((row for row in ordered if _first_wrong(row)), ordered[0])
@@ -84,7 +85,7 @@ def unknown(failing: Sequence[Row], total: int, facts: Sequence[str] = ()) -> Di
     return Diagnosis(
         "unknown",
         "unknown",
-        f"the failures follow no rule that is listed; measured, {measured}",
+        f"the {'other ' if rest else ''}failures follow no rule that is listed; measured, {measured}",
         f"the smallest failing case is {case.id}, {row.operation}: {reason}; re-run it alone with --case {case.id}",
         tuple(item.key for item in failing),
         total,

@@ -39,6 +39,8 @@ def fits(ask: Ask, case: Case, known: Sequence[Fault], left_out: Collection[Faul
     right = _planted(known, question)
     if got is None or right is None:
         return []
+    if (typed := _other_types(got, right)) is not None:
+        return [(typed,)] if _explains(typed, known, question, got, list(right)) else []
     wrong = [name for name in OUTPUTS if name in right and not same(_only(got, name), _only(right, name))]
     everything = [name for name in OUTPUTS if name in right]
     shared = [
@@ -76,6 +78,22 @@ def fits(ask: Ask, case: Case, known: Sequence[Fault], left_out: Collection[Faul
     for of_name in chosen:
         found = [(*before, *one) for before in found for one in of_name[:8]]
     return found[:32]
+
+
+def _other_types(got: Tensors, right: Tensors) -> Fault | None:
+    """Gradients that come in the type of the activations, or all in float32, whatever the parameters' is."""
+    wrong = tuple(name for name in OUTPUTS if name in right and name in got and got[name].dtype != right[name].dtype)
+    if not wrong:
+        return None
+    of_x = all(got[name].dtype == right["grad_x"].dtype for name in wrong)
+
+    def change(gradients: Tensors, inputs: Tensors, g: ConvGeometry) -> Tensors:
+        dtype = inputs["x"].dtype if of_x else got[wrong[0]].dtype
+        return {name: value.astype(dtype) if name in wrong else value for name, value in gradients.items()}
+
+    words = f"gives {' and '.join(wrong)} in {'the type of x' if of_x else got[wrong[0]].dtype}"
+    return Fault(f"types-{'-'.join(wrong)}-{of_x}", words, "the types of the gradients: those of their tensors",
+                 {"gradients": change})  # fmt: skip
 
 
 def _planted(faults: Sequence[Fault], question: Question) -> Tensors | None:
@@ -238,6 +256,7 @@ def _of(name: str, g: ConvGeometry) -> list[Fault]:
         found += [rule.fault("options_grad_x", "in the gradient of x") for family in families(g) for rule in family]
         found += _kernel_without_delta()
         found.append(_summed_into_first_group())
+        found += [_grad_y_moved(fault, ("grad_x",), "the gradient of x") for fault in moves.of_activations("y")]
     elif name == "grad_bias":
         found += moves.of_bias("grad_bias")
         found += [
@@ -261,6 +280,7 @@ def _of(name: str, g: ConvGeometry) -> list[Fault]:
             *_batches("grad_D_delta"),
             *_kernels_summed(),
             _added_identity(),
+            *_composed_for_W(),
         ]
         found += [_only_in("grad_D_delta", fault) for fault in _row_faults()]
     return found
@@ -326,6 +346,33 @@ def _added_identity() -> Fault:
         "the gradient of D_delta, which is that of D",
         {"grad_D_delta": lambda grad, g: grad + identity(g)},
     )
+
+
+def _composed_for_W() -> list[Fault]:
+    """The gradient of `D_delta` with the composed kernel where `W` belongs."""
+
+    def of(name: str, words: str, tiles: Callable[[ConvGeometry], int]) -> Fault:
+        def change(gradients: Tensors, inputs: Tensors, g: ConvGeometry) -> Tensors:
+            composed = run([], g, "compose", inputs)
+            if composed is None or "grad_D_delta" not in gradients:
+                return gradients
+            kernel, count = composed["weight"].reshape(*g.w_shape[:2], g.taps), tiles(g)
+
+            def replaced(W: np.ndarray, g: ConvGeometry) -> np.ndarray:
+                return np.concatenate([*[kernel.astype(np.float64)] * count, W[..., count * g.taps :]], -1)
+
+            found = run([Fault("", "", "", {"grad_delta_W": replaced})], g, "backward", inputs)
+            return gradients if found is None else gradients | {"grad_D_delta": found["grad_D_delta"]}
+
+        return Fault(
+            f"grad-D-{name}", f"takes the composed kernel for {words} of W in the gradient of D_delta",
+            "what grad_W' is multiplied by in the gradient of D_delta: W", {"gradients": change},
+        )  # fmt: skip
+
+    return [
+        of("composed-first", "the first K columns", lambda g: 1),
+        of("composed-tiles", "each whole tile", lambda g: g.d_mul // g.taps),
+    ]
 
 
 def _kernel_without_delta() -> list[Fault]:

@@ -15,7 +15,16 @@ from typing import Any
 import numpy as np
 
 from doconv_conformance.cases.table import STAGES, Case
-from doconv_conformance.diagnosis import composition, convolution, gradients, linear, shrinking, structure, values
+from doconv_conformance.diagnosis import (
+    composition,
+    convolution,
+    gradients,
+    linear,
+    selections,
+    shrinking,
+    structure,
+    values,
+)
 from doconv_conformance.diagnosis.agreement import reproduces, same
 from doconv_conformance.diagnosis.asking import Asker, Spent, question_of, random_question
 from doconv_conformance.diagnosis.planted import run
@@ -35,8 +44,13 @@ TRIED = 3
 FITS = 24
 # A condition on fewer answers than this, further ones among them, would be an accident.
 LEAST_IN_SCOPE = 3
-# A finding without a condition needs so many.
-LEAST_IN_SOME = 5
+LEAST_OF_SEVERAL = 5
+# Rows in which it is looked where an output is wrong.
+MOST_LOCATED = 24
+# Of fewer failing rows it is an accident where their sizes begin.
+LEAST_TOLD = 8
+# A finding that is no claim is a fact where it holds in this part of its rows; in fewer it is an accident.
+MOSTLY = 0.75
 # Rows of more products than this are looked at once a claim is made, not for each that is tried.
 LARGE = 2**17
 # Entries of W beyond which a composition is not asked about one by one.
@@ -226,9 +240,10 @@ class _State:
                 self.findings[at] = replace(worst, operations=kept)
                 continue
             del self.findings[at]
-            facts = self.measured.facts.setdefault(worst.stage, [])
             rows = sum(reproduces([*self.faults(row), *worst.faults], row) for row in active[id(worst)])
-            facts.insert(0, f"{rows} of {len(active[id(worst)])} rows look as if it {worst.words}; the others do not")
+            if rows >= MOSTLY * len(active[id(worst)]):
+                facts = self.measured.facts.setdefault(worst.stage, [])
+                facts.append(f"{rows} of {len(active[id(worst)])} rows look as if it {worst.words}; the others do not")
         for item in self.findings:
             self.measured.findings.append(replace(item, only=self._only(item)))
             self.measured.explained.append(active[id(item)])
@@ -327,7 +342,6 @@ class _State:
     ) -> Finding | None:
         """The candidate that explains the most rows, each with the plainest condition that `asked` does not refute."""
         found_: list[tuple[tuple[int, bool, bool, int, int], Finding]] = []
-        some: list[tuple[int, int, Finding]] = []
         count, rows = len(rows), [*rows, *asked]
         base = np.array([reproduces(self.faults(item), item) for item in rows])
         for order, fit in enumerate(candidates[:FITS]):
@@ -339,20 +353,20 @@ class _State:
             if not gains.any():
                 continue
             if (found := best(rows, gains, losses)) is None:
-                some.append((int(gains.sum()), -order, _in_some(finding, rows, gains, losses)))
-                continue
+                continue  # right in some cases, with nothing that tells these from the others: an accident
             scope, mask = found
             if not scope.holds(row.case) or (scope is not EVERYWHERE and (mask & gains).sum() < LEAST_IN_SCOPE):
                 continue
             won = {item.case.id for item, is_won in zip(rows[:count], (mask & gains)[:count], strict=True) if is_won}
             if len(won) < 2 and not self._holds_on_other_numbers(operation, row, fit):
                 continue
+            if len(fit) > 1 and scope is not EVERYWHERE and len(won) < LEAST_OF_SEVERAL:
+                continue  # two mistakes and a condition fit a few cases by accident
             left = (mask & ~base & ~with_)[:count]
             rank = (len(won), not left.any(), scope is EVERYWHERE, -len(fit), -order)
             found_.append((rank, Finding(fit, scope, frozenset({operation}), operation)))
         if not found_:
-            most = max(some, key=lambda item: item[:2], default=None)
-            return most[2] if most and most[0] >= LEAST_IN_SOME else None
+            return None
         found_.sort(key=lambda item: item[0], reverse=True)
         alike = [finding for rank, finding in found_ if rank[:4] == found_[0][0][:4]]
         return self._told_apart(operation, row, alike)
@@ -362,7 +376,9 @@ class _State:
         if operation == "initialise":
             return []
         found, small = [], self._small(operation, row)
-        for case in variants(replace(small, numbers="integers", delta="unit", one_in=1, own=None)):
+        plain = replace(small, numbers="integers", delta="unit", one_in=1, own=None)
+        zero = variants(replace(plain, delta="zero")) if small.delta == "zero" else ()
+        for case in (*variants(plain), *zero):
             answer = self.asker(operation, question_of(case))
             if answer is not None and set(answer) == set(row.got):
                 item = Row(case, operation, answer, failed=False, numerics=row.numerics)
@@ -486,7 +502,7 @@ class _State:
             if why:
                 self.asker.reserve()
             try:
-                facts += self._facts(operation, min(own, key=_size))
+                facts += self._facts(operation, own)
             except Spent:
                 why = "the time for questions was over"
         self.measured.facts[operation] = [*facts, *filter(None, [why])]
@@ -505,9 +521,24 @@ class _State:
         found = best(every, gains, losses) if losses.any() and len(own) > 2 else None
         return found[0].words if found else ""
 
-    def _facts(self, operation: str, row: Row) -> list[str]:
+    def _located(self, operation: str, rows: Sequence[Row]) -> list[str]:
+        """In which part each output is wrong, where one has words, in all of the rows."""
+        lines, samples = list[str](), dict[str, list[tuple[np.ndarray, np.ndarray, ConvGeometry]]]()
+        for row in rows:
+            right = run(self.faults(row), row.case.geometry, operation, row.case.inputs(operation))
+            for name, value in (right or {}).items():
+                got = row.got.get(name)
+                if got is not None and got.shape == value.shape and (got != value).any():
+                    samples.setdefault(name, []).append((got, value, row.case.geometry))
+        for name, of_name in samples.items():
+            lines += selections.located(name, of_name)
+        return lines
+
+    def _facts(self, operation: str, rows: Sequence[Row]) -> list[str]:
+        row = min(rows, key=_size)
+        located = self._located(operation, sorted(rows, key=_size)[:MOST_LOCATED])
         known = self.faults(row)
-        small, below = (row.case, list[str]())
+        small, below = (row.case, list[shrinking.Below]())
         if operation != "initialise":
             small, below = shrinking.shrunk(row.case, partial(self._fails, operation, known))
         case = row.case if _cost(row) <= LARGE else small
@@ -515,17 +546,22 @@ class _State:
         if operation == "compose":
             lines += composition.facts(self.asker, case, known)
         elif operation == "forward":
+            lines += structure.bias_facts(self.asker, case, known)
             measured = convolution.measure(self.asker, case, known)
             lines += convolution.facts(measured) if measured else []
         elif operation == "fold":
             lines += structure.fold_facts(self.asker, case, known)
         elif operation == "backward":
             lines += gradients.facts(self.asker, case, known)
-        if operation in ("compose", "forward", "backward"):
+        is_linear = not any("not linear" in line or "not affine" in line for line in lines)
+        if is_linear and operation in ("compose", "forward", "backward"):
             wrong = self._wrong(operation, small, known)
             each = (linear.facts(self.asker, item, known, operation, wrong) for item in dict.fromkeys((case, small)))
             lines = [*next(filter(None, each), []), *lines]
-        return [*lines, *below]
+        # What rows of the table contradict is true of that one geometry only.
+        told = below if len(rows) >= LEAST_TOLD else ()
+        sizes = [side.words for side in told if not any(side.holds(item.case) for item in rows)]
+        return [*located, *lines, *sizes]
 
     def _wrong(self, operation: str, case: Case, known: Sequence[Fault]) -> list[str]:
         """The outputs that are not as what is known makes them."""
@@ -535,13 +571,6 @@ class _State:
         if right is None or got is None:
             return []
         return [name for name in right if name in got and not same({name: got[name]}, {name: right[name]})]
-
-
-def _in_some(finding: Finding, rows: Sequence[Row], gains: np.ndarray, losses: np.ndarray) -> Finding:
-    """A finding in the cases that it explains, where no condition tells these from the others."""
-    held = {row.case.id for row, is_won in zip(rows, gains, strict=True) if is_won}
-    words = f"in {len(held)} of the {gains.sum() + losses.sum()} cases where it would show"
-    return replace(finding, scope=Scope(words, lambda case: case.id in held))
 
 
 def larger(case: Case) -> list[Case]:

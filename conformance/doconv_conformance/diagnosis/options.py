@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from itertools import product
+from itertools import combinations, product
 from typing import Any
 
 from doconv_conformance.diagnosis.moves import AXES
@@ -96,6 +96,22 @@ def _numbers(field: str, plural: str, none: int) -> Iterator[Rule]:
         f"ignores the {field.replace('_', ' ')} of the last axis",
         lambda v, o, g: (*v[:-1], none),
     )
+    yield _of(
+        field,
+        "ignored-last-two",
+        f"ignores the {field.replace('_', ' ')} of the last two axes",
+        lambda v, o, g: (*v[:-2], *(none,) * min(2, len(v))),
+    )
+    for at, of, words in ((-2, -1, "the last axis's {} on the axis before it, too"),
+                          (-1, -2, "the {} of the axis before the last on the last one, too")):  # fmt: skip
+        yield _of(
+            field,
+            f"taken-{at}-{of}",
+            f"uses {words.format(field.replace('_', ' '))}",
+            lambda v, o, g, at=at, of=of: (
+                [v[of] if axis == len(v) + at else x for axis, x in enumerate(v)] if len(v) > 1 else v
+            ),
+        )
     for more in (1, -1):
         yield _of(
             field,
@@ -123,6 +139,12 @@ def strides() -> tuple[Rule, ...]:
     return (
         *_numbers("stride", "strides", 1),
         _of("stride", "dilation", "takes the dilation for the stride", lambda v, o, g: g.dilation),
+        Rule(
+            "stride",
+            "stride-dilation-exchanged",
+            "takes the stride for the dilation and the dilation for the stride",
+            lambda o, g: replace(o, stride=o.dilation, dilation=o.stride),
+        ),
     )
 
 
@@ -286,6 +308,20 @@ def paddings() -> tuple[Rule, ...]:
             ],
         ),
     ]
+    for axes, words in ((3, ""), (2, " of the last two axes")):
+
+        def undilated(p: list[tuple[int, int]], g: ConvGeometry, axes: int = axes) -> list[tuple[int, int]]:
+            more = [(d - 1) * (k - 1) for d, k in zip(g.dilation, g.kernel_size, strict=True)]
+            kept = max(len(more) - axes, 0)
+            return [*p[:kept], *((low + n, high - n) for (low, high), n in zip(p[kept:], more[kept:], strict=True))]
+
+        found.append(
+            pairs(
+                f"undilated-{axes}",
+                f"places the kernel{words} by its taps alone, (dilation - 1) * (kernel - 1) too early",
+                undilated,
+            )
+        )
     for name, where, holds in (
         ("even", "on axes where the kernel is even", lambda g, axis: g.kernel_size[axis] % 2 == 0),
         (
@@ -372,6 +408,57 @@ def modes() -> tuple[Rule, ...]:
 
 
 @cache
+def modes_of_ends() -> tuple[Rule, ...]:
+    """Of one padding mode, at one end or along some axes only."""
+    ways = {
+        "zeros": "zeros",
+        "replicate": "the edge repeated",
+        "reflect": "the reflection",
+        "circular": "the wrap around",
+        "symmetric": "the reflection with the edge repeated",
+    }
+    axes: dict[str, Callable[[int, int], bool]] = {
+        "": lambda axis, rank: True,
+        " along the first axis": lambda axis, rank: axis == 0,
+        " along the last axis": lambda axis, rank: axis == rank - 1,
+        " along every axis but the first": lambda axis, rank: axis > 0,
+        " along every axis but the last": lambda axis, rank: axis < rank - 1,
+    }
+
+    def changed(o: Options, g: ConvGeometry, asked: str, mode: str, where: Callable[[int, int], bool]) -> Options:
+        if g.padding_mode not in (asked or g.padding_mode,) or g.padding_mode == "zeros":
+            return o
+        mode = mode.replace("asked", g.padding_mode)
+        rank = g.spatial_rank
+        return replace(o, mode=tuple(mode if where(axis, rank) else g.padding_mode for axis in range(rank)))
+
+    found = []
+    for asked, (said, where) in product(("", "reflect", "replicate", "circular"), axes.items()):
+        kinds = {way: (way, words) for way, words in ways.items() if said and way != asked}
+        for way, words in ways.items():
+            if way != asked and (way != "zeros" or said):  # zeros at one end of every axis are among `modes`
+                kinds[f"low-{way}"] = f"{way}|asked", f"{words} at the low end"
+                kinds[f"high-{way}"] = f"asked|{way}", f"{words} at the high end"
+        kinds["below-size"] = "asked-below-size", "zeros at an end where the padding is as long as the axis"
+        if asked == "circular":
+            kinds["by-high"] = (
+                "circular-by-high",
+                "a wrap around shifted by the high padding where the low one is meant",
+            )
+        for name, (mode, words) in kinds.items():
+            of_mode = f"where the mode is {asked}" if asked else "whatever the mode"
+            found.append(
+                Rule(
+                    "padding of every end and axis",
+                    f"mode-{asked}-{name}{said.replace(' ', '-')}",
+                    f"pads with {words}{said}, {of_mode}",
+                    lambda o, g, asked=asked, mode=mode, where=where: changed(o, g, asked, mode, where),
+                )
+            )
+    return tuple(found)
+
+
+@cache
 def sizes() -> tuple[Rule, ...]:
     """Of the size of the output."""
     return (
@@ -425,6 +512,8 @@ def families(g: ConvGeometry) -> list[tuple[Rule, ...]]:
     return found
 
 
+# So many options may be misread at once.
+MOST_CHANGES = 3
 Steps = tuple[frozenset[int], frozenset[int]]
 
 
@@ -447,34 +536,39 @@ def combinations_of(
                 changed = rule.change(asked, g)
             except (ValueError, ZeroDivisionError, IndexError):
                 continue
-            if replace(changed, keeps_size=False) != asked:
+            if replace(changed, keeps_size=False) != asked and not _is_excluded(changed, asked, steps):
                 values.setdefault(changed, []).append(rule)
         by_value.append(values)
-    choices = [[None, *values] for values in by_value]
-    chosen_first = sorted(product(*choices), key=lambda item: sum(value is not None for value in item))
     found: dict[Options, list[tuple[Rule, ...]]] = {}
-    for chosen in chosen_first:
-        options = _merged(asked, chosen)
-        if options == asked or not _seen(options, steps):
-            continue
-        rules = [values[value] for values, value in zip(by_value, chosen, strict=True) if value is not None]
-        if len(rules) > 3:
-            break
-        known = found.setdefault(options, [])
-        if not known or len(known[0]) == len(rules):
-            known += product(*rules)
+    for count in range(1, MOST_CHANGES + 1):
+        for families_ in combinations(by_value, count):
+            for chosen in product(*families_):
+                options = _merged(asked, chosen)
+                if options == asked or not _seen(options, steps):
+                    continue
+                known = found.setdefault(options, [])
+                if not known or len(known[0]) == count:
+                    known += product(*(values[value] for values, value in zip(families_, chosen, strict=True)))
     return tuple((options, tuple(sets)) for options, sets in found.items())
 
 
-def _merged(asked: Options, chosen: Sequence[Options | None]) -> Options:
+def _is_excluded(changed: Options, asked: Options, steps: tuple[Steps, ...]) -> bool:
+    """Whether a stride or a dilation that is changed is none of those that were seen: no other change makes up for it."""
+    strides_, dilations_ = changed.stride != asked.stride, changed.dilation != asked.dilation
+    of_changed = tuple(
+        (seen if strides_ else frozenset(), of_taps if dilations_ else frozenset()) for seen, of_taps in steps
+    )
+    return not _seen(changed, of_changed)
+
+
+def _merged(asked: Options, chosen: Sequence[Options]) -> Options:
     """What each of them changes: they change different fields, but for the low ends."""
     values = {name: getattr(asked, name) for name in asked.__dataclass_fields__}
     for options in chosen:
-        if options is not None:
-            for name, value in values.items():
-                other = getattr(options, name)
-                if other != getattr(asked, name):
-                    values[name] = other if value == getattr(asked, name) else value
+        for name, value in values.items():
+            other = getattr(options, name)
+            if other != getattr(asked, name):
+                values[name] = other if value == getattr(asked, name) else value
     return Options(**values)
 
 

@@ -27,7 +27,7 @@ class Options:
     low: tuple[int, ...]
     high: tuple[int, ...]
     output_padding: tuple[int, ...]
-    mode: str
+    mode: str | tuple[str, ...]
     size: str = "floor"
     overlap: str = "added"
     keeps_size: bool = False
@@ -42,6 +42,7 @@ class Options:
 def relations(options: Options, g: ConvGeometry, sizes: Sequence[int]) -> list[np.ndarray]:
     """For each axis `(output size, input size, taps)`: how often an output position meets an input position at a tap."""
     asked = g.output_size(tuple(sizes)) if options.keeps_size else (0,) * len(sizes)
+    modes = (options.mode,) * len(sizes) if isinstance(options.mode, str) else options.mode
     return [
         _relation(
             g.transposed,
@@ -52,10 +53,11 @@ def relations(options: Options, g: ConvGeometry, sizes: Sequence[int]) -> list[n
             options.low[axis],
             options.high[axis],
             options.output_padding[axis],
-            options.mode,
+            modes[axis],
             options.size,
             options.overlap,
             asked[axis],
+            options.keeps_size and (options.low[axis], options.high[axis]) == tuple(g.padding[axis]),
         )
         for axis, size in enumerate(sizes)
     ]
@@ -75,6 +77,7 @@ def _relation(
     rule: str,
     overlap: str,
     asked: int,
+    ends: bool,
 ) -> np.ndarray:
     span = taps if rule == "undilated" else dilation * (taps - 1) + 1
     room = size + low + high - span
@@ -93,8 +96,9 @@ def _relation(
         return table if overlap == "added" else _one_tap(table, last=overlap == "last")
     for p in range(count):
         for k in range(taps):
-            at = inside(stride * p + dilation * k - low, size, mode)
-            if at is not None:
+            position = stride * p + dilation * k - low
+            at = inside(position, size, mode, (low, high))
+            if at is not None and not (ends and not -low <= position < size + high):  # nothing is behind the padding
                 table[p, at, k] += 1
     return table
 
@@ -107,10 +111,24 @@ def _one_tap(table: np.ndarray, last: bool) -> np.ndarray:
     return table * (taps == kept[:, None])[:, None, :]
 
 
-def inside(position: int, size: int, mode: str) -> int | None:
-    """The element of the input at a position that may lie outside; None where that is a zero."""
+def inside(position: int, size: int, mode: str, ends: tuple[int, int] = (0, 0)) -> int | None:
+    """The element of the input at a position that may lie outside; None where that is a zero.
+
+    Args:
+        position: along the axis.
+        size: of the axis.
+        mode: of the padding; two of them with | between for the two ends.
+        ends: the padding at the low and the high end.
+    """
     if 0 <= position < size:
         return position
+    if "|" in mode:
+        return inside(position, size, mode.split("|")[position >= 0], ends)
+    if mode.endswith("-below-size"):
+        short = ends[position >= 0] < size
+        return inside(position, size, mode.removesuffix("-below-size"), ends) if short else None
+    if mode == "circular-by-high":
+        return (position + ends[0] - ends[1]) % size
     if mode == "replicate":
         return 0 if position < 0 else size - 1
     if mode == "circular":

@@ -65,6 +65,8 @@ def explain(
     allowed = {fault: _allowed(numerics, digits) for fault in candidates if "factors" in fault.hooks}
     listed, measured = set(catalogue), set(candidates)
     candidates += [fault for fault in (*PRECISION, *FOLDING) if fault in listed]
+    candidates += arithmetic.composition_sums()
+    measured |= set(arithmetic.composition_sums())
     found, left = list[Rounding](), list(rows)
     while any(row.failed for row in left):
         best = max(

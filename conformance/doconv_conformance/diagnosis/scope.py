@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations, pairwise
+from itertools import combinations, pairwise, product
 from typing import Any
 
 import numpy as np
@@ -28,12 +28,32 @@ MOST_TOGETHER = 3
 EVERYWHERE = Scope("", lambda case: True)
 
 
+def _is_plain_depthwise(case: Case) -> bool:
+    g = case.geometry
+    return bool(g.groups == g.in_channels == g.out_channels > 1)
+
+
+def _is_product(case: Case) -> bool:
+    """Whether the layer is a plain product of matrices."""
+    g = case.geometry
+    return bool(g.taps == 1 and max(g.stride) == 1 and not any(map(any, g.padding)))
+
+
 def _plain() -> Iterator[Scope]:
     yield Scope("in transposed convolutions only", lambda case: case.geometry.transposed)
     yield Scope("except in transposed convolutions", lambda case: not case.geometry.transposed)
     yield Scope("in grouped convolutions only", lambda case: case.geometry.groups > 1)
     yield Scope("without groups only", lambda case: case.geometry.groups == 1)
     yield Scope("in depthwise convolutions only", lambda case: case.geometry.groups == case.geometry.in_channels > 1)
+    yield Scope(
+        "except in depthwise convolutions", lambda case: not case.geometry.groups == case.geometry.in_channels > 1
+    )
+    yield Scope("in depthwise convolutions with as many outputs as inputs only", _is_plain_depthwise)
+    yield Scope(
+        "except in depthwise convolutions with as many outputs as inputs", lambda case: not _is_plain_depthwise(case)
+    )
+    yield Scope("with kernels of one tap without stride and padding only", _is_product)
+    yield Scope("except with kernels of one tap without stride and padding", lambda case: not _is_product(case))
     for rank in (1, 2, 3):
         yield Scope(f"in {rank}-D only", lambda case, rank=rank: case.geometry.spatial_rank == rank)
     for rank in (1, 2, 3):
@@ -41,6 +61,7 @@ def _plain() -> Iterator[Scope]:
     yield Scope("where d_mul is larger than K only", lambda case: case.geometry.d_mul > case.geometry.taps)
     yield Scope("where d_mul is K only", lambda case: case.geometry.d_mul == case.geometry.taps)
     yield Scope("where d_mul is no multiple of K only", lambda case: case.geometry.d_mul % case.geometry.taps > 0)
+    yield Scope("where D_delta is 0 only", lambda case: case.delta == "zero" and case.geometry.has_d)
     yield Scope("with strides only", lambda case: max(case.geometry.stride) > 1)
     yield Scope("without strides only", lambda case: max(case.geometry.stride) == 1)
     yield Scope("with dilation only", lambda case: max(case.geometry.dilation) > 1)
@@ -88,10 +109,10 @@ def _plain() -> Iterator[Scope]:
 
 PLAIN = (EVERYWHERE, *_plain())
 SIZES: dict[str, Callable[[Case], int]] = {
-    "C_in": lambda case: case.geometry.in_channels,
-    "C_out": lambda case: case.geometry.out_channels,
     "C_in/G": lambda case: case.geometry.in_channels // case.geometry.groups,
     "C_out/G": lambda case: case.geometry.out_channels // case.geometry.groups,
+    "C_in": lambda case: case.geometry.in_channels,
+    "C_out": lambda case: case.geometry.out_channels,
     "K": lambda case: case.geometry.taps,
     "S": lambda case: case.geometry.d_mul,
     "G": lambda case: case.geometry.groups,
@@ -118,6 +139,10 @@ def scopes(cases: Sequence[Case]) -> list[Scope]:
                     lambda case, size=size, rest=rest: size(case) % 2 == rest and size(case) > 2 - rest,
                 )
             )
+        if "C_" in name:
+            for width in (4, 8, 16):
+                words = f"where {name} is a multiple of {width} only"
+                found.append(Scope(words, lambda case, size=size, width=width: size(case) % width == 0))
         values = sorted({size(case) for case in cases})
         for low, high in pairwise(values):
             found.append(
@@ -159,6 +184,11 @@ def best(rows: Sequence[Row | Case], gains: np.ndarray, losses: np.ndarray) -> t
             continue
         one, other = PLAIN[1 + first], PLAIN[1 + second]
         return _together((one, other)), mask
+    holding = ~(~masks & gains).any(axis=1)  # a size beside a plain condition
+    for plain_at, at in product(np.flatnonzero(holding[: len(PLAIN)]).tolist(), np.flatnonzero(holding).tolist()):
+        mask = masks[plain_at] & masks[at]
+        if at >= len(PLAIN) and not (mask & losses).any():
+            return _together((candidates[at], candidates[plain_at])), mask
     return _several(PLAIN, masks[: len(PLAIN)], gains, losses)
 
 

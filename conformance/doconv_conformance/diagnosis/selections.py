@@ -7,6 +7,7 @@ they mean the same on every geometry, and a claim can be checked there.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -21,6 +22,12 @@ from doconv_core.geometry import ConvGeometry
 
 MOST_FITS = 6
 MOST_LISTED = 8
+# A part of more than this is no place; a second condition must leave out so much more.
+SMALL, LONGER = 0.8, 0.05
+# In fewer cases any place may be the same by accident.
+LEAST_SAMPLES = 3
+# Where a number is named it may be one of the few cases only.
+NUMBERED, ACCIDENT = "^{}| from | below ", 0.3
 # `(values, size) -> mask`. A lambda that remembers a variable by a default has no type that mypy could infer.
 Holds = Any
 KERNELS = ("kernel", "conv_kernel", "grad_x_kernel", "grad_kernel", "out_weight")
@@ -108,7 +115,10 @@ def axes(tensor: str, shape: Sequence[int], g: ConvGeometry) -> list[Axis]:
     if tensor in ACTIVATIONS:
         along(0, np.arange(shape[0]), "image")
         channels(1, ACTIVATIONS[tensor])
+        if (ACTIVATIONS[tensor] == "input") != g.transposed:
+            found += _reached(shape, g)
         space(2)
+        found += _counted(shape)
     elif tensor in ("bias", "grad_bias", "out_bias"):
         channels(0, "output")
     elif tensor in ("D_delta", "grad_D_delta", "grad_delta_D"):
@@ -126,6 +136,42 @@ def axes(tensor: str, shape: Sequence[int], g: ConvGeometry) -> list[Axis]:
             along(2, np.arange(shape[2]), "column")
             found += tiles(None, np.arange(shape[2])[None, None, :], g)
     return [axis for axis in found if axis.size > 1]
+
+
+def _reached(shape: Sequence[int], g: ConvGeometry) -> list[Axis]:
+    """Whether a tap reaches a position of the larger side, the input of a convolution or the output of a transposed one.
+
+    Along each axis, and along all of them. Copies in the padding do not count.
+    """
+    rank, found = len(shape) - 2, list[Axis]()
+    missed = []
+    for axis, size in enumerate(shape[2:]):
+        span, (low, high) = g.dilation[axis] * (g.kernel_size[axis] - 1) + 1, g.padding[axis]
+        of_input = (size + low + high - g.output_padding[axis] - span) // g.stride[axis] + 1
+        count = of_input if g.transposed else g.output_size(tuple(shape[2:]))[axis]
+        at = np.add.outer(g.stride[axis] * np.arange(count), g.dilation[axis] * np.arange(g.kernel_size[axis]))
+        unread = ~np.isin(np.arange(size), at - low)
+        missed.append(unread.reshape([size if at == axis else 1 for at in range(rank)]))
+    names = [*(f"the {AXES[axis]} spatial axis" for axis in range(rank)), "the last axis", ""]
+    for name, where in zip(names, [*missed, missed[-1], np.any(np.broadcast_arrays(*missed), axis=0)], strict=True):
+        words = f"the positions{' of ' * bool(name)}{name} that no tap reaches"
+        parts_ = (Condition(words, lambda at, n: at == 1),)
+        found.append(Axis(f"reach along {name or 'all axes'}", where.astype(int)[None, None], 2, parts_))
+    return found
+
+
+def _counted(shape: Sequence[int]) -> list[Axis]:
+    """Positions counted through, as a loop over blocks of them does: over space, and over the batch and space."""
+    positions = np.arange(int(np.prod(shape[2:]))).reshape(1, 1, *shape[2:])
+    images = np.arange(shape[0]).reshape(-1, *[1] * (len(shape) - 1))
+    found = []
+    for name, at in (
+        ("position counted over space", positions),
+        ("position counted over batch and space", images * positions.size + positions),
+    ):
+        ends = [item for item in conditions(at.size) if not re.search(NUMBERED, item.words)]
+        found.append(Axis(name, at, at.size, tuple(ends)))
+    return found
 
 
 def pairs(g: ConvGeometry, at: tuple[object, ...]) -> list[Axis]:
@@ -215,6 +261,50 @@ def parts(found: Sequence[Axis], shape: Sequence[int], wrong: np.ndarray) -> Ite
             if (key := whole.tobytes()) not in seen:
                 seen.add(key)
                 yield (one, other), whole
+
+
+def located(tensor: str, samples: Sequence[tuple[np.ndarray, np.ndarray, ConvGeometry]]) -> list[str]:
+    """In words: the smallest part that holds all that is wrong of an output, the same in every sample, if there is one.
+
+    Args:
+        tensor: the output.
+        samples: for each what came, what should have, and the geometry.
+    """
+    if len(samples) < LEAST_SAMPLES:
+        return []
+    shares: dict[tuple[tuple[str, str], ...], list[float]] = {}
+    everything_is_zero = True
+    for number, (got, right, g) in enumerate(samples):
+        wrong = got.astype(np.float64) != right.astype(np.float64)
+        everything_is_zero &= not got[wrong].any()
+        found = {}
+        for axis in axes(tensor, right.shape, g):
+            for condition in axis.parts or conditions(axis.size):
+                where = np.broadcast_to(condition.holds(axis.at, axis.size), right.shape)
+                if not (wrong & ~where).any():
+                    found[axis.name, condition.words] = where
+        if number and not shares:
+            return []
+        pairs_ = (
+            [(one, other) for one, other in combinations(found, 2) if one[0] != other[0]] if len(found) < 40 else []
+        )
+        parts_: dict[tuple[tuple[str, str], ...], float] = {(one,): float(where.mean()) for one, where in found.items()}
+        parts_ |= {pair: float((found[pair[0]] & found[pair[1]]).mean()) for pair in pairs_}
+        if not number:
+            shares = {part: [share] for part, share in parts_.items()}
+        else:
+            shares = {part: [*known, parts_[part]] for part, known in shares.items() if part in parts_}
+
+    def rank(part: tuple[tuple[str, str], ...]) -> float:
+        numbered = sum(bool(re.search(NUMBERED, words)) for _, words in part)
+        return sum(shares[part]) / len(samples) + LONGER * len(part) + ACCIDENT * numbered
+
+    ranked = sorted(shares, key=rank)
+    if not ranked or rank(ranked[0]) > SMALL:
+        return []
+    part = " and ".join(words.format(name) for name, words in ranked[0])
+    value = ", and is 0 there" if everything_is_zero else ""
+    return [f"{WORDS.get(tensor, tensor)} is wrong only at {part}{value} (in {len(samples)} failing cases)"]
 
 
 def _listed(axis: Axis, wrong: np.ndarray) -> Condition | None:

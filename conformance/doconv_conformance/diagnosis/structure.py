@@ -14,7 +14,7 @@ from doconv_conformance.cases.table import Case
 from doconv_conformance.diagnosis import composition, convolution, moves, selections
 from doconv_conformance.diagnosis.agreement import NEAR, same
 from doconv_conformance.diagnosis.asking import Ask, Question, random_question
-from doconv_conformance.diagnosis.options import families
+from doconv_conformance.diagnosis.options import families, modes_of_ends
 from doconv_conformance.diagnosis.planted import run
 from doconv_conformance.diagnosis.replay import Row
 from doconv_conformance.faults.convolution import BIASES
@@ -42,11 +42,20 @@ def output_fits(
     if answer is None or whole is None:
         return []
     if same(answer, _planted(known, bare, operation)):
-        return [fit for fit in _with_bias([()], whole, known, question, operation) if holds(fit)]
+        found = [fit for fit in _with_bias([()], whole, known, question, operation) if holds(fit)]
+        return found or [fit for fit in _in_a_part(whole, known, question, operation) if holds(fit)]
     for bases in _of_the_map(ask, case, known, operation, bare, answer):
         if found := [fit for fit in _with_bias(bases, whole, known, question, operation) if holds(fit)]:
             return found
     return []
+
+
+def _in_a_part(whole: Tensors, known: Sequence[Fault], question: Question, operation: str) -> Fits:
+    """What is done to the finished output in one part of it."""
+    right, hook = _planted(known, question, operation), "y" if operation == "forward" else "out_y"
+    if right is None or "y" not in whole:
+        return []
+    return [(fault,) for fault in selections.fits(hook, whole["y"], right["y"], question.geometry)]
 
 
 def _with_bias(bases: Fits, whole: Tensors, known: Sequence[Fault], question: Question, operation: str) -> Fits:
@@ -69,8 +78,9 @@ def _of_the_map(
     right = _planted(known, bare, operation)
     if operation == "forward":
         measured = convolution.measure(ask, case, known)
-        if measured is not None:
-            yield convolution.fits(measured)
+        ends = [rule.fault("options") for rule in modes_of_ends() if case.geometry.padding_mode != "zeros"]
+        of_ends = _planted_alike(ends, known, bare, answer, operation)
+        yield [*(convolution.fits(measured) if measured else ()), *of_ends]
     if operation == "fold":
         yield [(fault,) for fault in folds() if same(answer, _planted((*known, fault), bare, operation))]
     single = (
@@ -83,16 +93,20 @@ def _of_the_map(
         *(rule.fault("options") for family in families(case.geometry) for rule in family),
         *paddings(),
     )
-    yield [
-        (fault,)
-        for fault in single
-        if fault.where(case.geometry) and same(answer, _planted((*known, fault), bare, operation))
-    ]
+    yield _planted_alike(single, known, bare, answer, operation)
     if right is not None and "y" in answer:
         hooks = ("bare", "y") if operation == "forward" else ("out_y",)
         yield [(fault,) for hook in hooks for fault in selections.fits(hook, answer["y"], right["y"], case.geometry)]
     if operation == "forward":
         yield composition.fits(ask, replace(case, bias=False), known, operation)
+
+
+def _planted_alike(
+    faults: Sequence[Fault], known: Sequence[Fault], question: Question, answer: Tensors, operation: str
+) -> Fits:
+    """Those of single faults with which the reference answers like that."""
+    usable = [fault for fault in faults if fault.where(question.geometry)]
+    return [(fault,) for fault in usable if same(answer, _planted((*known, fault), question, operation))]
 
 
 @cache
@@ -122,16 +136,6 @@ def paddings() -> tuple[Fault, ...]:
             "corners",
             "has zeros for padding that lies outside along two axes or more",
             lambda outside: outside.sum(0) == 1,
-        ),
-        of(
-            "last-axis",
-            "pads by the mode on the last axis and with zeros on the others",
-            lambda outside: ~outside[:-1].any(0),
-        ),
-        of(
-            "first-axis",
-            "pads by the mode on the first axis and with zeros on the others",
-            lambda outside: ~outside[1:].any(0),
         ),
     )
 
@@ -454,6 +458,16 @@ def fold_fits(ask: Ask, case: Case, known: Sequence[Fault]) -> Fits:
             of_name = selections.fits(hook, got[name], right[name], case.geometry)
         each = [(*before, fault) for before in each for fault in of_name[:4]]
     return [fit for fit in each if fit]
+
+
+def bias_facts(ask: Ask, case: Case, known: Sequence[Fault]) -> list[str]:
+    """In words, whether the output is right where there is no bias."""
+    question = random_question(case, 1)
+    if "bias" not in question.tensors:
+        return []
+    bare = question.with_(bias=np.zeros(case.geometry.out_channels))
+    fine = [same(ask("forward", asked), _planted(known, asked, "forward")) for asked in (bare, question)]
+    return ["with a bias of zeros y is right"] if fine == [True, False] else []
 
 
 def fold_facts(ask: Ask, case: Case, known: Sequence[Fault]) -> list[str]:

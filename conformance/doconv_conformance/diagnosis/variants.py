@@ -18,6 +18,8 @@ def variants(case: Case) -> Iterator[Case]:
     g = case.geometry
     rank, ones = g.spatial_rank, (1,) * g.spatial_rank
     yield replace(case, name=f"{case.name}-varied", bias=not case.bias)
+    if g.has_d:
+        yield replace(case, name=f"{case.name}-varied", delta="zero")
     for batch in dict.fromkeys((1, 2, case.batch + 1, case.batch + 2)):
         if batch != case.batch:
             yield replace(case, name=f"{case.name}-varied", batch=batch)

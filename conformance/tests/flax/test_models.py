@@ -252,3 +252,44 @@ def test_a_linen_layer_called_twice_is_one_entry() -> None:
     model = LINEN["shared"]()
     spec = doconv_flax.linen.conv_spec(model, jax.ShapeDtypeStruct((2, 8, 8, 1), jnp.float32), train=True)
     assert list(spec) == ["stem/layers_0", "twice", "normed/layer_instance"]
+
+
+SCRIPT = """
+import jax, numpy as np, optax
+from flax import nnx
+from doconv_flax.nnx import fold, overparameterize  # ours
+
+x = jax.random.normal(jax.random.key(0), (2, 8, 8, 4))
+model = nnx.Sequential(nnx.Conv(4, 8, (3, 3), rngs=nnx.Rngs(0)), nnx.relu, nnx.Conv(8, 1, (3, 3), rngs=nnx.Rngs(1)))
+overparameterize(model)  # ours
+optimizer = nnx.Optimizer(model, optax.sgd(0.1, momentum=0.9), wrt=nnx.Param)
+
+
+@nnx.jit
+def step(model, optimizer):
+    loss, gradients = nnx.value_and_grad(lambda model: ((model(x) - 1) ** 2).mean())(model)
+    optimizer.update(model, gradients)
+    return loss
+
+
+losses = [float(step(model, optimizer)) for _ in range(10)]
+trained = model(x)
+fold(model)  # ours
+state = nnx.to_pure_dict(nnx.state(model))
+"""
+
+
+def test_an_nnx_training_script_changes_in_three_lines() -> None:
+    lines = SCRIPT.splitlines()
+    theirs = [line for line in lines if not line.endswith("# ours")]
+    assert len(lines) - len(theirs) == 3
+    plain: dict[str, Any] = {}
+    ours: dict[str, Any] = {}
+    exec("\n".join(theirs), plain)
+    exec(SCRIPT, ours)
+    assert ours["losses"][0] == plain["losses"][0]
+    assert ours["losses"][-1] < 0.9 * ours["losses"][0]
+    assert ours["losses"][-1] != plain["losses"][-1]
+    nnx.update(plain["model"], ours["state"])
+    # Composed in float32 by the model and in float64 by `fold`: a few units of 2**-24.
+    np.testing.assert_allclose(plain["model"](ours["x"]), ours["trained"], rtol=1e-5, atol=1e-6)

@@ -404,3 +404,37 @@ def test_inside_a_distribution_strategy() -> None:
     with strategy.scope():
         folded = fold(model)
     np.testing.assert_array_equal(out(folded), out(model))
+
+
+SCRIPT = """
+import keras, numpy as np
+from doconv_keras import fold, overparameterize  # ours
+
+keras.utils.set_random_seed(0)
+x = np.random.default_rng(0).standard_normal((4, 8, 8, 3)).astype("float32")
+model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(8, 3, activation="relu"), keras.layers.Conv2D(1, 3)])
+model = overparameterize(model)  # ours
+model.compile(keras.optimizers.Adam(1e-2), "mse")
+losses = model.fit(x, np.ones((4, 4, 4, 1)), epochs=10, shuffle=False, verbose=0).history["loss"]
+trained = model.predict(x, verbose=0)
+model = fold(model)  # ours
+model.save(file)
+"""
+
+
+def test_a_training_script_changes_in_three_lines(tmp_path: Path) -> None:
+    lines = SCRIPT.splitlines()
+    theirs = [line for line in lines if not line.endswith("# ours")]
+    assert len(lines) - len(theirs) == 3
+    plain: dict[str, Any] = {"file": tmp_path / "plain.keras"}
+    ours: dict[str, Any] = {"file": tmp_path / "ours.keras"}
+    exec("\n".join(theirs), plain)
+    exec(SCRIPT, ours)
+    # The same kernels, in another program, which may add up in another order.
+    np.testing.assert_allclose(ours["losses"][0], plain["losses"][0], rtol=1e-6)
+    assert ours["losses"][-1] < 0.9 * ours["losses"][0]
+    assert abs(ours["losses"][-1] - plain["losses"][-1]) > 1e-3
+    loaded = keras.models.load_model(ours["file"])
+    assert [type(layer) for layer in loaded.layers] == [type(layer) for layer in plain["model"].layers]
+    # Composed in float32 by the model and in float64 by `fold`: a few units of 2**-24.
+    np.testing.assert_allclose(loaded.predict(ours["x"], verbose=0), ours["trained"], rtol=1e-5, atol=1e-6)

@@ -10,11 +10,13 @@ ROOT = Path(__file__).parents[3]
 
 
 def test_the_benchmarks_run(run_benchmarks: Callable[..., set[str]]) -> None:
-    assert run_benchmarks("torch", "core") == {
+    assert run_benchmarks("torch", "core", "growth") == {
         "composition, forward and backward", "composition, which products",
         "composition, the chosen against the better products", "training step", "inference", "8 micro-batches of 8",
         "kept for the backward pass, beyond plain", "training step, torch.compile", "reference convolution, forward",
         "reference convolution, forward and backward", "start of the command line",
+        "constants of the machine", "growth of a composition", "growth of a step beyond plain", "growth of a fold",
+        "suite on the reference",
     }  # fmt: skip
 
 

@@ -328,6 +328,15 @@ def by_group(hook: str, axis: int) -> Iterator[Fault]:
         "the index of the group in {}",
         lambda tensor, g: back(np.roll(split(tensor, g), -1, 0), tensor),
     )
+    for end, beyond in (("clamped", "not beyond the last"), ("wrapped", "modulo the number of channels")):
+        for name, start, words in _starts(hook):
+            yield move(
+                hook,
+                f"group-start-{name}-{end}",
+                f"takes the channels of {{}} for group g from {words} on, {beyond}",
+                "the first channel of a group in {}",
+                lambda tensor, g, start=start, end=end: _from_starts(tensor, axis, g, start, end),
+            )
     yield move(
         hook,
         "within-reversed",
@@ -379,6 +388,27 @@ def by_group(hook: str, axis: int) -> Iterator[Fault]:
         "the channel within the group",
         lambda tensor, g: back(np.repeat(split(tensor, g)[:, :1], tensor.shape[axis] // g.groups, 1), tensor),
     )
+
+
+def _starts(hook: str) -> Iterator[tuple[str, Callable[[ConvGeometry], int], str]]:
+    """How far groups lie apart, where a port takes something else for it."""
+    if hook in ("x", "grad_x"):
+        yield "of-outputs", lambda g: g.out_channels // g.groups, "g * (C_out/G)"
+    elif hook in ("y", "bare", "bias", "grad_bias"):
+        yield "of-inputs", lambda g: g.in_channels // g.groups, "g * (C_in/G)"
+    else:
+        return
+    yield "of-number", lambda g: 1, "g"
+
+
+def _from_starts(
+    tensor: np.ndarray, axis: int, g: ConvGeometry, start: Callable[[ConvGeometry], int], end: str
+) -> np.ndarray:
+    size = tensor.shape[axis]
+    of_group = size // g.groups
+    first = np.arange(g.groups) * start(g)
+    first = np.minimum(first, size - of_group) if end == "clamped" else first
+    return np.take(tensor, (first[:, None] + np.arange(of_group)).ravel() % size, axis)
 
 
 def _summed_into_first(parts: np.ndarray) -> np.ndarray:
