@@ -219,7 +219,7 @@ def bench(session: nox.Session) -> None:
 def evidence(session: nox.Session) -> None:
     """Train the six-layer task on both sides, a few minutes on two cores; the page goes to evidence-local.md.
 
-    64 of the full recipe's runs: the two rates at which no run of its grid failed on either side. Needs the pictures of
+    48 of the full recipe's runs: the two rates at which no run of its grid failed on either side. Needs the pictures of
     Fashion-MNIST: `apt-get install dataset-fashion-mnist`.
     """
     session.install(*CONSTRAINTS, "-e", ".[torch,report]", "scikit-learn")

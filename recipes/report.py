@@ -148,7 +148,8 @@ def draw(rows: Sequence[Row], path: Path) -> None:
             curve = np.mean([[float(value) for value in row.curve.split(";")] for row in finals], axis=0)
             share = np.linspace(0, 1, len(curve) + 1)[1:]
             by_step.plot(share * finals[0].steps, curve, **style)
-            by_time.plot(share * statistics.median(map(_seconds, finals)), curve, **style)
+            if variant != "plain-longer":  # how many steps, not how long, is its question
+                by_time.plot(share * statistics.median(map(_seconds, finals)), curve, **style)
         by_rate.set(title=f"{task}, {on}", xlabel="learning rate", ylabel=f"validation {_metric(task)}", xscale="log")
         tried = sorted({row.rate for row in mine})
         by_rate.set_xticks(tried, [f"{rate:g}" for rate in tried])

@@ -107,6 +107,7 @@ def read_header(path: Path) -> tuple[dict[str, Stored], dict[str, str]]:
         length = struct.unpack("<Q", first)[0] if len(first) == 8 else 0
         if not 0 < length <= min(size - 8, LONGEST_HEADER):
             other = next((kind for start, kind in OTHERS.items() if first.startswith(start)), "")
+            other = other if length > LONGEST_HEADER else ""  # what may be a length is taken for one
             raise CheckpointError(
                 f"{path} is no safetensors file, it is {other}. Received: a file that begins with {first!r}"
                 if other

@@ -151,7 +151,7 @@ class _Work:
         left = [row for row in self.wrong if row.key not in taken]
         if left:
             of_arithmetic = any(row.case.dtype in LOW_PRECISION or not row.exact for row in left)
-            heads, facts = list[str](), list(self.facts) if of_arithmetic else []
+            heads, facts = list[str](), list(self.facts) if of_arithmetic and not self.measured.findings else []
             for operation, lines in self.measured.facts.items():
                 where = self.measured.where.get(operation, "")
                 head = " ".join(filter(None, (operation, where)))

@@ -44,6 +44,7 @@ TRIED = 3
 FITS = 24
 # A condition on fewer answers than this, further ones among them, would be an accident.
 LEAST_IN_SCOPE = 3
+LEAST_OF_SEVERAL = 5
 # Rows in which it is looked where an output is wrong.
 MOST_LOCATED = 24
 # Of fewer failing rows it is an accident where their sizes begin.
@@ -357,8 +358,10 @@ class _State:
             if not scope.holds(row.case) or (scope is not EVERYWHERE and (mask & gains).sum() < LEAST_IN_SCOPE):
                 continue
             won = {item.case.id for item, is_won in zip(rows[:count], (mask & gains)[:count], strict=True) if is_won}
-            if len(won) < 2 and not self._holds_on_other_numbers(operation, row, fit):
-                continue
+            if len(won) < 2 and (" and " in scope.words or not self._holds_on_other_numbers(operation, row, fit)):
+                continue  # one case fits several conditions by accident
+            if len(fit) > 1 and scope is not EVERYWHERE and len(won) < LEAST_OF_SEVERAL:
+                continue  # two mistakes and a condition fit a few cases by accident
             left = (mask & ~base & ~with_)[:count]
             rank = (len(won), not left.any(), scope is EVERYWHERE, -len(fit), -order)
             found_.append((rank, Finding(fit, scope, frozenset({operation}), operation)))
@@ -550,7 +553,8 @@ class _State:
             lines += structure.fold_facts(self.asker, case, known)
         elif operation == "backward":
             lines += gradients.facts(self.asker, case, known)
-        if operation in ("compose", "forward", "backward"):
+        is_linear = not any("not linear" in line or "not affine" in line for line in lines)
+        if is_linear and operation in ("compose", "forward", "backward"):
             wrong = self._wrong(operation, small, known)
             each = (linear.facts(self.asker, item, known, operation, wrong) for item in dict.fromkeys((case, small)))
             lines = [*next(filter(None, each), []), *lines]

@@ -57,6 +57,7 @@ def relations(options: Options, g: ConvGeometry, sizes: Sequence[int]) -> list[n
             options.size,
             options.overlap,
             asked[axis],
+            options.keeps_size and (options.low[axis], options.high[axis]) == tuple(g.padding[axis]),
         )
         for axis, size in enumerate(sizes)
     ]
@@ -76,6 +77,7 @@ def _relation(
     rule: str,
     overlap: str,
     asked: int,
+    ends: bool,
 ) -> np.ndarray:
     span = taps if rule == "undilated" else dilation * (taps - 1) + 1
     room = size + low + high - span
@@ -94,8 +96,9 @@ def _relation(
         return table if overlap == "added" else _one_tap(table, last=overlap == "last")
     for p in range(count):
         for k in range(taps):
-            at = inside(stride * p + dilation * k - low, size, mode, (low, high))
-            if at is not None:
+            position = stride * p + dilation * k - low
+            at = inside(position, size, mode, (low, high))
+            if at is not None and not (ends and not -low <= position < size + high):  # nothing is behind the padding
                 table[p, at, k] += 1
     return table
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations, pairwise
+from itertools import combinations, pairwise, product
 from typing import Any
 
 import numpy as np
@@ -109,10 +109,10 @@ def _plain() -> Iterator[Scope]:
 
 PLAIN = (EVERYWHERE, *_plain())
 SIZES: dict[str, Callable[[Case], int]] = {
-    "C_in": lambda case: case.geometry.in_channels,
-    "C_out": lambda case: case.geometry.out_channels,
     "C_in/G": lambda case: case.geometry.in_channels // case.geometry.groups,
     "C_out/G": lambda case: case.geometry.out_channels // case.geometry.groups,
+    "C_in": lambda case: case.geometry.in_channels,
+    "C_out": lambda case: case.geometry.out_channels,
     "K": lambda case: case.geometry.taps,
     "S": lambda case: case.geometry.d_mul,
     "G": lambda case: case.geometry.groups,
@@ -184,6 +184,11 @@ def best(rows: Sequence[Row | Case], gains: np.ndarray, losses: np.ndarray) -> t
             continue
         one, other = PLAIN[1 + first], PLAIN[1 + second]
         return _together((one, other)), mask
+    holding = ~(~masks & gains).any(axis=1)  # a size beside a plain condition
+    for plain_at, at in product(np.flatnonzero(holding[: len(PLAIN)]).tolist(), np.flatnonzero(holding).tolist()):
+        mask = masks[plain_at] & masks[at]
+        if at >= len(PLAIN) and not (mask & losses).any():
+            return _together((candidates[at], candidates[plain_at])), mask
     return _several(PLAIN, masks[: len(PLAIN)], gains, losses)
 
 

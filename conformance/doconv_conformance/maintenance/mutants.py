@@ -32,7 +32,10 @@ CORE = {
     }.items()
 }
 BACKENDS = {
-    "backends/doconv_torch/_compose.py": ("conformance/tests/torch/test_compose.py",),
+    **{
+        f"backends/doconv_torch/{name}.py": ("conformance/tests/torch/test_compose.py",)
+        for name in ("_compose", "_products", "_taps", "_kernels", "_operators")
+    },
     "backends/doconv_keras/_compose.py": ("conformance/tests/keras/test_layers.py",),
     "backends/doconv_flax/_compose.py": ("conformance/tests/flax/test_compose.py",),
 }

@@ -289,7 +289,7 @@ OTHERS = {
     "page.safetensors": (b"<!DOCTYPE html>", "a web page, as a download leaves that went wrong"),
     "model.gguf": (b"GGUF\x03\x00\x00\x00", "it is a GGUF file"),
     "one.npy": (b"\x93NUMPY\x01\x00", "it is one array of NumPy: numpy.savez"),
-    "cut.safetensors": (b"\x50\x00\x00\x00\x00\x00\x00\x00{", "is truncated: its header should have 80 bytes"),
+    "cut.safetensors": (b"\x80\x02\x00\x00\x00\x00\x00\x00{", "is truncated: its header should have 640 bytes"),
 }
 FOLDERS = {
     "model.safetensors.index.json": "its checkpoint is model.safetensors.index.json",

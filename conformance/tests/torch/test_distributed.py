@@ -35,7 +35,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Run:
         ]
         try:
             for rank in ranks:
-                rank.wait(timeout=600)
+                rank.wait(timeout=1200)
         finally:
             for rank in ranks:
                 rank.kill()
