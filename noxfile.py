@@ -18,6 +18,8 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INT
 WORKERS = ("-n", "auto", "--maxprocesses", "4")
 # Of the core's statements and branches by its own tests, in percent; a little under what was measured.
 COVERED = 93
+# The files of a backend that hold its composition.
+COMPOSITION = ("_compose", "_compose_jax", "_products", "_operators", "_kernels", "_taps")
 # What enters a composition beside the suite: frozen parameters, transforms, explicit sharding, errors.
 COMPOSITION_TESTS = {"torch": ("compose",), "flax": ("compose", "contract", "sharding", "verbs")}
 # Tests that need no framework.
@@ -172,7 +174,7 @@ def coverage(session: nox.Session) -> None:
     session.run("coverage", "report", *core, "--skip-covered", "--show-missing", f"--fail-under={COVERED}")
     for framework in FRAMEWORKS:
         mine = f"--data-file={data / framework}"
-        include = ",".join(f"*/doconv_{framework}/{name}.py" for name in ("_compose", "_kernels", "_taps"))
+        include = ",".join(f"*/doconv_{framework}/{name}.py" for name in COMPOSITION)
         # A run starts more than one process of the port; each writes a file of its own.
         measure = ("coverage", "run", "--branch", "--parallel-mode", mine, f"--include={include}", "-m")
         adapter = f"doconv_conformance.adapters.{framework}"

@@ -40,9 +40,9 @@ import torch_models as models  # noqa: E402
 from measure import Bench, Run, machine  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
-import doconv_torch._compose as rule  # noqa: E402
 import doconv_torch._layers as layers  # noqa: E402
-from doconv_torch import DOConvMixin, compose_together, overparameterize  # noqa: E402
+import doconv_torch._products as rule  # noqa: E402
+from doconv_torch import DOConvMixin, compose, compose_together, overparameterize  # noqa: E402
 from doconv_torch._compose_all import Spec, compose_all  # noqa: E402
 
 OURS = layers._kernel
@@ -507,7 +507,7 @@ def on_the_processor(script: Script) -> None:
                     kernel = torch.einsum("gocs,gcks->gock", *grouped).reshape(*W.shape[:2], -1)
                 else:
                     with patch.object(rule, "PRODUCTS", way):
-                        kernel = rule.compose(W, D, groups)
+                        kernel = compose(W, D, groups)
                 W.grad = D.grad = None
                 with patch.object(rule, "PRODUCTS", way if way != "textbook" else "auto"):
                     kernel.backward(g)
