@@ -51,4 +51,6 @@ def _all(names: Sequence[Any], ndim: int) -> Names:
 
 
 def _mesh_axes(name: Any) -> tuple[Any, ...]:
-    return name if isinstance(name, tuple) else () if name is None else (name,)
+    if name is None:
+        return ()
+    return name if isinstance(name, tuple) else (name,)

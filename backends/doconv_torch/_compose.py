@@ -43,7 +43,7 @@ def compose(W: Tensor, D_delta: Tensor | None, groups: int = 1, *, transposed: b
     composed: Composed = _taps.composed if _looked_into(W) else _Compose.apply
     if calls_operators(W):
         composed = _operators.compose
-    elif torch.compiler.is_compiling() and not torch.compiler.is_exporting() and autocasts(W) and type(W) in PLAIN:
+    elif _is_compiled(W) and autocasts(W):
         # Of operations that it knows, the compiler traces the derivatives under the autocast that is on here.
         composed = _Compose.apply
     return compose_by(composed, W, D_delta, groups, transposed)
@@ -86,8 +86,12 @@ transformed._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 def calls_operators(W: Tensor) -> bool:
     """Whether a compiler that is at work calls the operators of `_operators`: on a CPU, where its own order of memory costs."""
-    compiles = torch.compiler.is_compiling() and not torch.compiler.is_exporting()
-    return compiles and W.device.type == "cpu" and type(W) in PLAIN and not transformed()
+    return _is_compiled(W) and W.device.type == "cpu" and not transformed()
+
+
+def _is_compiled(W: Tensor) -> bool:
+    """Whether a compiler is at work, and not an export, on a plain tensor."""
+    return torch.compiler.is_compiling() and not torch.compiler.is_exporting() and type(W) in PLAIN
 
 
 class _Compose(torch.autograd.Function):

@@ -106,14 +106,7 @@ def read_header(path: Path) -> tuple[dict[str, Stored], dict[str, str]]:
         first = file.read(8)
         length = struct.unpack("<Q", first)[0] if len(first) == 8 else 0
         if not 0 < length <= min(size - 8, LONGEST_HEADER):
-            may_be_one = len(first) == 8 and length <= LONGEST_HEADER
-            other = next((kind for start, kind in OTHERS.items() if first.startswith(start) and not may_be_one), "")
-            raise CheckpointError(
-                f"{path} is no safetensors file, it is {other}. Received: a file that begins with {first!r}"
-                if other
-                else f"{path} is not a safetensors file, or is truncated: its header should have {length} bytes. "
-                f"Received: {size} bytes"
-            )
+            raise _no_header(path, first, length, size)
         text = file.read(length)
         if length > EXPLAINED:
             _check_density(path, text)
@@ -126,6 +119,19 @@ def read_header(path: Path) -> tuple[dict[str, Stored], dict[str, str]]:
     if fault:
         raise fault
     return stored, metadata
+
+
+def _no_header(path: Path, first: bytes, length: int, size: int) -> CheckpointError:
+    """What a file is whose first bytes give no length that a header has."""
+    if len(first) < 8 or length > LONGEST_HEADER:  # not one that is truncated
+        for start, kind in OTHERS.items():
+            if first.startswith(start):
+                return CheckpointError(
+                    f"{path} is no safetensors file, it is {kind}. Received: a file that begins with {first!r}"
+                )
+    return CheckpointError(
+        f"{path} is not a safetensors file, or is truncated: its header should have {length} bytes. Received: {size} bytes"
+    )
 
 
 def make_header(tensors: Tensors, metadata: Mapping[str, str]) -> tuple[bytes, dict[str, tuple[int, int]]]:

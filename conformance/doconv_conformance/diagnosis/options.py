@@ -364,15 +364,19 @@ def paddings() -> tuple[Rule, ...]:
     return tuple(found)
 
 
+PADDED_WITH = {
+    "zeros": "zeros",
+    "replicate": "the edge repeated",
+    "reflect": "the reflection",
+    "circular": "the wrap around",
+    "symmetric": "the reflection with the edge repeated",
+}
+
+
 @cache
 def modes() -> tuple[Rule, ...]:
     """Of the padding mode."""
-    names = {
-        "zeros": "zeros",
-        "replicate": "the edge repeated",
-        "reflect": "the reflection",
-        "circular": "the wrap around",
-        "symmetric": "the reflection with the edge repeated",
+    names = PADDED_WITH | {
         "modulo-1": "a wrap around by one element less than the axis has",
         "modulo+1": "a wrap around by one element more than the axis has",
     }
@@ -410,13 +414,6 @@ def modes() -> tuple[Rule, ...]:
 @cache
 def modes_of_ends() -> tuple[Rule, ...]:
     """Of one padding mode, at one end or along some axes only."""
-    ways = {
-        "zeros": "zeros",
-        "replicate": "the edge repeated",
-        "reflect": "the reflection",
-        "circular": "the wrap around",
-        "symmetric": "the reflection with the edge repeated",
-    }
     axes: dict[str, Callable[[int, int], bool]] = {
         "": lambda axis, rank: True,
         " along the first axis": lambda axis, rank: axis == 0,
@@ -426,7 +423,7 @@ def modes_of_ends() -> tuple[Rule, ...]:
     }
 
     def changed(o: Options, g: ConvGeometry, asked: str, mode: str, where: Callable[[int, int], bool]) -> Options:
-        if g.padding_mode not in (asked or g.padding_mode,) or g.padding_mode == "zeros":
+        if g.padding_mode == "zeros" or asked not in ("", g.padding_mode):
             return o
         mode = mode.replace("asked", g.padding_mode)
         rank = g.spatial_rank
@@ -434,8 +431,8 @@ def modes_of_ends() -> tuple[Rule, ...]:
 
     found = []
     for asked, (said, where) in product(("", "reflect", "replicate", "circular"), axes.items()):
-        kinds = {way: (way, words) for way, words in ways.items() if said and way != asked}
-        for way, words in ways.items():
+        kinds = {way: (way, words) for way, words in PADDED_WITH.items() if said and way != asked}
+        for way, words in PADDED_WITH.items():
             if way != asked and (way != "zeros" or said):  # zeros at one end of every axis are among `modes`
                 kinds[f"low-{way}"] = f"{way}|asked", f"{words} at the low end"
                 kinds[f"high-{way}"] = f"asked|{way}", f"{words} at the high end"

@@ -154,7 +154,7 @@ def _reached(shape: Sequence[int], g: ConvGeometry) -> list[Axis]:
         missed.append(unread.reshape([size if at == axis else 1 for at in range(rank)]))
     names = [*(f"the {AXES[axis]} spatial axis" for axis in range(rank)), "the last axis", ""]
     for name, where in zip(names, [*missed, missed[-1], np.any(np.broadcast_arrays(*missed), axis=0)], strict=True):
-        words = f"the positions{' of ' * bool(name)}{name} that no tap reaches"
+        words = f"the positions of {name} that no tap reaches" if name else "the positions that no tap reaches"
         parts_ = (Condition(words, lambda at, n: at == 1),)
         found.append(Axis(f"reach along {name or 'all axes'}", where.astype(int)[None, None], 2, parts_))
     return found

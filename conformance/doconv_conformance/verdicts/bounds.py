@@ -313,9 +313,8 @@ class _Model:
         outputs = {"grad_x": self._grad_x(grad_x, x_scale)}
         outputs |= self._grad_parameters(grad_kernel, kernel_scale + _smallest_normal(case.dtype))
         if case.bias:
-            off = np.abs(
-                _rounding(grad_bias, case.dtype)[0] - grad_bias
-            )  # it may be rounded to the activations' type first
+            # It may be rounded to the activations' type first.
+            off = np.abs(_rounding(grad_bias, case.dtype)[0] - grad_bias)
             rounded, once = _rounding(grad_bias, case.param_dtype, off) if self.once else NEITHER
             outputs["grad_bias"] = Output(
                 grad_bias,

@@ -1,9 +1,5 @@
 """Over-parameterize, train, save, restore and fold on many devices and in two processes: the numbers of one device."""
 
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +15,7 @@ from jax.sharding import PartitionSpec as P
 
 from conformance.tests.flax import sharded
 from conformance.tests.flax.sharded import FOLDS, INPUTS, OUTPUTS, REPLICATED, SPEC, STEPS, X, equal, start, step
+from conformance.tests.two_processes import outputs_of_two
 from doconv_flax import compose, start_from
 from doconv_flax import linen as do_linen
 from doconv_flax import nnx as do_nnx
@@ -65,26 +62,7 @@ def test_eight_devices_give_the_numbers_of_one(way: str, d_mul: int | None, api:
 
 
 def test_two_processes_give_the_numbers_of_one(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = str(free.getsockname()[1])
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-m", "conformance.tests.flax.sharded"]
-    runs = []
-    try:
-        for number in "01":
-            with (tmp_path / f"output-{number}").open(
-                "w"
-            ) as output:  # read while the other one waits, a pipe would fill
-                runs.append(subprocess.Popen([*command, number, port, str(tmp_path)], cwd=ROOT, env=environment,
-                                             stdout=output, stderr=output))  # fmt: skip
-        codes = [run.wait(timeout=300) for run in runs]
-    finally:
-        for run in runs:
-            run.kill()
-            run.wait()
-    outputs = [(tmp_path / f"output-{number}").read_text() for number in "01"]
-    assert codes == [0, 0], "\n".join(output[-3000:] for output in outputs)
+    outputs = outputs_of_two("conformance.tests.flax.sharded", tmp_path, timeout=300)
     assert all("the same as on one device" in output for output in outputs)
 
 

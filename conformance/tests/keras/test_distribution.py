@@ -2,12 +2,13 @@
 
 import importlib.util
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from conformance.tests.two_processes import outputs_of_two
 
 HERE = Path(__file__).parent
 TWO_CPUS = (
@@ -37,24 +38,5 @@ def test_on_devices(backend: str, prepare: str, env: dict[str, str]) -> None:
 
 @pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="jax is not installed")
 def test_in_two_processes(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = str(free.getsockname()[1])
-    devices = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-m", "conformance.tests.keras.distributed"]
-    outputs = [tmp_path / f"output-{number}" for number in "01"]  # files: a pipe that nobody reads would fill
-    runs = []
-    try:
-        for number, path in enumerate(outputs):
-            with path.open("w") as output:
-                runs.append(subprocess.Popen([*command, str(number), port, str(tmp_path)], cwd=HERE.parents[2],
-                                             env=os.environ | {"KERAS_BACKEND": "jax"} | devices,
-                                             stdout=output, stderr=output))  # fmt: skip
-        codes = [run.wait(timeout=600) for run in runs]
-    finally:
-        for run in runs:
-            run.kill()
-            run.wait()
-    texts = [path.read_text() for path in outputs]
-    assert codes == [0, 0], "\n".join(text[-3000:] for text in texts)
+    texts = outputs_of_two("conformance.tests.keras.distributed", tmp_path, timeout=600, env={"KERAS_BACKEND": "jax"})
     assert all("within the bound of one device" in text for text in texts)
