@@ -33,11 +33,13 @@ from doconv_core.checkpoint import (
     read_pickle,
     save_model,
 )
+from doconv_core.checkpoint._format import some
 from doconv_core.checkpoint._nested import Part
 from doconv_core.checkpoint._prefixes import model_names
 from doconv_core.checkpoint._sources import ARCHIVES, Source
 from doconv_torch._arrays import LazyArray, has_no_values, is_dense, is_repeated, to_numpy, to_tensor
 from doconv_torch._layers import DOConvMixin
+from doconv_torch._saved import load_saved
 
 M = TypeVar("M", bound=nn.Module)
 log = logging.getLogger("doconv")
@@ -144,23 +146,39 @@ def load_original(
         raise ValueError(f"dialect must be original-torch or original-tf. Received: {dialect!r}")
     check_name_map(name_map)
     state = _state(model)
-    known = {
-        mapped(path, name_map): layer.info.geometry["kernel_size"]
-        for path, layer in state.layers.items()
-        if layer.info.kind == "conv"
+    convs = {
+        mapped(path, name_map): layer.info.geometry for path, layer in state.layers.items() if layer.info.kind == "conv"
     }
+    known = {path: geometry["kernel_size"] for path, geometry in convs.items()}
+    turned = {path for path, geometry in convs.items() if geometry["transposed"]}
     like = [f"{mapped(path, name_map)}.weight".lstrip(".") for path in state.layers]
     tensors, label, notes = _open(source, key)
     try:
         tensors = _part(tensors, label, prefix) if prefix else tensors
-        hints = Hints(kernel_size or {}, known=known, prefix=_prefix(tensors, label, like))
+        hints = Hints(kernel_size or {}, known=known, known_transposed=turned, prefix=_prefix(tensors, label, like))
         checkpoint = Checkpoint(tensors, label, dialect=dialect, hints=hints)
+        _check_theirs(checkpoint)
         load_model(checkpoint, state, name_map=name_map, strict=strict, fold=True)
     finally:
         tensors.close()
     for note in (*notes, *checkpoint.notes):
         log.info("%s: %s", label, note)
     return model
+
+
+def _check_theirs(checkpoint: Checkpoint) -> None:
+    """A layer of this project has the same names and shapes, and pairs `W` and `D` in another way where this matters."""
+    ours = [
+        path
+        for path, info in checkpoint.layers.items()
+        if info.kind == "conv" and info.has_d and "diagonal" not in info.tensors and not checkpoint.is_exact(path)
+    ]
+    if ours:
+        raise CheckpointError(
+            f"{checkpoint.label}: no D_diag beside D, which the authors' code always stores: what doconv's layers wrote is "
+            "loaded by model.load_state_dict, a file of the authors' that lost it is folded by "
+            f"fold_state_dict(state, dialect='original-torch'). Received: {some(ours, 5)}"
+        )
 
 
 def _open(source: str | os.PathLike[str] | Mapping[str, Any], key: str | None) -> tuple[Source, str, list[str]]:
@@ -173,7 +191,7 @@ def _open(source: str | os.PathLike[str] | Mapping[str, Any], key: str | None) -
             if key is not None:
                 raise CheckpointError(f"{label} has no dicts around its tensors. Received: key={key!r}")
             return open_source(path), label, []
-        loaded = read_pickle(path, torch.load)
+        loaded = read_pickle(path, load_saved)
     state, notes = _choose(loaded, label, key)
     tensors = {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
     for name, value in tensors.items():

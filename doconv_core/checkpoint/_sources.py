@@ -45,8 +45,8 @@ INSIDE = {  # of folders, by what is in them
 ARCHIVES = (".h5", ".hdf5", ".npz")
 PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".tar", ".pkl", ".pickle", ".pdparams", ".params")
 TORCH_HELP = (
-    "which only PyTorch reads: load it with doconv_torch.load_original, fold it by the command `doconv fold` where PyTorch is "
-    "installed, or save its state dict as safetensors"
+    "which only PyTorch reads: model.load_state_dict(torch.load(path)) (of the authors' code: doconv_torch.load_original), "
+    "fold it by the command `doconv fold` where PyTorch is installed, or save its state dict as safetensors"
 )
 RUNS_CODE = (
     "which may run code when it is loaded, so it is not: load it where you trust it, and write its arrays by "
@@ -56,7 +56,7 @@ PICKLE_HELP = {
     ".pkl": RUNS_CODE,
     ".pickle": RUNS_CODE,
     ".pdparams": "of NumPy arrays, which Paddle reads: safetensors.numpy.save_file(paddle.load(...)) makes a file of it",
-    ".params": "or MXNet's own format: numpy.savez(..., **{n: p.data().asnumpy() for n, p in net.collect_params().items()})",
+    ".params": "or MXNet's own format: numpy.savez(path, **{n: p.data().asnumpy() for n, p in net.collect_params().items()})",
 }
 
 

@@ -55,7 +55,9 @@ def load_pickle(path: Path, *, key: str | None = None, ema: bool = False) -> tup
     def is_tensor(value: Any) -> bool:
         return isinstance(value, torch.Tensor)
 
-    loaded, in_the_same = read_pickle(path, torch.load), False
+    from doconv_torch._saved import load_saved
+
+    loaded, in_the_same = read_pickle(path, load_saved), False
     try:
         state, notes = find_state(loaded, str(path), is_tensor, key=key, ema=ema)
     except CheckpointError:

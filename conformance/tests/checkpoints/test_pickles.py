@@ -1,6 +1,7 @@
 """PyTorch's `.pth` in the commands: what is found below which keys, and what is refused in one line."""
 
-from pathlib import Path
+import argparse
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import ml_dtypes
@@ -239,3 +240,26 @@ def test_a_plain_model_of_pytorch_gives_the_kernel_sizes(tmp_path: Path) -> None
     status, text = run("fold", tmp_path / "model.pth", tmp_path / "out", "--like", tmp_path / "plain.pth")
     assert status == 0, text
     assert load_file(tmp_path / "out")["conv.weight"].shape == (4, 2, 1, 9)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_the_options_of_a_training_script_beside_the_weights(zipped: bool, tmp_path: Path) -> None:
+    options = argparse.Namespace(lr=0.1, data=Path("/data"), nested={"out": PureWindowsPath("c:/out")})
+    saved = {"epoch": 3, "state_dict": STATE, "args": options}
+    torch.save(saved, tmp_path / "last.pth.tar", _use_new_zipfile_serialization=zipped)
+    status, text = run("fold", tmp_path / "last.pth.tar", tmp_path / "out.safetensors")
+    assert status == 0, text
+    np.testing.assert_array_equal(load_file(tmp_path / "out.safetensors")["conv.weight"], kernel(W))
+    with pytest.raises(Exception, match=r"argparse\.Namespace"):  # PyTorch's own setting is as it was
+        torch.load(tmp_path / "last.pth.tar", weights_only=True)
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [(b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS"), (b"<!doctype html>", "a web page")],
+)
+def test_what_a_download_left_is_named(content: bytes, kind: str, tmp_path: Path) -> None:
+    (tmp_path / "model.pth").write_bytes(content)
+    status, text = run("inspect", tmp_path / "model.pth")
+    assert (status, text.count("\n")) == (1, 1)
+    assert f"it is {kind}" in text
