@@ -201,7 +201,8 @@ def _open(source: str | os.PathLike[str] | Mapping[str, Any], key: str | None) -
             )
         if is_repeated(value):
             raise CheckpointError(f"{label}: {name} is a few values repeated. Received: shape {tuple(value.shape)}")
-    return Arrays(label, {name: LazyArray(value) for name, value in tensors.items()}), label, notes
+    arrays = {name: LazyArray(value) for name, value in tensors.items()}
+    return Arrays(label, arrays, getattr(state, "_metadata", None)), label, notes
 
 
 def _choose(loaded: Any, label: str, key: str | None) -> tuple[Mapping[str, Any], list[str]]:

@@ -104,7 +104,7 @@ def over_layer(
             f"{name[leaves[diagonal]]} is the authors': how its groups pair with D depends on the file, say which dialect. "
             f"Received: dialect=None, {conv.describe()}"
         )
-    if not transposed and first == channels and dialect is None and not diagonal:
+    if not transposed and first == channels and dialect is None and not diagonal and not reading.is_known(path):
         reading.note("taken not to be transposed convolutions, which the shapes cannot show", path)
     tensors = {"W": leaves["W"], "D_delta": leaves[delta]} | ({"bias": leaves["bias"]} if "bias" in leaves else {})
     if diagonal:

@@ -64,10 +64,15 @@ class Reading:
             or any(name in hints.known_transposed for name in self._called(path))
         )
 
+    def is_known(self, path: str) -> bool:
+        """Whether the layer itself, or the model, says what it is."""
+        return any(name in self.hints.known for name in self._called(path))
+
     def kernel_size(self, path: str, taps: int, channels: tuple[int, ...]) -> list[int]:
-        """The sides of a kernel: as the user says, as the plain model has it, or a square."""
+        """The sides of a kernel: as the user says, as the plain model has it, as is known of the layer, or a square."""
         said = next((size for p, size in self.hints.kernel_sizes.items() if self.matches(path, (p,))), None)
-        said = said or next((self.hints.known[name] for name in self._called(path) if name in self.hints.known), None)
+        if said is None and not self.hints.like:
+            said = next((self.hints.known[name] for name in self._called(path) if name in self.hints.known), None)
         if said is not None:
             if math.prod(said) != taps:
                 self.fail(f"{path} has kernels of {taps} taps. Received: {path}={'x'.join(map(str, said))}")

@@ -10,6 +10,7 @@ import numpy as np
 
 from doconv_core.checkpoint._archives import read_arrays
 from doconv_core.checkpoint._format import CODES, CheckpointError
+from doconv_core.checkpoint._noted import read_notes
 from doconv_core.checkpoint._reader import TensorFile
 from doconv_core.checkpoint._shards import INDEX, ShardedFile
 
@@ -77,11 +78,17 @@ class Source(Protocol):
 class Arrays:
     """Arrays in memory, or anything that becomes one by `numpy.asarray`, by name, as a `Source`.
 
+    Args:
+        label: what errors call them.
+        arrays: by name.
+        modules: the metadata of the state dict that they are of, in which layers may note what shapes do not show.
+
     Raises:
         CheckpointError: a name that is no string, or an array of a type that the format lacks.
     """
 
-    def __init__(self, label: str, arrays: Mapping[str, Any]) -> None:
+    def __init__(self, label: str, arrays: Mapping[str, Any], modules: Any = None) -> None:
+        self.noted = read_notes(modules)
         self._arrays, self.metadata = arrays, dict[str, str]()
         self._codes: dict[str, str] = {}
         self.shapes: dict[str, tuple[int, ...]] = {}

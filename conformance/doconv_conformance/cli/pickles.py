@@ -78,7 +78,7 @@ def load_pickle(path: Path, *, key: str | None = None, ema: bool = False) -> tup
     if in_the_same:
         chosen, more = find_average(Arrays(str(path), arrays), str(path))
         return chosen, [*notes, *more]
-    return Arrays(str(path), arrays), notes
+    return Arrays(str(path), arrays, getattr(state, "_metadata", None)), notes
 
 
 def _checked(path: Path, name: Any, tensor: torch.Tensor) -> LoadedTensor:

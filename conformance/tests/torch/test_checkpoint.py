@@ -204,10 +204,14 @@ def test_the_authors_files_of_a_network_with_plain_transposed_layers(channels: t
 def test_layers_of_this_project_are_not_taken_for_the_authors() -> None:
     """Where their pairing of kernels with rows of D differs, only the stored identity tells the two apart."""
     ours = overparameterize(nn.Sequential(nn.Conv2d(8, 12, 3, groups=4)))
+    target = overparameterize(nn.Sequential(nn.Conv2d(8, 12, 3, groups=4)))
+    with pytest.raises(ValueError, match=r"the layers of this project wrote it, .* Received: original-torch"):
+        load_original(ours.state_dict(), target)
     with pytest.raises(ValueError, match=r"no D_diag beside D.*load_state_dict.*Received: 0"):
-        load_original(ours.state_dict(), overparameterize(nn.Sequential(nn.Conv2d(8, 12, 3, groups=4))))
+        load_original(dict(ours.state_dict()), target)
     dense = overparameterize(nn.Sequential(nn.Conv2d(8, 12, 3)))
-    assert torch.equal(load_original(dense.state_dict(), nn.Sequential(nn.Conv2d(8, 12, 3)))[0].weight, dense[0].weight)
+    copied = dict(dense.state_dict())
+    assert torch.equal(load_original(copied, nn.Sequential(nn.Conv2d(8, 12, 3)))[0].weight, dense[0].weight)
 
 
 @pytest.mark.parametrize("prefix", ["", "module.", "net.", "model.module.", "_orig_mod."])
