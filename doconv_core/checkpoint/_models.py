@@ -41,14 +41,15 @@ class ModelLayer:
 
     @classmethod
     def of(cls, info: LayerInfo, tensors: Mapping[str, ModelTensor], layout: str) -> ModelLayer:
-        """A layer whose tensors, by role, lie in `layout`: "keras" or "flax"."""
+        """A layer whose tensors, by role, lie in `layout`: "torch", "keras" or "flax"."""
 
         def read() -> dict[str, np.ndarray]:
             return {role: info.to_canonical(role, tensor.read(), layout) for role, tensor in tensors.items()}
 
         def write(arrays: dict[str, np.ndarray]) -> None:
             for role, tensor in tensors.items():
-                tensor.write(info.from_canonical(role, arrays[role], layout))
+                if role in arrays:  # `num_batches_tracked` is PyTorch's alone
+                    tensor.write(info.from_canonical(role, arrays[role], layout))
 
         return cls(info, read, write)
 
