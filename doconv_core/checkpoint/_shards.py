@@ -157,7 +157,7 @@ class ShardedWriter:
                 for writer in self._writers:
                     writer.sync()
                 with Output(self.path, len(self._index)) as index:
-                    index.write(self._index)
+                    index.put(self._index)
                     for writer in self._writers:
                         writer.publish()
         finally:
