@@ -349,11 +349,10 @@ def check_name_map(name_map: Any) -> None:
     """
     if name_map is None or callable(name_map):
         return
-    known = isinstance(name_map, Mapping | Sequence) and not isinstance(name_map, str | bytes)
-    pairs = list(name_map.items() if isinstance(name_map, Mapping) else name_map) if known else [name_map]
+    several = isinstance(name_map, Sequence) and not isinstance(name_map, str | bytes)
+    pairs = name_map.items() if isinstance(name_map, Mapping) else name_map if several else [name_map]
     for pair in pairs:
-        strings = isinstance(pair, tuple | list) and len(pair) == 2 and all(isinstance(part, str) for part in pair)
-        if not known or not strings:
+        if not (isinstance(pair, tuple | list) and len(pair) == 2 and all(isinstance(part, str) for part in pair)):
             raise TypeError(
                 "name_map must be a dict of strings, a function of a path, or pairs of a regular expression and its "
                 f"replacement. Received: {pair!r}"

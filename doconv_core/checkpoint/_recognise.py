@@ -26,15 +26,7 @@ COLLECTIONS = ("params", "batch_stats")  # of Flax's variables
 
 @dataclass(frozen=True)
 class Recognised:
-    """The layers of a file.
-
-    Attributes:
-        layout: how it stores them.
-        layers: by path.
-        names: for each tensor, what the plain model calls it.
-        prefix: what was dropped from the names that have it.
-        notes: what was assumed, and of which layers.
-    """
+    """The layers of a file, with the attributes of `Checkpoint`; `notes` has what was assumed, and of which layers."""
 
     layout: str
     layers: dict[str, LayerInfo]
