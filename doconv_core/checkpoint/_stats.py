@@ -9,9 +9,8 @@ import numpy as np
 from doconv_core.checkpoint._checkpoint import Checkpoint
 from doconv_core.composition import identity, sum_tiles
 
-LARGEST_SPECTRUM = (
-    2**24
-)  # values of D whose singular values are worth waiting for; of a larger D, evenly spaced channels
+# Values of D whose singular values are worth waiting for; of a larger D, evenly spaced channels.
+LARGEST_SPECTRUM = 2**24
 HALF = np.finfo(np.float16)
 
 

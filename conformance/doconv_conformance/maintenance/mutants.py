@@ -36,7 +36,8 @@ BACKENDS = {
         f"backends/doconv_torch/{name}.py": ("conformance/tests/torch/test_compose.py",)
         for name in ("_compose", "_products", "_taps", "_kernels", "_operators")
     },
-    "backends/doconv_keras/_compose.py": ("conformance/tests/keras/test_layers.py",),
+    "backends/doconv_keras/_compose.py": ("conformance/tests/keras/test_compose.py",),
+    "backends/doconv_keras/_compose_jax.py": ("conformance/tests/keras/test_compose_jax.py",),
     "backends/doconv_flax/_compose.py": ("conformance/tests/flax/test_compose.py",),
 }
 # One mutant of each kind: that `+` became `-` shows as much as that it became `<<`.
@@ -110,7 +111,7 @@ def run(module: str, tests: tuple[str, ...], copy: Path, work: Path) -> Iterator
     config.write_text(
         "[cosmic-ray]\n"
         f"module-path = {json.dumps(module)}\n"
-        "timeout = 120.0\nexcluded-modules = []\n"
+        "timeout = 600.0\nexcluded-modules = []\n"
         f"test-command = {json.dumps(' '.join(pytest))}\n"
         '[cosmic-ray.distributor]\nname = "local"\n'
         "[cosmic-ray.filters.operators-filter]\n"
@@ -124,6 +125,7 @@ def run(module: str, tests: tuple[str, ...], copy: Path, work: Path) -> Iterator
         ),
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        "KERAS_BACKEND": "jax" if module.endswith("_jax.py") else "tensorflow",
     }
     for command in (
         ("cosmic_ray.cli", "init", config, session),

@@ -19,6 +19,8 @@ SIZES = {
     "many kernels": (36, 4, 1, 3, 3, False),
     "many kernels, surplus": (36, 4, 1, 3, 7, False),
     "few kernels": (6, 4, 1, 3, 6, False),
+    "as many channels as taps": (3, 3, 1, 3, 7, False),
+    "one channel": (20, 1, 1, 3, 4, False),
     "many taps": (20, 4, 1, 17, 17, False),
     "groups of many": (40, 6, 2, 3, 3, False),
     "groups of few": (12, 6, 3, 3, 4, False),
@@ -123,10 +125,12 @@ def test_large_sizes_by_the_rule_of_either_processor(size: tuple, amd: bool, mon
         ((64, 64, 9), 64, 9, False, "_taps"),
         ((64, 16, 4), 16, 4, True, "_kernels"),
         ((63, 16, 4), 16, 4, True, "_taps"),  # too few numbers
+        ((64, 64, 15), 64, 15, True, "_kernels"),
         ((64, 64, 16), 64, 16, True, "_taps"),  # enough taps
         ((32, 32, 16), 64, 16, True, "_kernels"),  # enough taps, but groups of 16 kernels
         ((30, 32, 16), 64, 16, True, "_taps"),  # groups of 15
         ((512, 1, 9), 1, 9, True, "_taps"),  # nothing to transpose
+        ((512, 2, 9), 2, 9, True, "_kernels"),
     ],
 )
 def test_the_rule_that_chooses_the_products(
