@@ -39,7 +39,7 @@ def tensors(kernel_size: Any, channels: int, out: int, groups: int, S: int, kind
 
 def composed(W: np.ndarray, D: np.ndarray, kind: str, dtype: str) -> np.ndarray:
     tensors = (keras.ops.cast(keras.ops.convert_to_tensor(array.astype(np.float32)), dtype) for array in (W, D))
-    kernel = compose(*tensors, transposed=kind == "transposed")
+    kernel = compose(*tensors, **({"transposed": True} if kind == "transposed" else {}))
     assert keras.backend.standardize_dtype(kernel.dtype) == dtype
     return to_numpy(kernel)
 
