@@ -65,9 +65,8 @@ def overparameterize(model: L, *, d_mul: int | None = None, where: Where | None 
     twin = _apply_changes(model, changes, in_place)
     log.info("over-parameterized %d of %d convolutions", len(changes), len(found))
     for path, state in inspect_model(twin).items():
-        log.info(
-            "%s: %s%s", path or twin.name, state, ", not selected" if path in found.keys() - selected.keys() else ""
-        )
+        left = ", not selected" if path in found.keys() - selected.keys() else ""
+        log.info("%s: %s%s", path or twin.name, state, left)
     return twin
 
 
@@ -100,9 +99,8 @@ def fold(model: L, *, in_place: bool = False) -> L:
             f"a class derived from a DO layer must say as `plain_class` what it folds into. Received: {'; '.join(derived)}"
         )
     drops = ("d_mul", "d_regularizer")
-    twin = _apply_changes(
-        model, {id(layer): Change(layer.plain_class, drops=drops) for layer in found.values()}, in_place
-    )
+    changes = {id(layer): Change(layer.plain_class, drops=drops) for layer in found.values()}
+    twin = _apply_changes(model, changes, in_place)
     state = inspect_model(twin)
     log.info("folded %d of %d convolutions", len(found), len(state))
     for path, text in state.items():

@@ -67,9 +67,8 @@ class Checkpoint:
             self._check(path, info)
 
     def _declare(self, hints: Hints) -> None:
-        if unused := [
-            name for name in ("kernel_sizes", "transposed", "like", "exclude", "prefix") if getattr(hints, name)
-        ]:
+        options = ("kernel_sizes", "transposed", "like", "exclude", "prefix")
+        if unused := [name for name in options if getattr(hints, name)]:
             raise CheckpointError(
                 f"{self.label}: the file says itself what its layers are, hints have no effect on it. "
                 f"Received: {', '.join(unused)}"

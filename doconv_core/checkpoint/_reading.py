@@ -17,7 +17,7 @@ class Reading:
 
     Args:
         label: what errors call the file.
-        shapes: the shape of every tensor.
+        shapes: of its tensors.
         dialect: "original-torch" or "original-tf" for the authors' files.
         hints: what the user says.
 
@@ -40,10 +40,7 @@ class Reading:
             self.note("the plain model is found below more than one prefix, and none was dropped", *self.plain.rivals)
 
     def fail(self, text: str) -> NoReturn:
-        """
-        Raises:
-            CheckpointError: always.
-        """
+        """Raise a `CheckpointError` that names the file."""
         raise CheckpointError(f"{self.label}: {text}")
 
     def note(self, text: str, *paths: str) -> None:
@@ -82,11 +79,7 @@ class Reading:
         return self._square(path, taps)
 
     def check_hints(self, layers: Iterable[str], convs: Iterable[str]) -> None:
-        """Every pattern must have matched: one that did not is misspelt.
-
-        Args:
-            layers: the paths of all layers, of tensors that belong to none too.
-            convs: those of the convolutions.
+        """Every pattern must match one of `layers` (or of what only looks like one) or of `convs`: else it is misspelt.
 
         Raises:
             CheckpointError: a pattern that matches nothing.
@@ -131,16 +124,13 @@ class Reading:
         return list(shape[2:])
 
     def _square(self, path: str, taps: int) -> list[int]:
-        if taps == 1:
-            size = [1] * self._rank
-        else:
-            side = math.isqrt(taps)
-            if side * side != taps:
-                self.fail(
-                    f"the kernel size of {path} is not in the file and {taps} taps are no square: give it "
-                    f"(--kernel-size '{path}=MxN', or --like the plain model). Received: no kernel size for {path}"
-                )
-            size = [side, side]
+        side = math.isqrt(taps)
+        if side * side != taps:
+            self.fail(
+                f"the kernel size of {path} is not in the file and {taps} taps are no square: give it "
+                f"(--kernel-size '{path}=MxN', or --like the plain model). Received: no kernel size for {path}"
+            )
+        size = [side] * (2 if taps > 1 else self._rank)
         if taps > 1 or not self.dialect or self._rank != 2:
             sides = "x".join(map(str, size))
             self.note(f"kernel size {sides} assumed for {taps} {'taps' if taps > 1 else 'tap'}", path)

@@ -26,15 +26,7 @@ COLLECTIONS = ("params", "batch_stats")  # of Flax's variables
 
 @dataclass(frozen=True)
 class Recognised:
-    """The layers of a file.
-
-    Attributes:
-        layout: how it stores them.
-        layers: by path.
-        names: for each tensor, what the plain model calls it.
-        prefix: what was dropped from the names that have it.
-        notes: what was assumed, and of which layers.
-    """
+    """The layers of a file, with the attributes of `Checkpoint`; `notes` has what was assumed, and of which layers."""
 
     layout: str
     layers: dict[str, LayerInfo]
@@ -44,13 +36,7 @@ class Recognised:
 
 
 def recognise(label: str, shapes: Shapes, dialect: str | None, hints: Hints) -> Recognised:
-    """Find the layers of a file.
-
-    Args:
-        label: what errors call the file.
-        shapes: the shape of every tensor.
-        dialect: "original-torch" or "original-tf" for the authors' files.
-        hints: what the user says.
+    """Find the layers of a file; the arguments are those of `Reading`.
 
     Raises:
         CheckpointError: `W` without `D` or the reverse, shapes that do not belong together, a kernel size that is not known,
@@ -157,12 +143,9 @@ def _layout(reading: Reading, layers: Mapping[str, LayerInfo], grouped: Mapping[
 
 def _copies(reading: Reading, layers: Mapping[str, LayerInfo], shapes: Shapes) -> dict[str, LayerInfo]:
     """Averages whose names lost their dots: the layers that they are copies of say what their shapes leave open."""
+    over = {path: info for path, info in layers.items() if "W" in info.tensors}
     owners = {
-        name: (path, role)
-        for path, info in layers.items()
-        if "W" in info.tensors
-        for role, name in info.tensors.items()
-        if role != "bias"
+        name: (path, role) for path, info in over.items() for role, name in info.tensors.items() if role != "bias"
     }
     tensors: dict[tuple[str, str], dict[str, str]] = {}
     for copy, original in copies_without_dots(shapes, owners).items():

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from doconv_conformance.cases.table import LOW_PRECISION
-from doconv_conformance.diagnosis import rounding, state
+from doconv_conformance.diagnosis import reading, rounding, state
 from doconv_conformance.diagnosis.agreement import reproduces
 from doconv_conformance.diagnosis.asking import Asker, Spent
 from doconv_conformance.diagnosis.claims import Diagnosis, claimed, size, unknown
@@ -33,7 +33,9 @@ def by_asking(
     """
     work = _Work(rows, asker, numerics, catalogue, say)
     try:
-        work.state()
+        work.reading()
+        if not work.taken:
+            work.state()
         work.structure([row for row in structure if row.key not in work.taken])
         work.arithmetic()
         work.structure_of_other_types()
@@ -60,6 +62,12 @@ class _Work:
         self.measured = Measured()
         self.facts: list[str] = []
         self.found: dict[str, list[Diagnosis]] = {"state": [], "structure": [], "arithmetic": []}
+
+    def reading(self) -> None:
+        """Tensors that are taken for others: nothing else can be said then."""
+        if order := reading.order_of_bytes(sorted(self.wrong, key=size)):
+            words = f"takes the bytes of the tensors {order}, whatever data_offsets says"
+            self._claim("state", "reading", words, "data_offsets in the header of a file of tensors", self.wrong)
 
     def state(self) -> None:
         """What depends on more than the question: nothing else can be said of these rows."""

@@ -45,6 +45,8 @@ FITS = 24
 # A condition on fewer answers than this, further ones among them, would be an accident.
 LEAST_IN_SCOPE = 3
 LEAST_OF_SEVERAL = 5
+# Geometries that one fault explains without a condition that tells them from the others.
+LEAST_WITHOUT_WORDS = 12
 # Rows in which it is looked where an output is wrong.
 MOST_LOCATED = 24
 # Of fewer failing rows it is an accident where their sizes begin.
@@ -352,7 +354,8 @@ class _State:
             gains, losses = with_ & ~base, base & ~with_
             if not gains.any():
                 continue
-            if (found := best(rows, gains, losses)) is None:
+            found = best(rows, gains, losses) or self._where_it_fails(rows, gains, losses, base | with_)
+            if found is None:
                 continue  # right in some cases, with nothing that tells these from the others: an accident
             scope, mask = found
             if not scope.holds(row.case) or (scope is not EVERYWHERE and (mask & gains).sum() < LEAST_IN_SCOPE):
@@ -360,8 +363,9 @@ class _State:
             won = {item.case.id for item, is_won in zip(rows[:count], (mask & gains)[:count], strict=True) if is_won}
             if len(won) < 2 and (" and " in scope.words or not self._holds_on_other_numbers(operation, row, fit)):
                 continue  # one case fits several conditions by accident
-            if len(fit) > 1 and scope is not EVERYWHERE and len(won) < LEAST_OF_SEVERAL:
-                continue  # two mistakes and a condition fit a few cases by accident
+            is_rich = len(fit) > 1 or any(selections.names_a_number(fault) for fault in fit)
+            if is_rich and scope is not EVERYWHERE and len(won) < LEAST_OF_SEVERAL:
+                continue  # two mistakes, or a number, and a condition fit a few cases by accident
             left = (mask & ~base & ~with_)[:count]
             rank = (len(won), not left.any(), scope is EVERYWHERE, -len(fit), -order)
             found_.append((rank, Finding(fit, scope, frozenset({operation}), operation)))
@@ -370,6 +374,18 @@ class _State:
         found_.sort(key=lambda item: item[0], reverse=True)
         alike = [finding for rank, finding in found_ if rank[:4] == found_[0][0][:4]]
         return self._told_apart(operation, row, alike)
+
+    def _where_it_fails(
+        self, rows: Sequence[Row], gains: np.ndarray, losses: np.ndarray, explained: np.ndarray
+    ) -> tuple[Scope, np.ndarray] | None:
+        """The geometries that fail, where all that fails is explained and no condition is found: too many for an accident."""
+        failing = np.array([row.failed for row in rows])
+        where = {(row.case.geometry, row.case.bias) for row, is_won in zip(rows, gains, strict=True) if is_won}
+        holds = np.array([(row.case.geometry, row.case.bias) in where for row in rows])
+        if len(where) < LEAST_WITHOUT_WORDS or (failing & ~explained).any() or (holds & losses).any():
+            return None
+        words = f"in {gains.sum()} of the {(gains | losses).sum()} cases where it would show"
+        return Scope(words, lambda case: (case.geometry, case.bias) in where), holds
 
     def _varied(self, operation: str, row: Row) -> list[Row]:
         """Answers on the row's case with one option changed at a time."""
@@ -531,7 +547,8 @@ class _State:
                 if got is not None and got.shape == value.shape and (got != value).any():
                     samples.setdefault(name, []).append((got, value, row.case.geometry))
         for name, of_name in samples.items():
-            lines += selections.located(name, of_name)
+            tensor = f"out_{name}" if operation == "fold" else {"weight": "kernel"}.get(name, name)
+            lines += selections.located(tensor, of_name)
         return lines
 
     def _facts(self, operation: str, rows: Sequence[Row]) -> list[str]:

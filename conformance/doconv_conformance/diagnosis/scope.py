@@ -24,7 +24,7 @@ class Scope:
     holds: Condition
 
 
-MOST_TOGETHER = 3
+MOST_TOGETHER, ROWS_FOR_ONE = 4, 6
 EVERYWHERE = Scope("", lambda case: True)
 
 
@@ -189,16 +189,20 @@ def best(rows: Sequence[Row | Case], gains: np.ndarray, losses: np.ndarray) -> t
         mask = masks[plain_at] & masks[at]
         if at >= len(PLAIN) and not (mask & losses).any():
             return _together((candidates[at], candidates[plain_at])), mask
-    return _several(PLAIN, masks[: len(PLAIN)], gains, losses)
+    return _several(PLAIN, masks[: len(PLAIN)], gains, losses) or _several(candidates, masks, gains, losses)
 
 
 def _several(
     candidates: Sequence[Scope], masks: np.ndarray, gains: np.ndarray, losses: np.ndarray
 ) -> tuple[Scope, np.ndarray] | None:
-    """Up to `MOST_TOGETHER` conditions that hold in all rows that are won, each leaving out the most of what is lost."""
+    """Some conditions that hold in all rows that are won, each leaving out the most of what is lost.
+
+    At most `MOST_TOGETHER`, and no more than the rows that are won can bear.
+    """
     usable = np.flatnonzero(~(~masks & gains).any(axis=1))
     mask, chosen = np.ones(len(gains), bool), list[int]()
-    while (mask & losses).any() and len(chosen) < MOST_TOGETHER and len(usable):
+    most = min(MOST_TOGETHER, max(3, int(gains.sum()) // ROWS_FOR_ONE))
+    while (mask & losses).any() and len(chosen) < most and len(usable):
         left = [int((masks[at] & mask & losses).sum()) for at in usable]
         chosen.append(int(usable[int(np.argmin(left))]))
         mask = mask & masks[chosen[-1]]

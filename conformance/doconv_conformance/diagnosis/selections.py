@@ -141,23 +141,37 @@ def axes(tensor: str, shape: Sequence[int], g: ConvGeometry) -> list[Axis]:
 def _reached(shape: Sequence[int], g: ConvGeometry) -> list[Axis]:
     """Whether a tap reaches a position of the larger side, the input of a convolution or the output of a transposed one.
 
-    Along each axis, and along all of them. Copies in the padding do not count.
+    Along each axis, and along all of them: 0 where one does, 1 in a gap, 2 beyond the last. Copies in the padding do not count.
     """
-    rank, found = len(shape) - 2, list[Axis]()
-    missed = []
+    rank, along = len(shape) - 2, list[np.ndarray]()
     for axis, size in enumerate(shape[2:]):
         span, (low, high) = g.dilation[axis] * (g.kernel_size[axis] - 1) + 1, g.padding[axis]
         of_input = (size + low + high - g.output_padding[axis] - span) // g.stride[axis] + 1
         count = of_input if g.transposed else g.output_size(tuple(shape[2:]))[axis]
-        at = np.add.outer(g.stride[axis] * np.arange(count), g.dilation[axis] * np.arange(g.kernel_size[axis]))
-        unread = ~np.isin(np.arange(size), at - low)
-        missed.append(unread.reshape([size if at == axis else 1 for at in range(rank)]))
-    names = [*(f"the {AXES[axis]} spatial axis" for axis in range(rank)), "the last axis", ""]
-    for name, where in zip(names, [*missed, missed[-1], np.any(np.broadcast_arrays(*missed), axis=0)], strict=True):
-        words = f"the positions of {name} that no tap reaches" if name else "the positions that no tap reaches"
-        parts_ = (Condition(words, lambda at, n: at == 1),)
-        found.append(Axis(f"reach along {name or 'all axes'}", where.astype(int)[None, None], 2, parts_))
-    return found
+        reached = (
+            np.add.outer(g.stride[axis] * np.arange(count), g.dilation[axis] * np.arange(g.kernel_size[axis])) - low
+        )
+        at = np.arange(size)
+        side = np.where(np.isin(at, reached), 0, np.where(at > reached.max(initial=-1), 2, 1))
+        along.append(side.reshape(1, 1, *[size if at == axis else 1 for at in range(rank)]))
+    whole = along[0]
+    for side in along[1:]:
+        whole = np.maximum(whole, side)
+    names = [*(f" of the {AXES[axis]} spatial axis" for axis in range(rank)), " of the last axis", ""]
+    return [
+        Axis(f"reach{name or ' along all axes'}", side, 3, tuple(
+            Condition(words.format(f"the positions{name}"), lambda at, n, least=least, most=most: (at >= least) & (at <= most))
+            for words, least, most in REACHES
+        ))
+        for name, side in zip(names, [*along, along[-1], whole], strict=True)
+    ]  # fmt: skip
+
+
+REACHES = (
+    ("{} that no tap reaches", 1, 2),
+    ("{} in the gaps that no tap reaches", 1, 1),
+    ("{} beyond the last that a tap reaches", 2, 2),
+)
 
 
 def _counted(shape: Sequence[int]) -> list[Axis]:
@@ -393,3 +407,9 @@ def fault(tensor: str, hook: str, part: Part, relation: Relation) -> Fault:
 def fits(tensor: str, got: np.ndarray, right: np.ndarray, g: ConvGeometry, hook: str = "") -> list[Fault]:
     """Faults of one output tensor, where it is wrong in a part that has plain words."""
     return [fault(tensor, hook or tensor, part, relation) for part, relation in found_in(tensor, got, right, g)]
+
+
+def names_a_number(fault: Fault) -> bool:
+    """Whether a part is one index or some, by number: in few cases any may be the right one by accident."""
+    return fault.name.startswith("selected-") and re.search(r"(among|from|below|position|channel|image|tap|column|group"
+                                                            r"|axis) \d", fault.words) is not None  # fmt: skip

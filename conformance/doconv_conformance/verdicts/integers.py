@@ -56,7 +56,7 @@ class Scaled(NamedTuple):
 
 
 def expected(case: Case, operation: str) -> dict[str, np.ndarray]:
-    """The outputs of `operation` on an exact case, as float64 arrays.
+    """The outputs of `operation` on a case whose numbers are `draws.KNOWN`, as float64 arrays.
 
     The composed kernel is rounded to the parameters' type, then to that of the activations. Both hold it exactly, except where
     the numbers are made to show this rounding.
