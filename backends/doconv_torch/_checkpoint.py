@@ -33,12 +33,14 @@ from doconv_core.checkpoint import (
     read_pickle,
     save_model,
 )
+from doconv_core.checkpoint._format import some
 from doconv_core.checkpoint._layers import join
 from doconv_core.checkpoint._nested import Part
 from doconv_core.checkpoint._prefixes import model_names
 from doconv_core.checkpoint._sources import ARCHIVES, Source
 from doconv_torch._arrays import LazyArray, has_no_values, is_dense, is_repeated, to_numpy, to_tensor
 from doconv_torch._layers import DOConvMixin
+from doconv_torch._saved import load_saved
 
 M = TypeVar("M", bound=nn.Module)
 log = logging.getLogger("doconv")
@@ -147,19 +149,37 @@ def load_original(
     check_name_map(name_map)
     state = _state(model)
     called = {mapped(path, name_map): layer.info for path, layer in state.layers.items()}
-    known = {name: info.geometry["kernel_size"] for name, info in called.items() if info.kind == "conv"}
+    convs = {name: info.geometry for name, info in called.items() if info.kind == "conv"}
+    known = {name: geometry["kernel_size"] for name, geometry in convs.items()}
+    turned = {name for name, geometry in convs.items() if geometry["transposed"]}
     like = [join(name, "weight") for name in called]
     tensors, label, notes = _open(source, key)
     try:
         tensors = _part(tensors, label, prefix) if prefix else tensors
-        hints = Hints(kernel_size or {}, known=known, prefix=_prefix(tensors, label, like))
+        hints = Hints(kernel_size or {}, known=known, known_transposed=turned, prefix=_prefix(tensors, label, like))
         checkpoint = Checkpoint(tensors, label, dialect=dialect, hints=hints)
+        _check_theirs(checkpoint)
         load_model(checkpoint, state, name_map=name_map, strict=strict, fold=True)
     finally:
         tensors.close()
     for note in (*notes, *checkpoint.notes):
         log.info("%s: %s", label, note)
     return model
+
+
+def _check_theirs(checkpoint: Checkpoint) -> None:
+    """A layer of this project has the same names and shapes, and pairs `W` and `D` in another way where this matters."""
+    ours = [
+        path
+        for path, info in checkpoint.layers.items()
+        if info.kind == "conv" and info.has_d and "diagonal" not in info.tensors and not checkpoint.is_exact(path)
+    ]
+    if ours:
+        raise CheckpointError(
+            f"{checkpoint.label}: no D_diag beside D, which the authors' code always stores: what doconv's layers wrote is "
+            "loaded by model.load_state_dict, a file of the authors' that lost it is folded by "
+            f"fold_state_dict(state, dialect='original-torch'). Received: {some(ours, 5)}"
+        )
 
 
 def _open(source: str | os.PathLike[str] | Mapping[str, Any], key: str | None) -> tuple[Source, str, list[str]]:
@@ -172,7 +192,7 @@ def _open(source: str | os.PathLike[str] | Mapping[str, Any], key: str | None) -
             if key is not None:
                 raise CheckpointError(f"{label} has no dicts around its tensors. Received: key={key!r}")
             return open_source(path), label, []
-        loaded = read_pickle(path, torch.load)
+        loaded = read_pickle(path, load_saved)
     state, notes = _choose(loaded, label, key)
     tensors = {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
     for name, value in tensors.items():
@@ -182,7 +202,8 @@ def _open(source: str | os.PathLike[str] | Mapping[str, Any], key: str | None) -
             )
         if is_repeated(value):
             raise CheckpointError(f"{label}: {name} is a few values repeated. Received: shape {tuple(value.shape)}")
-    return Arrays(label, {name: LazyArray(value) for name, value in tensors.items()}), label, notes
+    arrays = {name: LazyArray(value) for name, value in tensors.items()}
+    return Arrays(label, arrays, getattr(state, "_metadata", None)), label, notes
 
 
 def _choose(loaded: Any, label: str, key: str | None) -> tuple[Mapping[str, Any], list[str]]:

@@ -17,6 +17,7 @@ from torch.nn.common_types import _size_1_t, _size_2_t, _size_3_t
 from torch.nn.modules.conv import _ConvNd
 
 from doconv_core.blocked import compose_blocked
+from doconv_core.checkpoint._noted import NOTE, Noted, read_note
 from doconv_core.geometry import ConvGeometry
 from doconv_torch._arrays import has_no_values, to_numpy, to_tensor
 from doconv_torch._compose import CHANNELS_LAST, compose, ordered
@@ -191,6 +192,10 @@ class DOConvMixin(_ConvNd):
         elif "weight" in found:
             error_msgs.append(f"{prefix}weight is a plain kernel beside W or D: a layer starts from one or the other")
             return
+        note = read_note(local_metadata)
+        if "W" in found and note is not None and note != self._note():
+            error_msgs.append(f"{prefix}W is of another layer: {note.to_json()} in the checkpoint. Received: {self}")
+            return
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
@@ -199,6 +204,12 @@ class DOConvMixin(_ConvNd):
         super()._save_to_state_dict(destination, prefix, keep_vars)
         if asked_by_accelerate():  # which skips what it does not find here; the name makes it raise where a file has it
             destination[f"{prefix}weight"] = self.W
+        metadata = getattr(destination, "_metadata", {})
+        if prefix[:-1] in metadata:
+            metadata[prefix[:-1]][NOTE] = self._note().to_json()
+
+    def _note(self) -> Noted:
+        return Noted(tuple(self.kernel_size), self.transposed)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, d_mul={self.d_mul}"

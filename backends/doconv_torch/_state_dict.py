@@ -12,6 +12,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from doconv_core.checkpoint import Arrays, Checkpoint, CheckpointError, Hints
 from doconv_core.checkpoint._layers import join
+from doconv_core.checkpoint._noted import NOTE
 from doconv_core.checkpoint._prefixes import without_inner
 from doconv_torch._arrays import LazyArray, has_no_values, is_dense, to_tensor
 
@@ -61,10 +62,10 @@ def fold_state_dict(
             match nothing, values that are not finite (all of them `doconv_core.checkpoint.CheckpointError`); a tensor is
             sharded; an unknown dialect.
     """
-    tensors = _tensors(state_dict)
+    tensors, modules = _tensors(state_dict), getattr(state_dict, "_metadata", None)
     shapes, turned = _shapes_of(like)
     hints = Hints(kernel_size or {}, transposed, like=shapes, like_transposed=turned, exclude=exclude, prefix=prefix)
-    checkpoint = Checkpoint(Arrays(LABEL, tensors), LABEL, dialect=dialect, hints=hints)
+    checkpoint = Checkpoint(Arrays(LABEL, tensors, modules), LABEL, dialect=dialect, hints=hints)
     if checkpoint.layout != "torch":
         raise CheckpointError(
             f"{LABEL}: its names are those of another framework, which `doconv fold` reads. Received: {checkpoint.layout}"
@@ -83,8 +84,8 @@ def fold_state_dict(
             result[f"{plain[:-1]}weight" if plain.endswith("W") else plain] = folded[name]
         elif name not in gone:
             result[plain] = value
-    if hasattr(state_dict, "_metadata"):  # versions of modules
-        result._metadata = _metadata(state_dict._metadata, checkpoint.prefix)  # type: ignore[attr-defined]
+    if modules is not None:  # versions of modules
+        result._metadata = _metadata(modules, checkpoint.prefix)  # type: ignore[attr-defined]
     return result
 
 
@@ -149,7 +150,8 @@ def _without(name: Any, prefix: str) -> Any:
 
 def _metadata(metadata: Mapping[str, Any], prefix: str) -> OrderedDict[str, Any]:
     """By path of a module, of which a prefix is the first: "module" is "" without "module."."""
-    renamed = {
-        without_inner(f"{path}.").removeprefix(prefix).removesuffix("."): value for path, value in metadata.items()
-    }
-    return OrderedDict(renamed)
+    renamed = OrderedDict[str, Any]()
+    for path, value in metadata.items():
+        plain = {key: of_it for key, of_it in value.items() if key != NOTE} if isinstance(value, Mapping) else value
+        renamed[without_inner(f"{path}.").removeprefix(prefix).removesuffix(".")] = plain
+    return renamed

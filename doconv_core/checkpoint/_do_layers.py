@@ -95,7 +95,7 @@ def over_layer(
             f"{name[leaves[diagonal]]} is the authors': how its groups pair with D depends on the file, say which dialect. "
             f"Received: dialect=None, {conv.describe()}"
         )
-    if not transposed and first == channels and dialect is None and not diagonal:
+    if not transposed and first == channels and dialect is None and not diagonal and not reading.is_known(path):
         reading.note("taken not to be transposed convolutions, which the shapes cannot show", path)
     stored = {"diagonal": diagonal} if diagonal else {}
     tensors = _tensors(leaves, W="W", D_delta=delta, bias="bias", **stored)
@@ -135,18 +135,18 @@ def flax_layer(reading: Reading, path: str, leaves: Leaves, shape: Shapes) -> La
     return LayerInfo("conv", tensors, geometry, transpose_kernel=swapped)
 
 
-def is_transposed(reading: Reading, path: str, ends: tuple[int, ...], shape: Shapes) -> bool:
+def is_transposed(
+    reading: Reading, path: str, ends: tuple[int, ...], shape: Shapes, dialect: str | None = None
+) -> bool:
     """Whether a kernel is said to be transposed, or has a bias that shows it.
 
     Raises:
-        CheckpointError: it is said of a layer of the authors', who have no such layers.
+        CheckpointError: it is said of a layer of the authors' code (`dialect`), which has no such layers.
     """
-    said = (
-        reading.matches(path, reading.hints.transposed) or reading.plain.in_like(path) in reading.hints.like_transposed
-    )
-    if said and reading.dialect:
-        reading.fail(f"the authors' files have no transposed convolution. Received: {path}, {reading.dialect}")
-    return said or (not reading.dialect and "bias" in shape and shape["bias"] != (ends[0],))
+    said = reading.is_said_transposed(path)
+    if said and dialect:
+        reading.fail(f"the authors' files have no transposed DO-Conv layer. Received: {path}, {dialect}")
+    return said or (not dialect and "bias" in shape and shape["bias"] != (ends[0],))
 
 
 def plain_sizes(ends: tuple[int, ...], shape: Shapes, transposed: bool) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -176,7 +176,7 @@ def _one_tap(reading: Reading, path: str, leaves: Leaves, shape: Shapes) -> Laye
     """A kernel of one tap has no `D`: the layer is the plain convolution, and its groups are not in the shapes."""
     ends = shape["W"][:2]
     size = reading.kernel_size(path, 1, ends)
-    geometry, guessed = plain_sizes(ends, shape, is_transposed(reading, path, ends, shape))
+    geometry, guessed = plain_sizes(ends, shape, is_transposed(reading, path, ends, shape, reading.dialect))
     geometry |= {"kernel_size": size, "d_mul": 1}
     tensors = _tensors(leaves, W="W", bias="bias")
     return LayerInfo("conv", tensors, geometry, dialect=reading.dialect or "doconv", guessed=guessed)
@@ -192,7 +192,7 @@ def _is_over_transposed(reading: Reading, path: str, shape: Shapes, delta: str, 
     first, second = shape["W"][:2]
     if dialect and not reading.dialect:
         return False  # GluonCV's file has no transposed layer
-    if is_transposed(reading, path, shape["W"], shape):
+    if is_transposed(reading, path, shape["W"], shape, reading.dialect):
         return True
     return dialect is None and first == shape[delta][0] and not _fits_plain(first, second, shape[delta][0])
 

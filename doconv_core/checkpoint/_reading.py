@@ -52,10 +52,24 @@ class Reading:
         plain = [without_inner(pattern) for pattern in patterns]
         return any(fnmatch.fnmatchcase(name, pattern) for name in self._called(path) for pattern in plain)
 
+    def is_said_transposed(self, path: str) -> bool:
+        """Whether the user, the plain model or what is known of the layers says that one is a transposed convolution."""
+        hints = self.hints
+        return (
+            self.matches(path, hints.transposed)
+            or self.plain.in_like(path) in hints.like_transposed
+            or any(name in hints.known_transposed for name in self._called(path))
+        )
+
+    def is_known(self, path: str) -> bool:
+        """Whether the layer itself, or the model, says what it is."""
+        return any(name in self.hints.known for name in self._called(path))
+
     def kernel_size(self, path: str, taps: int, channels: tuple[int, ...]) -> list[int]:
-        """The sides of a kernel: as the user says, as the plain model has it, or a square."""
+        """The sides of a kernel: as the user says, as the plain model has it, as is known of the layer, or a square."""
         said = next((size for p, size in self.hints.kernel_sizes.items() if self.matches(path, (p,))), None)
-        said = said or next((self.hints.known[name] for name in self._called(path) if name in self.hints.known), None)
+        if said is None and not self.hints.like:
+            said = next((self.hints.known[name] for name in self._called(path) if name in self.hints.known), None)
         if said is not None:
             if math.prod(said) != taps:
                 self.fail(f"{path} has kernels of {taps} taps. Received: {path}={'x'.join(map(str, said))}")
@@ -96,6 +110,12 @@ class Reading:
                 f"none of ours (--exclude '{path}'). Received: of the plain model {some(self.hints.like, 8) or 'none'}"
             )
         shape = tuple(self.hints.like[name])
+        deltas = [delta for delta in (f"{name[:-1]}D", f"{name[:-1]}D_delta") if delta in self.hints.like]
+        if name.endswith("W") and deltas:
+            self.fail(
+                "the plain model to be like is over-parameterized itself: its shapes do not show the kernel's sides. "
+                f"Received: {name} and {deltas[0]}"
+            )
         if shape[:2] != tuple(channels) or math.prod(shape[2:]) != taps:
             self.fail(
                 f"{path} has W for {tuple(channels)} channels and {taps} taps, not that of the plain model. "
