@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import jax
 from flax import nnx
 
-from doconv_core.selection import Where, depth_multipliers, select
+from doconv_core.selection import Where, depth_multipliers, describe, select
 from doconv_flax._compose import start_from
 from doconv_flax._fold import fold_kernel
 from doconv_flax._names import plain_names, w_names
@@ -258,13 +258,8 @@ def _become(layer: Any, cls: type) -> None:
 
 
 def _describe(layer: Any) -> str:
-    kernel, name = "x".join(map(str, layer.kernel_size)), type(layer).__name__
-    columns = layer.D if isinstance(layer, OURS) and layer.D is not None else None
-    shape = layer.kernel.shape if columns is None else columns.shape
-    stack = shape[: len(shape) - len(layer.kernel_size) - 2]
-    stacked = f", {math.prod(stack)} layers stacked" if stack else ""
-    if isinstance(layer, OURS):
-        return f"{name} {kernel}, d_mul={layer.d_mul}{stacked}"
-    one_tap = ": a kernel of one tap has no D" if math.prod(layer.kernel_size) == 1 else ""
-    foreign = ": a subclass" if _is_foreign(layer) else ""
-    return f"plain {name} {kernel}{stacked}{foreign or one_tap}"
+    over, reason = isinstance(layer, OURS), "a subclass" if _is_foreign(layer) else ""
+    shape = layer.D.shape if over and layer.D is not None else layer.kernel.shape
+    stacked = shape[: len(shape) - len(layer.kernel_size) - 2]
+    d_mul = layer.d_mul if over else None
+    return describe(type(layer).__name__, layer.kernel_size, d_mul, reason=reason, stacked=stacked)

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import keras
 
-from doconv_core.selection import Where, depth_multipliers, select
+from doconv_core.selection import Where, depth_multipliers, describe, select
 from doconv_keras._config import Change
 from doconv_keras._in_place import change_in_place, remake_whole
 from doconv_keras._layers import EXPLICIT, DOConvMixin, do_class
@@ -166,8 +166,6 @@ def _describe(layer: Any) -> str:
     name = type(layer).__name__
     if isinstance(layer, WITHOUT_FORM):
         return f"plain {name}: has no DO form"
-    kernel = "x".join(map(str, layer.kernel_size))
-    if isinstance(layer, DOConvMixin):
-        return f"{name} {kernel}, d_mul={layer.d_mul}"
-    reason = "a kernel of one tap has no D" if math.prod(layer.kernel_size) == 1 else _obstacle(layer)
-    return f"plain {name} {kernel}: {reason}" if reason else f"plain {name} {kernel}"
+    over = isinstance(layer, DOConvMixin)
+    reason = "" if over or math.prod(layer.kernel_size) == 1 else _obstacle(layer)
+    return describe(name, layer.kernel_size, layer.d_mul if over else None, reason=reason)

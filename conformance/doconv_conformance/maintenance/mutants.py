@@ -40,7 +40,9 @@ BACKENDS = {
         f"backends/doconv_keras/{name}.py": tuple(f"conformance/tests/keras/test_{test}.py" for test in tests)
         for name, tests in {"_compose": ("compose", "compose_jax"), "_compose_jax": ("compose_jax",)}.items()
     },
-    "backends/doconv_flax/_compose.py": ("conformance/tests/flax/test_compose.py",),
+    "backends/doconv_flax/_compose.py": tuple(
+        f"conformance/tests/flax/test_{test}.py" for test in ("compose", "sharding")
+    ),
 }
 # One mutant of each kind: that `+` became `-` shows as much as that it became `<<`.
 OPERATORS = "|".join(
@@ -63,9 +65,10 @@ EQUIVALENT = {
     r"MAX_\w+ = |MAX_\w+(?=.*[,)])|NUMBERS_PER_BLOCK": "how large a block is changes time and memory only",
     r"MANY_NUMBERS": "whether products are added to a copy changes time and memory only",
     r"groups == 0:|shape\[ ?\d\] == [01](:| else)": "a quicker way to the same numbers, not taken, or where it is one",
-    r"groups == 0 and is_by_channel|or W\.permute\(1, 2, 0\)\.is_con": "the order of the numbers in memory",
+    r"groups == 0 and is_by_channel|W\.permute\(1, 2, 0\)\.is_con": "the order of the numbers in memory",
     r"grad_\w is not None or": "both are there, or neither is",
     r"groups .*ON_JAX": "which products are faster with XLA, not what they give",
+    r"bits <= 32|bits < 33": "float32 to float32",
     r"\.sum\(2\)": "kernels have three axes, their tiles four",
     r"is_compiling\(\) and type": "what a compiler traces on another device than a CPU; the numbers are the same",
 }
