@@ -31,7 +31,7 @@ def require_fold() -> Iterator[None]:
         plain = isinstance(module, nn.Conv | nn.ConvTranspose) and not isinstance(module, DOConv | DOConvTranspose)
         if plain and context.method_name == "__call__" and module.has_variable("params", "D"):
             kernel, D = (raw(module.get_variable("params", name)) for name in ("kernel", "D"))
-            if belong_together(kernel.shape, D.shape):
+            if kernel is not None and belong_together(kernel.shape, D.shape):
                 raise ValueError(
                     "a convolution is given W and D and would run on W alone: give it fold(params, spec), or use "
                     "OverParameterized(model) and call the wrapper, not the model in it. "

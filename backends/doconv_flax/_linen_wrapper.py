@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import lru_cache
@@ -44,9 +43,8 @@ class OverParameterized(nn.Module):
             `module`.
 
     Raises:
-        TypeError, ValueError: at initialisation, as `overparameterize`, or if `module` is an `OverParameterized`, or has a
-            name of its own beside the wrapper's. At a call, if the parameters are those of the plain module, or of another
-            `d_mul` or `where`.
+        TypeError, ValueError: at initialisation, as `overparameterize`, or if `module` is an `OverParameterized`. At a
+            call, if the parameters are those of the plain module, or of another `d_mul` or `where`.
     """
 
     module: nn.Module
@@ -56,17 +54,7 @@ class OverParameterized(nn.Module):
     def setup(self) -> None:
         if isinstance(self.module, OverParameterized):
             raise TypeError(f"the module is over-parameterized already. Received: {type(self.module).__name__}")
-        self._check_name()
         nn.share_scope(self, self.module)
-
-    def _check_name(self) -> None:
-        """In a `@nn.compact` method `module` has its name before it is wrapped, and its parameters are under that."""
-        automatic = re.fullmatch(rf"\w*{type(self).__name__}_\d+", self.name or "OverParameterized_0")
-        if self.module.parent is self.parent and not automatic and not hasattr(self.parent, str(self.name)):
-            raise ValueError(
-                f"name the module, not its wrapper: OverParameterized({type(self.module).__name__}(..., name={self.name!r})). "
-                f"Received: a wrapper with the name {self.name!r} around a module with the name {self.module.name!r}"
-            )
 
     @nn.nowrap
     def apply(self, variables: Any, *args: Any, method: Callable[..., Any] | str | None = None, **options: Any) -> Any:

@@ -197,31 +197,9 @@ def test_what_is_called_on_the_module_within_is_refused() -> None:
     assert raised.value.__notes__[0] == "Of Autoencoder's attributes a wrapper has the public methods."
 
 
-def test_a_wrapper_of_a_wrapper_and_a_name_that_would_be_passed_over_are_refused() -> None:
+def test_a_wrapper_of_a_wrapper_is_refused() -> None:
     with pytest.raises(TypeError, match="the module is over-parameterized already"):
         do.OverParameterized(do.OverParameterized(Net())).init(RNGS, X)
-
-    class Outer(nn.Module):
-        @nn.compact
-        def __call__(self, x: jax.Array, wrong: bool = False) -> jax.Array:
-            if wrong:
-                return do.OverParameterized(Net(), name="body")(x)
-            return do.OverParameterized(Net())(do.OverParameterized(Net(name="body"))(x) @ jnp.ones((2, 4)))
-
-    class Both(nn.Module):
-        def setup(self) -> None:
-            self.plain = Net()
-            self.wrapped = do.OverParameterized(self.plain)
-
-        def __call__(self, x: jax.Array) -> jax.Array:
-            return self.wrapped(x)
-
-    assert Outer().init(RNGS, X)["params"].keys() == {"body", "Net_0"}
-    assert Both().init(RNGS, X)["params"].keys() == {"plain"}
-    with pytest.raises(
-        ValueError, match=r"OverParameterized\(Net\(..., name='body'\)\). .* a module with the name 'Net_0'"
-    ):
-        Outer().init(RNGS, X, wrong=True)
 
 
 def test_what_a_call_does_not_run_as_a_convolution_it_can_not_read() -> None:
