@@ -74,12 +74,13 @@ def _reproduces(faults: tuple[Fault, ...], row: Row) -> bool:
 
 
 def _beyond_exact(got: np.ndarray, value: np.ndarray, dtype: str) -> bool:
-    """Whether they are near and so large, by a mistake, that not every sum in the low-precision type was exact."""
+    """Whether they are near and so large, by a mistake, that not every sum in the type was exact."""
     largest = float(np.abs(value).max(initial=0))
-    if dtype not in LOW_PRECISION or not EXACT_LIMIT[dtype] / 4 < largest < np.inf:
+    if not EXACT_LIMIT[dtype] / 4 < largest < np.inf:
         return False
     # Each partial sum beyond the exact integers is off by half a unit of the largest; few of them are so large.
-    return bool(np.allclose(got, value, rtol=0, atol=4 * UNIT_ROUNDOFF[dtype] * largest))
+    near = 4 * UNIT_ROUNDOFF[dtype] if dtype in LOW_PRECISION else NEAR
+    return bool(np.allclose(got, value, rtol=0, atol=near * largest))
 
 
 def _changes_nothing(planted: Tensors, row: Row) -> bool:

@@ -10,7 +10,7 @@ Asked of kernels of one tap, where the layer is `y = sum over c of W[o, c] x[c]`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -28,6 +28,8 @@ from doconv_core.composition import compose, sum_tiles
 from doconv_core.geometry import ConvGeometry
 
 TYPES = {24: "float32", 11: "float16", 8: "bfloat16", 53: "float64"}
+# Of sums in which roundings between blocks are looked for.
+LENGTHS = (300, 217)
 TINY = {"float64": 2.0**-1060, "float32": 2.0**-140, "float16": 2.0**-20, "bfloat16": 2.0**-130}
 
 
@@ -44,6 +46,7 @@ class Arithmetic:
         flushes: whether numbers below the smallest normal become zero.
         factors: digits of the factors in the gradients, by the gradient and the factor, where they are fewer than the type's.
         bias: digits of the bias, where they are fewer than the type's.
+        block: after how many products the sum is rounded to the type, where it is.
     """
 
     dtype: str
@@ -57,6 +60,7 @@ class Arithmetic:
     flushes: bool | None
     factors: Mapping[tuple[str, str], int] = field(default_factory=dict)
     bias: int | None = None
+    block: int | None = None
 
     def facts(self) -> list[str]:
         """What is not as it should be, in words."""
@@ -69,7 +73,7 @@ class Arithmetic:
             lines.append(f"the result is rounded to {_type(self.result)}")
         if self.sums is not None and self.sums < max(own, 24):
             lines.append(f"sums are formed in {_type(self.sums)}")
-        if self.product is False and own < 24 <= (self.sums or 0):  # of longer types a product is rounded by right
+        if self.product is False and own < 24 <= (self.sums or 24):  # of longer types a product is rounded by right
             lines.append("products are rounded before they are added")
         if self.rounding not in (None, "nearest"):
             lines.append(f"results are rounded {self.rounding}")
@@ -138,7 +142,26 @@ def measure(ask: Ask, dtype: str, param_dtype: str, rank: int) -> Arithmetic | N
         None if tiny is None else bool(tiny[0] == 0),
         _of_gradients(ask, dtype, param_dtype, rank),
         _of_bias(ask, dtype, param_dtype, rank),
+        _blocks(probe, own) if dtype in LOW_PRECISION else None,
     )
+
+
+def _blocks(probe: _Probe, own: int) -> int | None:
+    """After how many products a sum is rounded to the type: `2^own + 1 - 2^own`, the 1 at every place, by sums of two lengths.
+
+    What comes before the last rounding is lost, what comes after it is not.
+    """
+    fitting = set(range(2, min(LENGTHS)))
+    for length in LENGTHS:
+        x = np.zeros((length - 2, length))
+        x[:, 0], x[:, -1] = 2.0**own, -(2.0**own)
+        x[np.arange(length - 2), np.arange(1, length - 1)] = 1
+        got = probe(x.tolist(), [1.0] * length)
+        if got is None or set(got.tolist()) != {0.0, 1.0}:
+            return None
+        last = 1 + int(np.flatnonzero(got)[0])
+        fitting &= {size for size in fitting if (length - 1) // size * size == last}
+    return max(fitting, default=None)
 
 
 def _of_bias(ask: Ask, dtype: str, param_dtype: str, rank: int) -> int | None:
@@ -278,6 +301,12 @@ def faults(found: Arithmetic) -> list[Fault]:
         )  # fmt: skip
         add("result-directed", f"rounds {dtype} results {how}", ROUNDING,
             result=lambda y, kernel, inputs, g: _directed(y, own, how) if inputs["x"].dtype == kind else y)  # fmt: skip
+    if found.product is False and own < 24 <= (found.sums or 24):
+        add("products-rounded", f"rounds each product of {dtype} convolutions to {dtype} before it is added",
+            "the type of the products", accumulate=_accumulating(dtype, True, 0))  # fmt: skip
+    if found.block:
+        add("sums-rounded", f"rounds sums of products of {dtype} to {dtype} after each {found.block} products",
+            "the type of the sums between blocks", accumulate=_accumulating(dtype, False, found.block))  # fmt: skip
     if found.saturates:
         limit = float(ml_dtypes.finfo(kind).max)
         add("saturates", f"has {dtype} results that overflow become the largest number", ROUNDING,
@@ -285,6 +314,23 @@ def faults(found: Arithmetic) -> list[Fault]:
     if found.flushes and found.factor("y", "x") >= own:
         made += _flushing(dtype)
     return made
+
+
+def _accumulating(dtype: str, rounds_products: bool, block: int) -> Callable[..., np.ndarray]:
+    """The sum of products, each rounded to the type, or the sum after so many of them."""
+    kind = DTYPES[dtype]
+
+    def rounded(tensor: np.ndarray) -> np.ndarray:
+        return tensor.astype(kind).astype(np.float64)
+
+    def accumulate(products: Iterable[np.ndarray], of: str) -> np.ndarray:
+        total = np.zeros(())
+        for number, product in enumerate(products, 1):
+            total = total + (rounded(product) if rounds_products and of == dtype else product)
+            total = rounded(total) if block and number % block == 0 and of == dtype else total
+        return total
+
+    return accumulate
 
 
 ROUNDING = "the type and the rounding of the results"
@@ -338,6 +384,21 @@ def _directed(y: np.ndarray, digits: int, rounding: str) -> np.ndarray:
         "to nearest, halves away from zero": np.sign(scaled) * np.floor(np.abs(scaled) + 0.5),
     }[rounding]
     return np.ldexp(rounded, exponent - digits)
+
+
+@cache
+def short_factors(dtype: str) -> tuple[Fault, ...]:
+    """Factors rounded to the shorter types, which only some of the paths of a port may do."""
+    return tuple(
+        Fault(
+            f"rounded-{'-'.join(names)}-{digits}",
+            f"rounds {' and '.join({'kernel': 'the kernel'}.get(name, name) for name in names)} of {dtype} convolutions to"
+            f" {_type(digits)}",
+            "the precision settings of convolutions, or a cast",
+            {"factors": _factors({(part, name): digits for part in FACTORS for name in names}, dtype)},
+        )
+        for digits in (11, 8) if digits < DIGITS[dtype] for names in (("x", "kernel"), ("x",), ("kernel",))
+    )  # fmt: skip
 
 
 @cache

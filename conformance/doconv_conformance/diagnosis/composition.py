@@ -19,10 +19,10 @@ from doconv_conformance.diagnosis.agreement import same
 from doconv_conformance.diagnosis.asking import Ask, Question, random_question
 from doconv_conformance.diagnosis.planted import run
 from doconv_conformance.faults.composition import COMPOSITION
-from doconv_conformance.faults.faulty_port import Fault
+from doconv_conformance.faults.faulty_port import Fault, FaultyPort
 from doconv_conformance.port import Tensors
 from doconv_conformance.verdicts.integers import composition_products
-from doconv_core.composition import compose, identity
+from doconv_core.composition import compose, identity, sum_tiles
 from doconv_core.geometry import ConvGeometry
 
 Fits = list[tuple[Fault, ...]]
@@ -247,7 +247,26 @@ def left_faults() -> tuple[Fault, ...]:
 @cache
 def _right() -> tuple[Fault, ...]:
     listed = [fault for fault in COMPOSITION if fault.hooks.keys() <= {"D_delta", "rows", "delta"}]
-    return (*listed, *rows(), *computed_rows(), twice(), *moves.of_d("D_delta"), *moves.of_w("delta_W"))
+    return (*listed, *rows(), *computed_rows(), twice(), in_place(), *moves.of_d("D_delta"), *moves.of_w("delta_W"))
+
+
+def in_place() -> Fault:
+    """`W` overwritten while it is read."""
+
+    def composed(port: FaultyPort, g: ConvGeometry, inputs: Tensors) -> np.ndarray:
+        if "D_delta" not in inputs:
+            return compose(inputs["W"], None, g)
+        W, D = inputs["W"].astype(np.float64), inputs["D_delta"].astype(np.float64)[g.rows]
+        kernel = sum_tiles(W, g).reshape(*g.w_shape[:2], g.taps)
+        for k in range(g.taps):
+            kernel[..., k] += (D[..., k, :] * W).sum(-1)
+            W[..., k] = kernel[..., k]
+        return kernel.reshape(g.kernel_shape).astype(inputs["W"].dtype)
+
+    words = "composes in place: where W'[..., k] is summed up, W[..., s] of s < k is W'[..., s] already"
+    return Fault(
+        "in-place", words, "the buffer of the composed kernel, which must not be that of W", {"compose": composed}
+    )
 
 
 def catalogue_first(faults: Sequence[Fault], excluded: Sequence[Fault] = ()) -> list[Fault]:
@@ -344,6 +363,9 @@ def lost_parts(got: np.ndarray, question: Question, known: Sequence[Fault]) -> l
     whole, identity_ = (tensor["weight"].astype(np.float64).reshape(shape) for tensor in (both, one))
     given = got.astype(np.float64).reshape(shape)
     wrong, found = given != whole, list[Fault]()
+    first = int(np.argmax(wrong))
+    if wrong.any() and not given.ravel()[first:].any():
+        return [_cut(first)]
     for name, words, left in (("delta", "D_delta", identity_), ("identity", "the identity", whole - identity_)):
         if not np.array_equal(given[wrong], left[wrong]):
             continue
@@ -352,6 +374,14 @@ def lost_parts(got: np.ndarray, question: Question, known: Sequence[Fault]) -> l
                 found.append(_without(name, f"leaves {words} out of the composed kernel{selections.words(part)}", part))
                 break
     return found
+
+
+def _cut(first: int) -> Fault:
+    def change(kernel: np.ndarray, g: ConvGeometry) -> np.ndarray:
+        return np.where(np.arange(kernel.size).reshape(kernel.shape) < first, kernel, 0)
+
+    words = f"has zeros for the composed kernel from about its entry number {first} on, counted in memory"
+    return Fault(f"kernel-from-{first}", words, "a limit on the number of entries, or of blocks", {"kernel": change})
 
 
 def _kernel_axes(g: ConvGeometry) -> list[selections.Axis]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Sequence
 from functools import cache
-from itertools import product
+from itertools import product, takewhile
 from typing import Any
 
 import numpy as np
@@ -61,7 +61,7 @@ def fits(ask: Ask, case: Case, known: Sequence[Fault], left_out: Collection[Faul
             if fault not in left_out and _explains(fault, known, question, got, [name])
         ]
         if not of_name and name == "grad_x":
-            of_name = _map_of_grad_x(ask, case, known)
+            of_name = [fit for fit in _map_of_grad_x(ask, case, known) if fit]  # of a right map nothing is said
         if not of_name and name in ("grad_W", "grad_D_delta"):
             of_name = _both_of_kernel(question, got, known, wrong, case.geometry)
             if of_name:
@@ -69,6 +69,8 @@ def fits(ask: Ask, case: Case, known: Sequence[Fault], left_out: Collection[Faul
                 chosen = [item for item, other in zip(chosen, wrong, strict=False) if other in rest] + [of_name]
                 wrong = rest
                 break
+        if not of_name and name == "grad_x" and name in got:
+            of_name = _left_over(got[name], right[name], question.inputs("backward")["x"], case.geometry)
         if not of_name and name in got:
             of_name = [(fault,) for fault in selections.fits(name, got[name], right[name], case.geometry)]
         if not of_name:
@@ -133,9 +135,9 @@ def _of_all() -> tuple[Fault, ...]:
     found.append(_of_ones())
     found += moves.of_kernel("grad_kernel")
     found += [_grad_y_moved(fault, OUTPUTS, "every gradient") for fault in moves.of_activations("y")]
-    found += [
-        _grad_y_moved(fault, OUTPUTS[1:3], "the gradients of W and D_delta") for fault in moves.of_activations("y")
-    ]
+    some = {OUTPUTS[1:3]: "the gradients of W and D_delta", OUTPUTS[:3]: "every gradient but the bias's"}
+    for outputs, words in some.items():
+        found += [_grad_y_moved(fault, outputs, words) for fault in moves.of_activations("y")]
     found += [
         Fault(
             f"grad-{fault.name}", f"in the gradients {fault.words}", fault.look_at, {"grad_rows": fault.hooks["rows"]}
@@ -549,7 +551,7 @@ def _both_of_kernel(
         for family in families(g)
         for rule in family
     ]
-    single += [_x_moved(fault) for fault in moves.of_activations("x")]
+    single += [_overwritten(), *(_x_moved(fault) for fault in moves.of_activations("x"))]
     found: Fits = [(fault,) for fault in single if _explains(fault, known, question, got, parameters)]
     if found or len(parameters) == 1:
         return found
@@ -559,6 +561,40 @@ def _both_of_kernel(
     if all(of_each.values()):
         return [tuple(of_each[name][0] for name in parameters)]
     return []
+
+
+def _overwritten() -> Fault:
+    """`grad_x` written over `x` too early."""
+
+    def change(gradients: Tensors, inputs: Tensors, g: ConvGeometry) -> Tensors:
+        found = run([], g, "backward", {**inputs, "x": gradients["grad_x"]})
+        parameters = ("grad_W", "grad_D_delta")
+        return gradients if found is None else gradients | {key: found[key] for key in parameters if key in found}
+
+    words = "takes grad_x for x in the gradients of W and D_delta"
+    return Fault("grad-x-over-x", words, "the buffer of grad_x, which must not be that of x", {"gradients": change})
+
+
+def _left_over(got: np.ndarray, right: np.ndarray, x: np.ndarray, g: ConvGeometry) -> Fits:
+    """`x` in place of its gradient in a part: what was in the buffer before."""
+    wrong = got != right
+    if got.shape != right.shape or not np.array_equal(got[wrong], x[wrong]):
+        return []
+    parts = selections.parts(selections.axes("grad_x", x.shape, g), x.shape, wrong)
+    single = takewhile(lambda item: len(item[0]) < 2, parts)
+    fitting = [part for part, at in single if np.array_equal(got[at], x[at])]
+    return [(_x_left(part),) for part in fitting]
+
+
+def _x_left(part: selections.Part) -> Fault:
+    def change(gradients: Tensors, inputs: Tensors, g: ConvGeometry) -> Tensors:
+        x = inputs["x"]
+        at = selections.mask(part, selections.axes("grad_x", x.shape, g), x.shape)
+        return gradients | {"grad_x": np.where(at, x, gradients["grad_x"])}
+
+    where = selections.words(part)
+    return Fault(f"x-left-{where}", f"has x itself for grad_x{where}", "what is in the buffer of grad_x before it is written",
+                 {"gradients": change})  # fmt: skip
 
 
 def _x_moved(fault: Fault) -> Fault:

@@ -6,7 +6,7 @@ step, so that "the strides are exchanged" and "the bias is missing" answer toget
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -154,6 +154,7 @@ class MeasuredPort(FaultyPort):
     - `delta_part(g)`, `identity_part(g)`: the share of each product in its part of the composition, `(*W's channels, K, S)`;
     - `delta_W(W, g)`, `identity_W(W, g)`: `W` as one part of the composition reads it;
     - `bare(y, g)`: the output before the bias is added;
+    - `accumulate(products, dtype)`: the sum of the products of `y`, an array for each channel and tap in this order;
     - `conv_kernel(kernel, g)`: the composed kernel as the convolution reads it, which `compose` and `fold` do not show;
     - `out_weight(weight, inputs, g)`, `out_bias`, `out_y`: one output of `fold` alone;
     - `read(name, tensor)`: every tensor that is given;
@@ -173,13 +174,13 @@ class MeasuredPort(FaultyPort):
         if "factors" in self.hooks:
             inputs = {**inputs, "x": self._factor("y", "x", inputs["x"])}
             weight = self._factor("y", "kernel", weight)
-        if not self.hooks.keys() & {"options", "bare"} or self.hooks.keys() & {"convolve", "padded"}:
+        if not self.hooks.keys() & {"options", "bare", "accumulate"} or self.hooks.keys() & {"convolve", "padded"}:
             return super()._convolve(geometry, inputs, weight, bias)
         x = self._move("x", inputs["x"], geometry)
         kernel = self._used(weight, inputs, geometry)
         bias = None if bias is None else self._move("bias", bias, geometry)
         tables = relations(self._options("options", geometry), geometry, x.shape[2:])
-        y = _forward(x.astype(np.float64), kernel.astype(np.float64), tables, geometry)
+        y = _forward(x.astype(np.float64), kernel.astype(np.float64), tables, geometry, self._sum)
         y = self._move("bare", y, geometry)
         if bias is not None:
             y = y + bias.astype(np.float64).reshape(-1, *[1] * geometry.spatial_rank)
@@ -187,6 +188,17 @@ class MeasuredPort(FaultyPort):
         if "result" in self.hooks:
             y = self.hooks["result"](y, kernel, inputs, geometry)
         return self._cast(y, inputs["x"].dtype)
+
+    def _sum(self, patches: np.ndarray, kernels: np.ndarray) -> np.ndarray:
+        """`(N, groups, channels, positions, taps)` times `(groups, outputs, channels, taps)`."""
+        if "accumulate" not in self.hooks:
+            return np.einsum("ngcpk,gock->ngop", patches, kernels, optimize=True)
+        products = (
+            patches[:, :, None, c, :, k] * kernels[None, :, :, c, None, k]
+            for c, k in np.ndindex(patches.shape[2], patches.shape[4])
+        )
+        total: np.ndarray = self.hooks["accumulate"](products, self.dtype)
+        return total
 
     def _used(self, kernel: np.ndarray, inputs: Tensors, geometry: ConvGeometry) -> np.ndarray:
         return self._move("conv_kernel", super()._used(kernel, inputs, geometry), geometry)
@@ -368,9 +380,11 @@ def _kernels(kernel: np.ndarray, g: ConvGeometry) -> np.ndarray:
     return split.swapaxes(1, 2) if g.transposed else split
 
 
-def _forward(x: np.ndarray, kernel: np.ndarray, tables: Sequence[np.ndarray], g: ConvGeometry) -> np.ndarray:
-    patches = _grouped(_patches(x, tables), 1, g.groups)
-    y = np.einsum("ngcpk,gock->ngop", patches, _kernels(kernel, g), optimize=True)
+def _forward(
+    x: np.ndarray, kernel: np.ndarray, tables: Sequence[np.ndarray], g: ConvGeometry,
+    of: Callable[[np.ndarray, np.ndarray], np.ndarray],
+) -> np.ndarray:  # fmt: skip
+    y = of(_grouped(_patches(x, tables), 1, g.groups), _kernels(kernel, g))
     return y.reshape(len(x), g.out_channels, *(len(table) for table in tables))
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from doconv_conformance.cases.draws import DIGITS
 from doconv_conformance.diagnosis import arithmetic, values
 from doconv_conformance.diagnosis.agreement import reproduces
@@ -16,6 +18,7 @@ from doconv_conformance.diagnosis.asking import Asker
 from doconv_conformance.diagnosis.hypotheses import arithmetics, changed, within
 from doconv_conformance.diagnosis.planted import run
 from doconv_conformance.diagnosis.replay import LEAST_CASES, Row
+from doconv_conformance.diagnosis.scope import EVERYWHERE, best
 from doconv_conformance.faults import Fault
 from doconv_conformance.faults.gradients import FOLDING
 from doconv_conformance.faults.precision import PRECISION
@@ -24,6 +27,8 @@ from doconv_conformance.verdicts.bounds import UNIT_ROUNDOFF, Numerics
 from doconv_conformance.verdicts.judge import judge
 
 Cell = tuple[str, str, str]
+# Of fewer geometries a condition would be an accident.
+LEAST_IN_SCOPE = 3
 
 
 @dataclass(frozen=True)
@@ -69,15 +74,17 @@ def explain(
     measured |= set(arithmetic.composition_sums())
     found, left = list[Rounding](), list(rows)
     while any(row.failed for row in left):
-        best = max(
+        widest = max(
             (_claim(fault, left, known, allowed.get(fault)) for fault in candidates),
             key=lambda item: len(item.rows),
             default=None,
         )
-        if best is None or len({row.case.id for row in best.rows}) < (1 if best.fault in measured else LEAST_CASES):
+        if widest is None or len({row.case.id for row in widest.rows}) < (
+            1 if widest.fault in measured else LEAST_CASES
+        ):
             break
-        found.append(best)
-        taken = {row.key for row in best.rows}
+        found.append(widest)
+        taken = {row.key for row in widest.rows}
         left = [row for row in left if row.key not in taken]
     found += _sums(left, asker, numerics, digits)
     return sorted(found, key=lambda item: -len(item.rows)), facts
@@ -121,23 +128,29 @@ def _cell(row: Row) -> Cell:
 def _claim(
     fault: Fault, rows: Sequence[Row], known: Callable[[Row], list[Fault]], allowed: Numerics | None
 ) -> Rounding:
-    """The cells (types and operation) in which a fault explains every failing row and is contradicted by none."""
-    claimed, shows = list[Row](), set[Cell]()
+    """The cells (types and operation) in which a fault explains every failing row and is contradicted by no right one.
+
+    Where there is none, those in which no right row of some condition contradicts it.
+    """
+    claimed, contradicted, elsewhere, scope = list[Row](), list[Row](), set[str](), EVERYWHERE
     for cell in dict.fromkeys(map(_cell, rows)):
         mine = [row for row in rows if _cell(row) == cell]
         failing = [row for row in mine if row.failed]
         if failing and _explain_all(fault, failing, known, allowed):
-            right = [row for row in mine if not row.failed]
-            if not any(_contradicts(fault, row, known) for row in right):
+            if any(_contradicts(fault, row, known) for row in mine if not row.failed):
+                contradicted += mine
+            else:
                 claimed += failing
-                continue
-        if not failing and any(_contradicts(fault, row, known) for row in mine[:40]):
-            shows.add(cell)
+        elif not failing and any(_contradicts(fault, row, known) for row in mine[:40]):
+            elsewhere.add(cell[2])
+    failing = [row for row in contradicted if row.failed]
+    if not claimed and len({row.case.geometry for row in failing}) >= LEAST_IN_SCOPE:
+        losses = np.array([not row.failed and _contradicts(fault, row, known) for row in contradicted])
+        if found := best(contradicted, np.array([row.failed for row in contradicted]), losses):
+            scope, claimed = found[0], failing
     operations = [name for name in OPERATIONS if any(row.operation == name for row in claimed)]
-    elsewhere = {operation for _, _, operation in shows} - set(operations)
-    words = fault.words
-    if elsewhere:
-        words += f", in {' and '.join(operations)} only"
+    where = f"in {' and '.join(operations)} only" if elsewhere - set(operations) else ""
+    words = ", ".join(filter(None, (fault.words, scope.words, where)))
     return Rounding(fault.name, words, fault.look_at, tuple(claimed), fault)
 
 

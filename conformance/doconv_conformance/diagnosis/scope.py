@@ -76,6 +76,7 @@ def _plain() -> Iterator[Scope]:
     yield Scope("where low and high padding differ only", lambda case: any(a != b for a, b in case.geometry.padding))
     yield Scope("with a bias only", lambda case: case.bias)
     yield Scope("without a bias only", lambda case: not case.bias)
+    yield Scope("with kernels of 3 along every axis only", lambda case: set(case.geometry.kernel_size) == {3})
     yield Scope("with kernels of one tap only", lambda case: case.geometry.taps == 1)
     yield Scope("with kernels of more than one tap only", lambda case: case.geometry.taps > 1)
     yield Scope(

@@ -178,7 +178,7 @@ def _counted(shape: Sequence[int]) -> list[Axis]:
     """Positions counted through, as a loop over blocks of them does: over space, and over the batch and space."""
     positions = np.arange(int(np.prod(shape[2:]))).reshape(1, 1, *shape[2:])
     images = np.arange(shape[0]).reshape(-1, *[1] * (len(shape) - 1))
-    found = []
+    found = [_whole_blocks(shape, width) for width in (2, 4, 8) if len(shape) > 3]
     for name, at in (
         ("position counted over space", positions),
         ("position counted over batch and space", images * positions.size + positions),
@@ -186,6 +186,17 @@ def _counted(shape: Sequence[int]) -> list[Axis]:
         ends = [item for item in conditions(at.size) if not re.search(NUMBERED, item.words)]
         found.append(Axis(name, at, at.size, tuple(ends)))
     return found
+
+
+def _whole_blocks(shape: Sequence[int], width: int) -> Axis:
+    """Positions that are left over, along any axis, by blocks of one width along every axis."""
+    rank = len(shape) - 2
+    ends = [np.arange(size).reshape([-1 if at == axis else 1 for at in range(rank)]) >= size // width * width
+            for axis, size in enumerate(shape[2:])]  # fmt: skip
+    outside = np.any(np.broadcast_arrays(*ends), axis=0)[None, None]
+    by = " x ".join([str(width)] * rank)
+    parts_ = (Condition(f"the positions outside the whole blocks of {by}", lambda at, n: at == 1),)
+    return Axis(f"side of blocks of {width}", outside.astype(int), 2, parts_)
 
 
 def pairs(g: ConvGeometry, at: tuple[object, ...]) -> list[Axis]:
@@ -291,8 +302,8 @@ def located(tensor: str, samples: Sequence[tuple[np.ndarray, np.ndarray, ConvGeo
     for number, (got, right, g) in enumerate(samples):
         wrong = got.astype(np.float64) != right.astype(np.float64)
         everything_is_zero &= not got[wrong].any()
-        found = {}
-        for axis in axes(tensor, right.shape, g):
+        found, present = {}, axes(tensor, right.shape, g)
+        for axis in present:
             for condition in axis.parts or conditions(axis.size):
                 where = np.broadcast_to(condition.holds(axis.at, axis.size), right.shape)
                 if not (wrong & ~where).any():
@@ -306,8 +317,14 @@ def located(tensor: str, samples: Sequence[tuple[np.ndarray, np.ndarray, ConvGeo
         parts_ |= {pair: float((found[pair[0]] & found[pair[1]]).mean()) for pair in pairs_}
         if not number:
             shares = {part: [share] for part, share in parts_.items()}
-        else:
-            shares = {part: [*known, parts_[part]] for part, known in shares.items() if part in parts_}
+            continue
+        names = {axis.name for axis in present}
+        left = {}
+        for place, known in shares.items():  # an index with one value leaves nothing out
+            there = tuple(item for item in place if item[0] in names)
+            if not there or there in parts_:
+                left[place] = [*known, parts_[there] if there else 1.0]
+        shares = left
 
     def rank(part: tuple[tuple[str, str], ...]) -> float:
         numbered = sum(bool(re.search(NUMBERED, words)) for _, words in part)

@@ -8,8 +8,9 @@ from doconv_conformance.diagnosis.agreement import same
 from doconv_conformance.diagnosis.asking import Asker, question_of
 from doconv_conformance.diagnosis.replay import Row
 
-SAMPLE = 2
-AGAIN = 8
+# Rows of an operation that are asked in a fresh process: at first, and once another operation is found to do so.
+SAMPLE, MORE = 2, 6
+AGAIN, ALONE = 8, 3
 
 
 def depends(rows: Sequence[Row], failing: Sequence[Row], asker: Asker) -> tuple[str, list[str], list[Row]]:
@@ -23,38 +24,41 @@ def depends(rows: Sequence[Row], failing: Sequence[Row], asker: Asker) -> tuple[
         failing: those that failed, the smallest first.
         asker: of a port that was just started and asked nothing.
     """
-    words, facts, of_operations = "", list[str](), list[str]()
-    for operation in dict.fromkeys(row.operation for row in failing):
-        sample = [row for row in failing if row.operation == operation][:SAMPLE]
-        changed = [row for row in sample if _is_other_alone(row, asker)]
-        if not changed:
-            continue
-        of_operations.append(operation)
-        if not words:
-            facts.append(
-                f"{operation} of {changed[0].case.id} has another answer where it is asked first in a fresh process"
-            )
-            words, further = _cause(rows, changed[0], asker)
-            facts += further
-    if not words:
+    by_operation = {name: [row for row in failing if row.operation == name] for name in dict.fromkeys(
+        row.operation for row in failing
+    )}  # fmt: skip
+    changed = {name: row for name, mine in by_operation.items() if (row := _other_alone(mine[:SAMPLE], asker))}
+    if not changed:
         return *_differs(failing[0], asker), list(failing)
+    for name, mine in by_operation.items():
+        if name not in changed and (row := _other_alone(mine[SAMPLE:MORE], asker)):
+            changed[name] = row
+    of_operations = [name for name in by_operation if name in changed]
+    operation, row = next(iter(changed.items()))
+    words, facts = _cause(rows, row, asker)
+    facts.insert(0, f"{operation} of {row.case.id} has another answer where it is asked first in a fresh process")
     if set(of_operations) != {row.operation for row in rows}:
         words += f", in {' and '.join(of_operations)}"
     return words, facts, [row for row in failing if row.operation in of_operations]
 
 
-def _is_other_alone(row: Row, asker: Asker) -> bool:
-    """Whether a fresh process gives another answer than the one that came among others."""
-    asker.restart()
-    answer = asker.afresh(row.operation, question_of(row.case))
-    return answer is not None and not same(answer, dict(row.got))
+def _other_alone(sample: Sequence[Row], asker: Asker) -> Row | None:
+    """The first to which a fresh process gives another answer than the one that came among others."""
+    for row in sample:
+        asker.restart()
+        answer = asker.afresh(row.operation, question_of(row.case))
+        if answer is not None and not same(answer, dict(row.got)):
+            return row
+    return None
 
 
 def _cause(rows: Sequence[Row], row: Row, asker: Asker) -> tuple[str, list[str]]:
     asker.restart()
     alone = asker.afresh(row.operation, question_of(row.case))
-    asker.restart()
-    if not same(asker.afresh(row.operation, question_of(row.case)), alone):
+    for _ in range(ALONE):
+        asker.restart()
+        if same(asker.afresh(row.operation, question_of(row.case)), alone):
+            continue
         return "gives different answers to the same question, asked first in a fresh process", []
     for before, words in _before(rows, row):
         asker.restart()

@@ -17,6 +17,7 @@ from doconv_conformance.diagnosis.asking import Ask, Question, random_question
 from doconv_conformance.diagnosis.options import families, modes_of_ends
 from doconv_conformance.diagnosis.planted import run
 from doconv_conformance.diagnosis.replay import Row
+from doconv_conformance.diagnosis.wiring import wirings
 from doconv_conformance.faults.convolution import BIASES
 from doconv_conformance.faults.faulty_port import Fault
 from doconv_conformance.faults.gradients import FOLDING, STARTS
@@ -79,7 +80,7 @@ def _of_the_map(
     if operation == "forward":
         measured = convolution.measure(ask, case, known)
         ends = [rule.fault("options") for rule in modes_of_ends() if case.geometry.padding_mode != "zeros"]
-        of_ends = _planted_alike(ends, known, bare, answer, operation)
+        of_ends = _planted_alike([*ends, *wirings()], known, bare, answer, operation)
         yield [*(convolution.fits(measured) if measured else ()), *of_ends]
     if operation == "fold":
         yield [(fault,) for fault in folds() if same(answer, _planted((*known, fault), bare, operation))]
@@ -131,13 +132,21 @@ def paddings() -> tuple[Fault, ...]:
         where = "the order in which the axes are padded"
         return Fault(f"padding-{name}", words, where, {"padded": padded}, lambda g: g.padding_mode != "zeros")
 
+    def of_first_image(x: np.ndarray, g: ConvGeometry) -> np.ndarray:
+        inside = pad(np.ones((1, 1, *x.shape[2:])), g.padding, "zeros")
+        whole = pad(x, g.padding, g.padding_mode)
+        return np.where(inside == 1, whole, whole[:1])
+
+    words = "takes the padding of every image from the first one"
     return (
         of(
             "corners",
             "has zeros for padding that lies outside along two axes or more",
             lambda outside: outside.sum(0) == 1,
         ),
-    )
+        Fault("padding-first-image", words, "the index of the image where the padding is copied", {"padded": of_first_image},
+              lambda g: g.padding_mode != "zeros"),
+    )  # fmt: skip
 
 
 def elementwise(got: Tensors, right: Tensors | None) -> list[Fault]:

@@ -48,7 +48,7 @@ def variants(case: Case) -> Iterator[Case]:
         if geometry is not None and geometry not in seen:
             seen.add(geometry)
             yield replace(case, name=f"{case.name}-varied", geometry=geometry)
-    yield from _other_ranks(case)
+    yield from of_other_ranks(case)
 
 
 def _valid(case: Case, fields: dict[str, Any], input_size: tuple[int, ...] | None = None) -> ConvGeometry | None:
@@ -63,7 +63,7 @@ def _valid(case: Case, fields: dict[str, Any], input_size: tuple[int, ...] | Non
 AXES = ("kernel_size", "stride", "padding", "dilation", "output_padding")
 
 
-def _other_ranks(case: Case) -> Iterator[Case]:
+def of_other_ranks(case: Case) -> Iterator[Case]:
     """The same without the first axis, and with one more in front of it."""
     g = case.geometry
     fields = g.to_json()

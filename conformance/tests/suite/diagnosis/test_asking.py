@@ -12,18 +12,16 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from diagnosing import Direct, diagnosed
 
 from doconv_conformance.cases.table import select
 from doconv_conformance.diagnosis.asking import Question
-from doconv_conformance.diagnosis.claims import Diagnosis
-from doconv_conformance.diagnosis.diagnose import diagnose
 from doconv_conformance.diagnosis.planted import NOTHING, Options, run
 from doconv_conformance.diagnosis.scope import EVERYWHERE, best
 from doconv_conformance.faults import CATALOGUE, Fault, FaultyPort
-from doconv_conformance.port import OPERATIONS, Tensors
+from doconv_conformance.port import Tensors
 from doconv_conformance.running.runner import numerics_of
-from doconv_conformance.verdicts.bounds import Numerics, expected
-from doconv_conformance.verdicts.judge import Result, judge, judged_exactly, row
+from doconv_conformance.verdicts.bounds import Numerics
 
 # A mistake or two of `independent_port`, and what the first lines must say.
 SAID = {
@@ -97,45 +95,6 @@ def module() -> Iterator[ModuleType]:
     finally:
         sys.argv = arguments
         sys.path.remove(path)
-
-
-class Direct:
-    """Asks a port in this process."""
-
-    supports = OPERATIONS
-
-    def __init__(self, port: object, restart: object = lambda: None) -> None:
-        self.port, self.restart = port, restart
-
-    def __call__(self, operation: str, question: Question) -> Tensors | None:
-        try:
-            with np.errstate(all="ignore"):
-                outputs = getattr(self.port, operation)(question.geometry, question.inputs(operation))
-        except (ValueError, TypeError, IndexError):
-            return None
-        return {name: np.ascontiguousarray(value) for name, value in outputs.items()}
-
-    afresh = __call__
-
-    def check(self) -> None:
-        """There is time."""
-
-
-def diagnosed(
-    port: object, pairs: list, numerics: Numerics, asker: Direct, catalogue: object = CATALOGUE
-) -> list[Diagnosis]:
-    results: list[Result] = []
-    outputs = {}
-    for case, operation in pairs:
-        answer = asker(operation, Question(case.geometry, case.tensors, case.dtype, case.param_dtype))
-        if answer is None:
-            results.append(row("port", case, operation, verdict="crashed", reason="raised"))
-            continue
-        outputs[case.id, operation] = answer
-        exact = judged_exactly(case, operation, numerics)
-        results.append(row("port", case, operation, **judge(expected(case, operation, numerics), answer, exact=exact)))
-    asker.restart()
-    return diagnose(results, outputs, numerics, catalogue=catalogue, asker=asker)
 
 
 @pytest.mark.parametrize("mistakes", list(SAID)[::SOME])
