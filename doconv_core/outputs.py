@@ -41,7 +41,7 @@ class Output:
         path: where the links lead.
         is_stream: whether `path` is written to, and not replaced.
         partial: the file that takes the bytes until then.
-        file: it, open for writing without a buffer; `write` writes all.
+        file: it, open for writing without a buffer; `put` writes all.
 
     Raises:
         OSError: the folder does not exist or is not writable, or the disk is too small.
@@ -66,13 +66,14 @@ class Output:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
-        if kind is not None:
-            self.discard()
-            return
-        self.sync()
-        self.publish()
+        try:
+            if kind is None:
+                self.sync()
+                self.publish()
+        finally:
+            self.discard()  # nothing is left of what is not published
 
-    def write(self, data: bytes | memoryview) -> None:
+    def put(self, data: bytes | memoryview) -> None:
         """Write all of `data`, however little the system takes at a time.
 
         Raises:
@@ -87,35 +88,24 @@ class Output:
         """Put the bytes on the disk, before several files are published one after the other.
 
         Raises:
-            OSError: they cannot be written; nothing is left.
+            OSError: they cannot be written.
         """
-        if self.is_stream:
-            return
-        try:
+        if not self.is_stream:
             with naming(self.path):
                 os.fsync(self.file.fileno())
             _keep_owner_and_mode(self.path, self.partial)
-        except BaseException:
-            self.discard()
-            raise
 
     def publish(self) -> None:
         """Give the file its name.
 
         Raises:
-            OSError: the system refuses it, as where `path` is a folder; nothing is left.
+            OSError: the system refuses it, as where `path` is a folder.
         """
         if self.is_stream:
-            self.file.close()
             return
-        try:
-            if fcntl is None:
-                self.file.close()  # Windows renames no open file
-            os.replace(self.partial, self.path)
-        except BaseException:
-            self.discard()
-            raise
-        self.file.close()
+        if fcntl is None:
+            self.file.close()  # Windows renames no open file
+        os.replace(self.partial, self.path)
         with suppress(OSError):  # not every system can sync a folder
             folder = os.open(self.path.parent, os.O_RDONLY)
             try:
@@ -124,7 +114,7 @@ class Output:
                 os.close(folder)
 
     def discard(self) -> None:
-        """Leave nothing behind."""
+        """Close the file, and leave nothing behind of what was not published."""
         self.file.close()
         if not self.is_stream:
             self.partial.unlink(missing_ok=True)

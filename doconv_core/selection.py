@@ -1,8 +1,9 @@
-"""Which layers of a model `overparameterize` converts, and with which depth multiplier: the same in every backend."""
+"""Which layers of a model `overparameterize` converts, with which depth multiplier, and what they are in words."""
 
 from __future__ import annotations
 
 import fnmatch
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -88,3 +89,18 @@ def depth_multipliers(
         words = "; ".join(f"{path or 'the layer'}: {describe(path, layer)}" for path, layer in selected.items())
         raise ValueError(f"nothing is left to over-parameterize. Received: {words}")
     return chosen
+
+
+def describe(
+    name: str, kernel_size: Sequence[int], d_mul: int | None, *, reason: str = "", stacked: Sequence[int] = ()
+) -> str:
+    """A convolution in words: its class and size; its `d_mul` if it has a `D`, else, if there is one, why it stays plain."""
+    words = f"{name} {'x'.join(map(str, kernel_size))}"
+    if d_mul is not None:
+        words += f", d_mul={d_mul}"
+    if stacked:
+        words += f", {math.prod(stacked)} layers stacked"
+    if d_mul is not None:
+        return words
+    reason = reason or ("a kernel of one tap has no D" if math.prod(kernel_size) == 1 else "")
+    return f"plain {words}: {reason}" if reason else f"plain {words}"

@@ -90,9 +90,8 @@ class _Tree:
         if not isinstance(variables, Mapping):
             raise TypeError(f"variables must be nested dicts of arrays. Received: {type(variables).__name__}")
         self.given, self.whole = variables, "params" in variables
-        self.flat: dict[Key, Any] = flatten_dict(
-            variables if self.whole else {"params": variables}, keep_empty_nodes=True
-        )
+        collections = variables if self.whole else {"params": variables}
+        self.flat: dict[Key, Any] = flatten_dict(collections, keep_empty_nodes=True)
         self.state = ModelState()
         leaves: dict[Key, dict[str, Key]] = {}
         for key, leaf in self.flat.items():
@@ -109,7 +108,7 @@ class _Tree:
         for key, leaf in self.flat.items():
             if key not in covered and hasattr(raw(leaf), "shape"):
                 name = ".".join(key[1:] if key[0] == "params" else key)
-                self.state.others[name] = ModelTensor(partial(self._read, key), partial(self._write, key))
+                self.state.others[name] = self._tensor(key)
 
     def rebuild(self) -> Any:
         """The tree with its present values."""
@@ -125,10 +124,9 @@ class _Tree:
                 return None
             D = {"D_delta": names["D"]} if "D" in names else {}
             geometry = entry.geometry(raw(self.flat[names["D"]]).shape[-2] if D else None).to_json()
-            known = ("in_channels", "out_channels", "kernel_size", "groups", "transposed", *(("d_mul",) if D else ()))
-            info = LayerInfo(
-                "conv", {}, {option: geometry[option] for option in known}, transpose_kernel=entry.transpose_kernel
-            )
+            options = ("in_channels", "out_channels", "kernel_size", "groups", "transposed", *(("d_mul",) if D else ()))
+            known = {option: geometry[option] for option in options}
+            info = LayerInfo("conv", {}, known, transpose_kernel=entry.transpose_kernel)
             return info, {"W" if D else "weight": names["kernel"]} | D | bias
         if set(names) <= {"embedding"}:
             return LayerInfo("embedding", {}), {"weight": names["embedding"]}

@@ -75,16 +75,9 @@ class DOConvTranspose(nn.ConvTranspose):
 def _param(
     ask: Any, module: nn.Conv | nn.ConvTranspose, name: str, init_fn: Any, init_args: Any, groups: int, axis: int
 ) -> Any:
-    """What the plain layer asks for; in place of its kernel the composed one.
+    """What the plain layer asks for, by its own `param`, `ask`; in place of its kernel the composed one.
 
-    Args:
-        ask: the plain layer's `param` for this name.
-        module: the layer.
-        name: of the parameter.
-        init_fn: its initialiser.
-        init_args: the arguments of that: of a kernel its shape and dtype.
-        groups: `G`.
-        axis: of the kernel that holds the input channels of a group.
+    A kernel's `init_args` are its shape and dtype; its `axis` holds the input channels of a group.
     """
     if name != "kernel":
         return ask(init_fn, *init_args)

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from flax.core import meta
 
-from doconv_core.selection import Where, depth_multipliers, select
+from doconv_core.selection import Where, depth_multipliers, describe, select
 from doconv_flax._compose import start_from
 from doconv_flax._fold import belong_together, compose_kernel, fold_kernel, is_here
 from doconv_flax._linen_spec import ConvEntry, ConvSpec
@@ -225,10 +225,6 @@ def _compose_leaf(path: str, leaf: Any, D: Any, transpose_kernel: bool, compose:
 
 
 def _describe(path: str, entry: ConvEntry, flat: Mapping[Names, Any]) -> str:
-    kernel = "x".join(map(str, entry.kernel_size))
-    stacked = f", {math.prod(entry.stacked)} layers stacked" if entry.stacked else ""
     D = raw(flat.get(leaf_names(path, "D")))
-    if D is not None:
-        return f"{entry.layer} {kernel}, d_mul={D.shape[-2]}{stacked}"
-    why = entry.refused or ("a kernel of one tap has no D" if math.prod(entry.kernel_size) == 1 else "")
-    return f"plain {entry.layer} {kernel}{stacked}{': ' + why if why else ''}"
+    d_mul = None if D is None else D.shape[-2]
+    return describe(entry.layer, entry.kernel_size, d_mul, reason=entry.refused, stacked=entry.stacked)

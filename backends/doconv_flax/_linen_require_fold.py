@@ -34,7 +34,8 @@ def require_fold() -> Iterator[None]:
             if belong_together(kernel.shape, D.shape):
                 raise ValueError(
                     "a convolution is given W and D and would run on W alone: give it fold(params, spec), or use "
-                    f"OverParameterized(model). Received: {'/'.join(module.scope.path) or type(module).__name__}"
+                    "OverParameterized(model) and call the wrapper, not the model in it. "
+                    f"Received: {'/'.join(module.scope.path) or type(module).__name__}"
                 )
         return call(*args, **kwargs)
 

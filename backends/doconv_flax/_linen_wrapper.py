@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import lru_cache
 from types import MethodType
@@ -17,6 +18,7 @@ from doconv_core.geometry import depth_multiplier
 from doconv_core.selection import Where, select
 from doconv_flax._fold import belong_together
 from doconv_flax._linen_models import compose_leaves, is_plain, overparameterize
+from doconv_flax._linen_require_fold import require_fold
 from doconv_flax._linen_spec import ConvEntry, ConvSpec, conv_spec, note_convolutions, spec_of
 from doconv_flax._linen_tree import Flat, flatten, leaf_names, raw, unflatten, with_d
 from doconv_flax._placing import explicit_sharding
@@ -30,8 +32,10 @@ class OverParameterized(nn.Module):
     start, so that with the same seed the model starts as `module`, bit for bit. `fold(params)` afterwards gives the parameters
     of `module` (with the spec `conv_spec(model, *inputs)` where a transposed layer has `transpose_kernel`).
 
-    Every public method of `module` can be called on the wrapper: `model.apply(variables, x, method="encode")`. Being a module
-    it can be a submodule, below `nn.scan`, `nn.vmap` and `nn.remat`, and contain them.
+    Every public method of `module` can be called on the wrapper: `model.apply(variables, x, method="encode")`, or
+    `method=Net.encode`. What is called on `module` itself, and not on the wrapper, would run on `W` alone: it raises below
+    this class's `apply`, and elsewhere where `require_fold` looks. Being a module it can be a submodule, below `nn.scan`,
+    `nn.vmap` and `nn.remat`, and contain them.
 
     Attributes:
         module: the module, with convolutions somewhere in it.
@@ -40,8 +44,9 @@ class OverParameterized(nn.Module):
             `module`.
 
     Raises:
-        TypeError, ValueError: at initialisation, as `overparameterize`. At a call, if the parameters are those of the plain
-            module, or of another `d_mul` or `where`.
+        TypeError, ValueError: at initialisation, as `overparameterize`, or if `module` is an `OverParameterized`, or has a
+            name of its own beside the wrapper's. At a call, if the parameters are those of the plain module, or of another
+            `d_mul` or `where`.
     """
 
     module: nn.Module
@@ -49,7 +54,42 @@ class OverParameterized(nn.Module):
     where: Where | None = dataclasses.field(default=None, kw_only=True)
 
     def setup(self) -> None:
+        if isinstance(self.module, OverParameterized):
+            raise TypeError(f"the module is over-parameterized already. Received: {type(self.module).__name__}")
+        self._check_name()
         nn.share_scope(self, self.module)
+
+    def _check_name(self) -> None:
+        """In a `@nn.compact` method `module` has its name before it is wrapped, and its parameters are under that."""
+        automatic = re.fullmatch(rf"\w*{type(self).__name__}_\d+", self.name or "OverParameterized_0")
+        if self.module.parent is self.parent and not automatic and not hasattr(self.parent, str(self.name)):
+            raise ValueError(
+                f"name the module, not its wrapper: OverParameterized({type(self.module).__name__}(..., name={self.name!r})). "
+                f"Received: a wrapper with the name {self.name!r} around a module with the name {self.module.name!r}"
+            )
+
+    @nn.nowrap
+    def apply(self, variables: Any, *args: Any, method: Callable[..., Any] | str | None = None, **options: Any) -> Any:
+        """As `nn.Module.apply`."""
+        with require_fold():
+            return super().apply(variables, *args, method=self._on_module(method), **options)
+
+    @nn.nowrap
+    def init_with_output(
+        self, rngs: Any, *args: Any, method: Callable[..., Any] | str | None = None, **options: Any
+    ) -> Any:
+        """As `nn.Module.init_with_output`."""
+        with require_fold():
+            return super().init_with_output(rngs, *args, method=self._on_module(method), **options)
+
+    @nn.nowrap
+    def _on_module(self, method: Any) -> Any:
+        """A method of `module` that is given as a function (`Net.encode`), to be run on `module` and not on the wrapper."""
+        function = getattr(method, "__func__", method)
+        theirs = (value for each in type(self.module).__mro__ for value in vars(each).values())
+        if not callable(function) or not any(function is value for value in theirs):
+            return method
+        return lambda self, *args, **kwargs: self._run(function, args, kwargs)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """As `module.__call__`."""
@@ -59,14 +99,18 @@ class OverParameterized(nn.Module):
         """The public methods of `module`."""
         wrapped = vars(self).get("module")
         if wrapped is None or name.startswith("_") or not callable(getattr(type(wrapped), name, None)):
-            return super().__getattr__(name)
+            try:
+                return super().__getattr__(name)
+            except AttributeError as error:
+                error.add_note(f"Of {type(wrapped).__name__}'s attributes a wrapper has the public methods.")
+                raise
 
         def method(self: OverParameterized, *args: Any, **kwargs: Any) -> Any:
             return self._run(name, args, kwargs)
 
         return MethodType(method, self)
 
-    def _run(self, method: str, args: Any, kwargs: Any) -> Any:
+    def _run(self, method: str | Callable[..., Any], args: Any, kwargs: Any) -> Any:
         initializing = self.is_initializing()
         given: Flat = {}
 
@@ -89,7 +133,9 @@ class OverParameterized(nn.Module):
             return {**variables, "params": params}
 
         def call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-            return getattr(module, method)(*args, **kwargs)
+            return (
+                getattr(module, method)(*args, **kwargs) if isinstance(method, str) else method(module, *args, **kwargs)
+            )
 
         with note_convolutions() as called:
             return nn.map_variables(call, "params", inward, outward, mutable=initializing)(self.module, *args, **kwargs)
@@ -136,7 +182,7 @@ class _Call:
 
     key: Any
     module: nn.Module = dataclasses.field(compare=False)
-    method: str
+    method: str | Callable[..., Any]
     rngs: tuple[str, ...]
     leaves: tuple[Any, ...]
     tree: Any
@@ -147,7 +193,9 @@ class _Call:
         return conv_spec(self.module, *args, rngs=rngs, method=self.method, **kwargs)
 
 
-def spec_of_call(module: nn.Module, method: str, rngs: tuple[str, ...], args: Any, kwargs: Any) -> ConvSpec:
+def spec_of_call(
+    module: nn.Module, method: str | Callable[..., Any], rngs: tuple[str, ...], args: Any, kwargs: Any
+) -> ConvSpec:
     """`conv_spec` of a bound module for a call of one of its methods; run once for all calls alike where that can be known."""
     leaves, tree = jax.tree.flatten((args, kwargs))
     module = module.copy(parent=None)

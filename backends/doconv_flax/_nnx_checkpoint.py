@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -99,9 +100,8 @@ def _layer(node: Any) -> tuple[LayerInfo, dict[str, str]] | None:
     if isinstance(node, nnx.Conv | nnx.ConvTranspose):
         over = isinstance(node, DOConv | DOConvTranspose) and node.D is not None
         roles = {"W": "kernel", "D_delta": "D"} if over else {"weight": "kernel"}
-        return LayerInfo("conv", {}, _geometry(node, over), transpose_kernel=getattr(node, "transpose_kernel", False)), {
-            **roles, "bias": "bias",
-        }  # fmt: skip
+        info = LayerInfo("conv", {}, _geometry(node, over), transpose_kernel=getattr(node, "transpose_kernel", False))
+        return info, roles | {"bias": "bias"}
     if type(node) is nnx.Linear:
         return LayerInfo("linear", {}), {"weight": "kernel", "bias": "bias"}
     if isinstance(node, nnx.Embed):
@@ -118,7 +118,7 @@ def _layer(node: Any) -> tuple[LayerInfo, dict[str, str]] | None:
 
 
 def _geometry(layer: Any, over: bool) -> dict[str, Any]:
-    size = [layer.kernel_size] if isinstance(layer.kernel_size, int) else list(layer.kernel_size)
+    size = list(layer.kernel_size)
 
     def per_axis(value: Any) -> list[int]:
         return [value or 1] * len(size) if value is None or isinstance(value, int) else list(value)
@@ -137,10 +137,8 @@ def _geometry(layer: Any, over: bool) -> dict[str, Any]:
 
 def _ndim(layer: Any) -> int:
     """The number of axes of a kernel that is not stacked; `W` has one axis of columns where `S != K`."""
-    size = [layer.kernel_size] if isinstance(layer.kernel_size, int) else list(layer.kernel_size)
-    taps = int(np.prod(size))
-    columns = layer.D.shape[-2] if isinstance(layer, DOConv | DOConvTranspose) and layer.D is not None else taps
-    return 2 + (len(size) if columns == taps else 1)
+    over = isinstance(layer, DOConv | DOConvTranspose) and layer.D is not None
+    return 3 if over and layer.D.shape[-2] != math.prod(layer.kernel_size) else 2 + len(layer.kernel_size)
 
 
 def _tensor(variable: nnx.Variable) -> ModelTensor:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import jax
 from flax import nnx
 
-from doconv_core.selection import Where, depth_multipliers, select
+from doconv_core.selection import Where, depth_multipliers, describe, select
 from doconv_flax._compose import start_from
 from doconv_flax._fold import fold_kernel
 from doconv_flax._names import plain_names, w_names
@@ -48,8 +48,8 @@ def overparameterize(
         TypeError: `model` is not an nnx module, or abstract; a selected convolution is of a subclass, or something else acts on
             its kernel: `nnx.WeightNorm`, `nnx.SpectralNorm`, or the code of a module that uses `layer.kernel` in its call.
         ValueError: there is no convolution, none that `where` selects, none left to convert, `d_mul` is too small, layers are
-            stacked along another axis than the first, a kernel is tied to something that is not converted with it, or the
-            model holds an optimizer. Nothing has been changed then.
+            stacked along another axis than the first, a kernel is tied to something that is not converted with it, a plain
+            layer holds a `D`, or the model holds an optimizer. Nothing has been changed then.
     """
     found = _convolutions(model)
     selected = select(found, where)
@@ -110,7 +110,7 @@ def fold(model: M) -> M:
     Raises:
         TypeError: `model` is not an nnx module, or a layer is of a subclass of `DOConv` or `DOConvTranspose`, or something else
             acts on its `W`, as in `overparameterize`.
-        ValueError: layers are stacked along another axis than the first.
+        ValueError: layers are stacked along another axis than the first, or a plain layer holds a `D`.
     """
     layers: dict[str, Any] = {path: layer for path, layer in _convolutions(model).items() if isinstance(layer, OURS)}
     foreign = [f"{path}: {type(layer).__name__}" for path, layer in layers.items() if type(layer) not in PLAIN_CLASS]
@@ -144,14 +144,21 @@ def inspect_model(model: nnx.Module) -> dict[str, str]:
 
 
 def _convolutions(model: nnx.Module) -> dict[str, Any]:
-    """Every convolution once, by its path; a single layer has the path "" ."""
+    """Every convolution once, by its path; a single layer has the path "". Raises ValueError if a plain one holds a `D`."""
     if not isinstance(model, nnx.Module):
         raise TypeError(f"model must be a flax.nnx.Module. Received: {type(model).__name__}")
-    return {
+    found = {
         ".".join(map(str, path)): node
         for path, node in nnx.iter_graph(model)
         if isinstance(node, nnx.Conv | nnx.ConvTranspose)
     }
+    given = [path for path, layer in found.items() if type(layer) in DO_CLASS and hasattr(layer, "D")]
+    if given:
+        raise ValueError(
+            "plain convolutions hold a D, which they pass over: the state of an over-parameterized model was read into a plain "
+            f"one (nnx.update). Read it into one that is over-parameterized. Received: {', '.join(given)}"
+        )
+    return found
 
 
 def _check_arrays(layers: dict[str, Any]) -> None:
@@ -251,13 +258,8 @@ def _become(layer: Any, cls: type) -> None:
 
 
 def _describe(layer: Any) -> str:
-    kernel, name = "x".join(map(str, layer.kernel_size)), type(layer).__name__
-    columns = layer.D if isinstance(layer, OURS) and layer.D is not None else None
-    shape = layer.kernel.shape if columns is None else columns.shape
-    stack = shape[: len(shape) - len(layer.kernel_size) - 2]
-    stacked = f", {math.prod(stack)} layers stacked" if stack else ""
-    if isinstance(layer, OURS):
-        return f"{name} {kernel}, d_mul={layer.d_mul}{stacked}"
-    one_tap = ": a kernel of one tap has no D" if math.prod(layer.kernel_size) == 1 else ""
-    foreign = ": a subclass" if _is_foreign(layer) else ""
-    return f"plain {name} {kernel}{stacked}{foreign or one_tap}"
+    over, reason = isinstance(layer, OURS), "a subclass" if _is_foreign(layer) else ""
+    shape = layer.D.shape if over and layer.D is not None else layer.kernel.shape
+    stacked = shape[: len(shape) - len(layer.kernel_size) - 2]
+    d_mul = layer.d_mul if over else None
+    return describe(type(layer).__name__, layer.kernel_size, d_mul, reason=reason, stacked=stacked)

@@ -16,11 +16,7 @@ from flax import nnx
 
 
 def kernel_uses(model: nnx.Module, layers: Mapping[str, Any]) -> tuple[dict[str, str], list[str]]:
-    """Where the code that a call of `model` reaches says `.kernel`.
-
-    Args:
-        model: a module.
-        layers: convolutions by path.
+    """Where the code that a call of `model` reaches says `.kernel`; `layers` are convolutions by path.
 
     Returns:
         The paths of layers whose kernel is used, each with the method that does it ("Masked.__call__"); and methods that use

@@ -21,10 +21,11 @@ from doconv_core.checkpoint import (
     open_checkpoint,
     save_model,
 )
+from doconv_core.checkpoint._layers import join
 from doconv_keras._arrays import to_numpy
 from doconv_keras._layers import DOConvMixin
 from doconv_keras._names import match_by_order
-from doconv_keras._transfer import sublayers
+from doconv_keras._transfer import own_variables, sublayers
 
 log = logging.getLogger("doconv")
 L = TypeVar("L", bound=keras.layers.Layer)
@@ -120,15 +121,13 @@ def _state(model: keras.layers.Layer) -> ModelState:
         info, variables = found
         first[id(layer)] = path
         covered |= {id(variable) for variable in variables.values()}
-        state.layers[path] = ModelLayer.of(
-            info, {role: _tensor(variable) for role, variable in variables.items()}, "keras"
-        )
+        tensors = {role: _tensor(variable) for role, variable in variables.items()}
+        state.layers[path] = ModelLayer.of(info, tensors, "keras")
     for path, layer in _walk(model, ""):
-        for variable in (*layer._trainable_variables, *layer._non_trainable_variables):
+        for variable in own_variables(layer):
             if id(variable) not in covered and not isinstance(layer, keras.random.SeedGenerator):
                 covered.add(id(variable))
-                name = f"{path}.{variable.name}".lstrip(".")
-                state.others[name] = _tensor(variable)
+                state.others[join(path, variable.name)] = _tensor(variable)
     return state
 
 
@@ -136,40 +135,33 @@ def _walk(layer: keras.layers.Layer, path: str) -> Iterator[tuple[str, keras.lay
     """Every layer with its path, a shared one with each; the path of the model itself is ""."""
     yield path, layer
     for inner in sublayers(layer):
-        yield from _walk(inner, f"{path}.{inner.name}".lstrip("."))
+        yield from _walk(inner, join(path, inner.name))
 
 
 def _layer(layer: keras.layers.Layer) -> tuple[LayerInfo, dict[str, Any]] | None:
     """The kind of a layer, and its variables by role; None for what is of no kind that is covered."""
-    epsilon = getattr(layer, "epsilon", None)
-    if getattr(layer, "quantization_mode", None) is not None:  # kernels in units of their own
+    # Kernels in units of their own, or with something added.
+    if getattr(layer, "quantization_mode", None) is not None or getattr(layer, "lora_enabled", False):
         return None
     variables: dict[str, Any]
-    if (
-        isinstance(layer, CONVOLUTIONS)
-        and not isinstance(layer, SEPARABLE)
-        and not getattr(layer, "lora_enabled", False)
-    ):
+    if isinstance(layer, CONVOLUTIONS) and not isinstance(layer, SEPARABLE):
         over = isinstance(layer, DOConvMixin) and layer.D is not None
         kernel = layer.W if isinstance(layer, DOConvMixin) else layer.kernel
         variables = {"W" if over else "weight": kernel, "D_delta": layer.D if over else None, "bias": layer.bias}
-        info = LayerInfo(
-            "conv", {}, _geometry(layer, tuple(kernel.shape), over), depthwise=isinstance(layer, DEPTHWISE)
-        )
-    elif type(layer) is keras.layers.Dense and not layer.lora_enabled:
+        geometry = _geometry(layer, tuple(kernel.shape), over)
+        info = LayerInfo("conv", {}, geometry, depthwise=isinstance(layer, DEPTHWISE))
+    elif type(layer) is keras.layers.Dense:
         info, variables = LayerInfo("linear", {}), {"weight": layer.kernel, "bias": layer.bias}
-    elif type(layer) is keras.layers.Embedding and not layer.lora_enabled:
+    elif type(layer) is keras.layers.Embedding:
         info, variables = LayerInfo("embedding", {}), {"weight": layer.embeddings}
     elif isinstance(layer, keras.layers.BatchNormalization):
-        info = LayerInfo("batch_norm", {}, epsilon=epsilon)
-        variables = {"weight": layer.gamma, "bias": layer.beta, "running_mean": layer.moving_mean}
-        variables["running_var"] = layer.moving_variance
-    elif isinstance(layer, keras.layers.GroupNormalization):
-        info = LayerInfo("norm", {}, {"norm": "group", "groups": layer.groups}, epsilon)
+        info = LayerInfo("batch_norm", {}, epsilon=layer.epsilon)
         variables = {"weight": layer.gamma, "bias": layer.beta}
-    elif isinstance(layer, keras.layers.LayerNormalization):
-        info = LayerInfo("norm", {}, {"norm": "layer"}, epsilon)
-        variables = {"weight": layer.gamma, "bias": layer.beta}
+        variables |= {"running_mean": layer.moving_mean, "running_var": layer.moving_variance}
+    elif isinstance(layer, keras.layers.GroupNormalization | keras.layers.LayerNormalization):
+        groups = getattr(layer, "groups", None)
+        which = {"norm": "layer"} if groups is None else {"norm": "group", "groups": groups}
+        info, variables = LayerInfo("norm", {}, which, layer.epsilon), {"weight": layer.gamma, "bias": layer.beta}
     else:
         return None
     variables = {role: variable for role, variable in variables.items() if variable is not None}

@@ -31,13 +31,9 @@ class Change:
 
 
 def make_from_config(layer: Any, change: Change | None, path: str, owned: Iterable[Any] = ()) -> Any:
-    """The layer, not built, as another object; changed where `change` says so.
+    """A layer or an operation, not built, as another object; changed where `change` says so.
 
-    Args:
-        layer: a layer or an operation.
-        change: None for the same class and config.
-        path: what an error calls it.
-        owned: the layers within, whose classes their configs name.
+    Configs name the classes of the layers within, which are `owned`; an error calls the layer by its `path`.
 
     Raises:
         ValueError: the layer's class cannot make it from its config.
@@ -73,10 +69,15 @@ def keep_remat_mode(layer: Any, new: Any) -> None:
         new._remat_mode = layer._remat_mode
 
 
-def _config(layer: Any, cls: Any) -> dict[str, Any]:
+def _own_config(layer: Any) -> dict[str, Any]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The object being serialized includes a `lambda`")
         config: dict[str, Any] = layer.get_config()
+    return config
+
+
+def _config(layer: Any, cls: Any) -> dict[str, Any]:
+    config = _own_config(layer)
     if getattr(layer.get_config, "_is_default", False) and isinstance(layer, keras.layers.Layer):
         config = _accepted(layer, config)
     if cls.from_config.__func__ is keras.layers.Layer.from_config.__func__:
@@ -98,9 +99,7 @@ def _accepted(layer: Any, config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _lambda_again(layer: Any) -> Any:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The object being serialized includes a `lambda`")
-        kept = {name: value for name, value in layer.get_config().items() if name in BASE}
+    kept = {name: value for name, value in _own_config(layer).items() if name in BASE}
     shape = {"output_shape": layer._output_shape} if layer._output_shape is not None else {}
     return keras.layers.Lambda(layer.function, mask=layer.mask, arguments=layer.arguments, **shape, **kept)
 

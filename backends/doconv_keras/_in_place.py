@@ -14,9 +14,9 @@ from typing import Any
 import keras
 
 from doconv_keras._config import Change, make_from_config
-from doconv_keras._remake import GRAPHS, build_as, call_graph_again, check_released, own_variables
+from doconv_keras._remake import GRAPHS, build_as, call_graph_again, check_released
 from doconv_keras._swap import attributes, leaves, swap
-from doconv_keras._transfer import copy_trainable, copy_weights, pair_layers, walk
+from doconv_keras._transfer import copy_trainable, copy_weights, own_variables, pair_layers, walk
 
 Pairs = list[tuple[str, Any, Any]]
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import keras
 
-from doconv_core.selection import Where, depth_multipliers, select
+from doconv_core.selection import Where, depth_multipliers, describe, select
 from doconv_keras._config import Change
 from doconv_keras._in_place import change_in_place, remake_whole
 from doconv_keras._layers import EXPLICIT, DOConvMixin, do_class
@@ -65,9 +65,8 @@ def overparameterize(model: L, *, d_mul: int | None = None, where: Where | None 
     twin = _apply_changes(model, changes, in_place)
     log.info("over-parameterized %d of %d convolutions", len(changes), len(found))
     for path, state in inspect_model(twin).items():
-        log.info(
-            "%s: %s%s", path or twin.name, state, ", not selected" if path in found.keys() - selected.keys() else ""
-        )
+        left = ", not selected" if path in found.keys() - selected.keys() else ""
+        log.info("%s: %s%s", path or twin.name, state, left)
     return twin
 
 
@@ -100,9 +99,8 @@ def fold(model: L, *, in_place: bool = False) -> L:
             f"a class derived from a DO layer must say as `plain_class` what it folds into. Received: {'; '.join(derived)}"
         )
     drops = ("d_mul", "d_regularizer")
-    twin = _apply_changes(
-        model, {id(layer): Change(layer.plain_class, drops=drops) for layer in found.values()}, in_place
-    )
+    changes = {id(layer): Change(layer.plain_class, drops=drops) for layer in found.values()}
+    twin = _apply_changes(model, changes, in_place)
     state = inspect_model(twin)
     log.info("folded %d of %d convolutions", len(found), len(state))
     for path, text in state.items():
@@ -168,8 +166,6 @@ def _describe(layer: Any) -> str:
     name = type(layer).__name__
     if isinstance(layer, WITHOUT_FORM):
         return f"plain {name}: has no DO form"
-    kernel = "x".join(map(str, layer.kernel_size))
-    if isinstance(layer, DOConvMixin):
-        return f"{name} {kernel}, d_mul={layer.d_mul}"
-    reason = "a kernel of one tap has no D" if math.prod(layer.kernel_size) == 1 else _obstacle(layer)
-    return f"plain {name} {kernel}: {reason}" if reason else f"plain {name} {kernel}"
+    over = isinstance(layer, DOConvMixin)
+    reason = "" if over or math.prod(layer.kernel_size) == 1 else _obstacle(layer)
+    return describe(name, layer.kernel_size, layer.d_mul if over else None, reason=reason)

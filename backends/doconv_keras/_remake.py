@@ -23,7 +23,7 @@ import keras
 
 from doconv_keras._config import Change, keep_dtype_policy, keep_remat_mode, make_from_config, reason
 from doconv_keras._swap import swap
-from doconv_keras._transfer import copy_trainable, copy_weights, sublayers, walk
+from doconv_keras._transfer import copy_trainable, copy_weights, own_variables, sublayers, walk
 
 log = logging.getLogger("doconv")
 GRAPHS = (keras.Sequential, keras.Function)
@@ -160,8 +160,8 @@ def call_graph_again(model: Any, again: Any, path: str) -> Any:
         new = keras.models.clone_model(model, _inputs(model), clone_function=again)
     keep_remat_mode(model, new)
     if type(new) is not type(model):
-        names = type(model).__name__, type(new).__name__
-        log.warning("%s: a %s became a %s, without the methods of its class", path or model.name, *names)
+        names = path or model.name, type(model).__name__, type(new).__name__
+        log.warning("%s: a %s became a %s, without the methods of its class", *names)
     return new
 
 
@@ -225,10 +225,6 @@ def build_as(new: Any, layer: Any, path: str) -> None:
             new.build_from_config(layer.get_build_config())
     except Exception as error:
         raise ValueError(f"{path or layer.name} cannot be built again. Received: {reason(error, layer)}") from error
-
-
-def own_variables(layer: Any) -> list[Any]:
-    return [*layer._trainable_variables, *layer._non_trainable_variables]
 
 
 def advice(paths: list[str]) -> str:

@@ -100,8 +100,13 @@ def pair_layers(src: keras.layers.Layer, dst: keras.layers.Layer) -> Iterator[tu
         waiting[:0] = [(f"{prefix}{a.name}", a, b) for a, b in zip(left, right, strict=True)]
 
 
+def own_variables(layer: Any) -> list[Any]:
+    """The variables that a layer has itself, those that train first."""
+    return [*layer._trainable_variables, *layer._non_trainable_variables]
+
+
 def _variables(layer: Any, twin: Any) -> list[Any]:
-    own = [*layer._trainable_variables, *layer._non_trainable_variables]
+    own = own_variables(layer)
     if not layer.built or not _converts(layer, twin):
         if type(layer).save_own_variables is keras.layers.Layer.save_own_variables:
             return own

@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from doconv_core.checkpoint._layers import join
 from doconv_torch._layers import DOConvMixin
 from doconv_torch._optimizers import note_replacement
 
@@ -23,12 +24,7 @@ log = logging.getLogger("doconv")
 
 
 def find_pairs(model: nn.Module, batch_norm: bool | Pairs) -> list[tuple[str, str]]:
-    """The paths of each convolution and of the normalisation to fuse with it; nothing is changed.
-
-    Args:
-        model: over-parameterized or not.
-        batch_norm: True finds those that a trace by `torch.fx` shows to follow each other, alone and once. Pairs of paths are
-            taken for it.
+    """The paths of each convolution and of the normalisation to fuse with it, by a trace or as given; nothing is changed.
 
     Raises:
         TypeError: `batch_norm` is neither.
@@ -36,9 +32,8 @@ def find_pairs(model: nn.Module, batch_norm: bool | Pairs) -> list[tuple[str, st
     """
     if isinstance(batch_norm, bool):
         return _traced_pairs(model) if batch_norm else []
-    if isinstance(batch_norm, str) or not isinstance(batch_norm, Sequence):
-        raise TypeError(f"batch_norm must be True or pairs of paths (convolution, norm). Received: {batch_norm!r}")
-    for pair in batch_norm:
+    given = isinstance(batch_norm, Sequence) and not isinstance(batch_norm, str)
+    for pair in batch_norm if given else [batch_norm]:
         if not (isinstance(pair, tuple | list) and len(pair) == 2 and all(isinstance(path, str) for path in pair)):
             raise TypeError(f"batch_norm must be True or pairs of paths (convolution, norm). Received: {pair!r}")
     known = dict(model.named_modules(remove_duplicate=False))
@@ -67,7 +62,7 @@ def fuse(model: nn.Module, pairs: Pairs) -> None:
             assert new is not None
             conv._parameters[name] = new
             if old is not None:
-                note_replacement(old, new, f"{conv_path}.{name}".lstrip("."), "fold")
+                note_replacement(old, new, join(conv_path, name), "fold")
         for path, module in list(model.named_modules(remove_duplicate=False)):
             if module is norm:
                 parent, _, name = path.rpartition(".")

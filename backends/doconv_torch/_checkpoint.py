@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,14 +33,18 @@ from doconv_core.checkpoint import (
     read_pickle,
     save_model,
 )
+from doconv_core.checkpoint._format import some
+from doconv_core.checkpoint._layers import join
 from doconv_core.checkpoint._nested import Part
 from doconv_core.checkpoint._prefixes import model_names
 from doconv_core.checkpoint._sources import ARCHIVES, Source
 from doconv_torch._arrays import LazyArray, has_no_values, is_dense, is_repeated, to_numpy, to_tensor
 from doconv_torch._layers import DOConvMixin
+from doconv_torch._saved import load_saved
 
 M = TypeVar("M", bound=nn.Module)
 log = logging.getLogger("doconv")
+NORMS = {"layer": nn.LayerNorm, "rms": nn.RMSNorm, "group": nn.GroupNorm, "instance": _InstanceNorm}
 
 
 def save_checkpoint(
@@ -144,23 +148,38 @@ def load_original(
         raise ValueError(f"dialect must be original-torch or original-tf. Received: {dialect!r}")
     check_name_map(name_map)
     state = _state(model)
-    known = {
-        mapped(path, name_map): layer.info.geometry["kernel_size"]
-        for path, layer in state.layers.items()
-        if layer.info.kind == "conv"
-    }
-    like = [f"{mapped(path, name_map)}.weight".lstrip(".") for path in state.layers]
+    called = {mapped(path, name_map): layer.info for path, layer in state.layers.items()}
+    convs = {name: info.geometry for name, info in called.items() if info.kind == "conv"}
+    known = {name: geometry["kernel_size"] for name, geometry in convs.items()}
+    turned = {name for name, geometry in convs.items() if geometry["transposed"]}
+    like = [join(name, "weight") for name in called]
     tensors, label, notes = _open(source, key)
     try:
         tensors = _part(tensors, label, prefix) if prefix else tensors
-        hints = Hints(kernel_size or {}, known=known, prefix=_prefix(tensors, label, like))
+        hints = Hints(kernel_size or {}, known=known, known_transposed=turned, prefix=_prefix(tensors, label, like))
         checkpoint = Checkpoint(tensors, label, dialect=dialect, hints=hints)
+        _check_theirs(checkpoint)
         load_model(checkpoint, state, name_map=name_map, strict=strict, fold=True)
     finally:
         tensors.close()
     for note in (*notes, *checkpoint.notes):
         log.info("%s: %s", label, note)
     return model
+
+
+def _check_theirs(checkpoint: Checkpoint) -> None:
+    """A layer of this project has the same names and shapes, and pairs `W` and `D` in another way where this matters."""
+    ours = [
+        path
+        for path, info in checkpoint.layers.items()
+        if info.kind == "conv" and info.has_d and "diagonal" not in info.tensors and not checkpoint.is_exact(path)
+    ]
+    if ours:
+        raise CheckpointError(
+            f"{checkpoint.label}: no D_diag beside D, which the authors' code always stores: what doconv's layers wrote is "
+            "loaded by model.load_state_dict, a file of the authors' that lost it is folded by "
+            f"fold_state_dict(state, dialect='original-torch'). Received: {some(ours, 5)}"
+        )
 
 
 def _open(source: str | os.PathLike[str] | Mapping[str, Any], key: str | None) -> tuple[Source, str, list[str]]:
@@ -173,7 +192,7 @@ def _open(source: str | os.PathLike[str] | Mapping[str, Any], key: str | None) -
             if key is not None:
                 raise CheckpointError(f"{label} has no dicts around its tensors. Received: key={key!r}")
             return open_source(path), label, []
-        loaded = read_pickle(path, torch.load)
+        loaded = read_pickle(path, load_saved)
     state, notes = _choose(loaded, label, key)
     tensors = {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
     for name, value in tensors.items():
@@ -183,7 +202,8 @@ def _open(source: str | os.PathLike[str] | Mapping[str, Any], key: str | None) -
             )
         if is_repeated(value):
             raise CheckpointError(f"{label}: {name} is a few values repeated. Received: shape {tuple(value.shape)}")
-    return Arrays(label, {name: LazyArray(value) for name, value in tensors.items()}), label, notes
+    arrays = {name: LazyArray(value) for name, value in tensors.items()}
+    return Arrays(label, arrays, getattr(state, "_metadata", None)), label, notes
 
 
 def _choose(loaded: Any, label: str, key: str | None) -> tuple[Mapping[str, Any], list[str]]:
@@ -231,20 +251,19 @@ def _state(model: nn.Module) -> ModelState:
     state, covered, first = ModelState(), set[str](), dict[int, str]()
     for path, module in model.named_modules(remove_duplicate=False):
         roles = _roles(module)
-        names = {role: f"{path}.{name}".lstrip(".") for role, name in roles.items()}
-        covered |= set(names.values())
+        covered |= {join(path, name) for name in roles.values()}
         if roles and id(module) in first:
             state.aliases[path] = first[id(module)]
         elif roles:
             first[id(module)] = path
-            state.layers[path] = ModelLayer(_info(module), _reader(module, roles), _writer(module, roles))
+            state.layers[path] = ModelLayer.of(_info(module), _tensors(module, roles), "torch")
     for name, tensor in model.state_dict(keep_vars=True).items():
         if type(tensor.data if isinstance(tensor, nn.Parameter) else tensor).__name__ == "DTensor":
             raise ValueError(f"sharded tensors must be gathered first. Received: {name}")
         if name not in covered:
             if not isinstance(tensor, torch.Tensor):
                 raise ValueError(f"a portable checkpoint holds tensors only. Received: {name}, {type(tensor).__name__}")
-            state.others[name] = ModelTensor(_read_one(tensor), _write_one(tensor))
+            state.others[name] = _tensor(tensor, tuple(tensor.shape))
     return state
 
 
@@ -254,9 +273,9 @@ def _roles(module: nn.Module) -> dict[str, str]:
         roles = {"W": "W", "D_delta": "D", "weight": "weight", "bias": "bias"}
     elif isinstance(module, _BatchNorm):
         roles = {name: name for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")}
-    elif isinstance(module, nn.Linear | nn.Embedding | nn.GroupNorm | nn.RMSNorm | _InstanceNorm) or (
-        isinstance(module, nn.LayerNorm) and len(module.normalized_shape) == 1
-    ):
+    elif isinstance(module, nn.LayerNorm) and len(module.normalized_shape) > 1:
+        return {}
+    elif isinstance(module, nn.Linear | nn.Embedding | nn.LayerNorm | nn.GroupNorm | nn.RMSNorm | _InstanceNorm):
         roles = {"weight": "weight", "bias": "bias"}
     else:
         return {}
@@ -266,22 +285,29 @@ def _roles(module: nn.Module) -> dict[str, str]:
     return found if any(role in found for role in ("W", "weight", "running_mean")) else {}
 
 
+def _tensors(module: nn.Module, roles: dict[str, str]) -> dict[str, ModelTensor]:
+    """A layer's tensors by role; a `W` of one tap is the plain convolution's weight."""
+    found = {}
+    for role, name in roles.items():
+        tensor: Any = {**module._parameters, **module._buffers}[name]
+        one_tap = role == "W" and "D_delta" not in roles
+        shape = (*tensor.shape[:2], *module.kernel_size) if one_tap else tuple(tensor.shape)  # type: ignore[misc]
+        found["weight" if one_tap else role] = _tensor(tensor, shape)
+    return found
+
+
 def _info(module: nn.Module) -> LayerInfo:
-    epsilon = getattr(module, "eps", None)
     if isinstance(module, _ConvNd):
         return LayerInfo("conv", {}, _geometry(module))
-    if isinstance(module, nn.Linear):
-        return LayerInfo("linear", {})
-    if isinstance(module, nn.Embedding):
-        return LayerInfo("embedding", {})
+    for kind, cls in (("linear", nn.Linear), ("embedding", nn.Embedding)):
+        if isinstance(module, cls):
+            return LayerInfo(kind, {})
+    epsilon: Any = module.eps
     if isinstance(module, _BatchNorm):
         return LayerInfo("batch_norm", {}, epsilon=epsilon)
-    if isinstance(module, nn.GroupNorm):
-        return LayerInfo("norm", {}, {"norm": "group", "groups": module.num_groups}, epsilon)
-    name = {nn.LayerNorm: "layer", nn.RMSNorm: "rms"}
-    return LayerInfo(
-        "norm", {}, {"norm": next((n for cls, n in name.items() if isinstance(module, cls)), "instance")}, epsilon
-    )
+    which = next(name for name, cls in NORMS.items() if isinstance(module, cls))
+    groups = {"groups": module.num_groups} if which == "group" else {}
+    return LayerInfo("norm", {}, {"norm": which, **groups}, epsilon)
 
 
 def _geometry(conv: _ConvNd) -> dict[str, Any]:
@@ -304,40 +330,11 @@ def _geometry(conv: _ConvNd) -> dict[str, Any]:
     return known
 
 
-def _reader(module: nn.Module, roles: dict[str, str]) -> Callable[[], dict[str, np.ndarray]]:
-    def read() -> dict[str, np.ndarray]:
-        arrays = {role: to_numpy(_tensor(module, name)) for role, name in roles.items()}
-        if "W" in arrays and "D_delta" not in arrays:  # one tap: the plain convolution
-            W = arrays.pop("W")
-            arrays["weight"] = W.reshape(*W.shape[:2], *[1] * len(module.kernel_size))  # type: ignore[arg-type]
-        return arrays
+def _tensor(tensor: torch.Tensor, shape: tuple[int, ...]) -> ModelTensor:
+    """A tensor of a model, of `shape` in a checkpoint."""
 
-    return read
-
-
-def _writer(module: nn.Module, roles: dict[str, str]) -> Callable[[dict[str, np.ndarray]], None]:
-    def write(arrays: dict[str, np.ndarray]) -> None:
-        for role, name in roles.items():
-            tensor = _tensor(module, name)
-            array = arrays.get("weight" if role == "W" and "W" not in arrays else role)
-            if array is not None:
-                _write_one(tensor)(array.reshape(tensor.shape))
-
-    return write
-
-
-def _tensor(module: nn.Module, name: str) -> torch.Tensor:
-    tensor = module._parameters.get(name)
-    return tensor if tensor is not None else module._buffers[name]  # type: ignore[return-value]
-
-
-def _read_one(tensor: torch.Tensor) -> Callable[[], np.ndarray]:
-    return lambda: to_numpy(tensor)
-
-
-def _write_one(tensor: torch.Tensor) -> Callable[[np.ndarray], None]:
     def write(array: np.ndarray) -> None:
         with torch.no_grad():
-            tensor.copy_(to_tensor(array))
+            tensor.copy_(to_tensor(array.reshape(tensor.shape)))
 
-    return write
+    return ModelTensor(lambda: to_numpy(tensor).reshape(shape), write)

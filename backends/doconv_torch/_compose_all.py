@@ -78,20 +78,15 @@ class _ComposeAll(torch.autograd.Function):
             given = [grads[member] for member in members]
             layouts = [_flat(grad, specs[member]) for grad, member in zip(given, members, strict=True)]
             for member, pair in zip(members, plan.gradients(layouts), strict=True):
-                if member in left:
-                    results[2 * member], results[2 * member + 1] = (
-                        part.view(like.shape) if needed else None
-                        for part, like, needed in zip(
-                            pair, parameters[2 * member :][:2], needs[2 * member :][:2], strict=True
-                        )
-                    )
+                for part, at in zip(pair, (2 * member, 2 * member + 1), strict=True):
+                    if member in left and needs[at]:
+                        results[at] = part.view(parameters[at].shape)
             left.difference_update(members)
         for member in left:
-            W, D = parameters[2 * member :][:2]
-            grad = grads[member]
+            both, grad = slice(2 * member, 2 * member + 2), grads[member]
             assert grad is not None
-            pair = _gradients_by_products(W, D, grad, specs[member], needs[2 * member :][:2])
-            results[2 * member], results[2 * member + 1] = pair
+            W, D = parameters[both]
+            results[both] = _gradients_by_products(W, D, grad, specs[member], needs[both])
         return None, *results
 
 

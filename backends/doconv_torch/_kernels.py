@@ -28,7 +28,7 @@ def composed(W: Tensor, D: Tensor, groups: int) -> Tensor:
 
 
 def gradients(
-    W: Tensor, D: Tensor, grad: Tensor, groups: int, needs: tuple[bool, ...] = (True, True)
+    W: Tensor, D: Tensor, grad: Tensor, groups: int, needs: tuple[bool, ...]
 ) -> tuple[Tensor | None, Tensor | None]:
     """See `doconv_torch._taps.gradients`."""
     rows = _kernels_per_block(W, groups)

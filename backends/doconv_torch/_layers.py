@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import sys
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from torch.nn.common_types import _size_1_t, _size_2_t, _size_3_t
 from torch.nn.modules.conv import _ConvNd
 
 from doconv_core.blocked import compose_blocked
+from doconv_core.checkpoint._noted import NOTE, Noted, read_note
 from doconv_core.geometry import ConvGeometry
 from doconv_torch._arrays import has_no_values, to_numpy, to_tensor
 from doconv_torch._compose import CHANNELS_LAST, compose, ordered
@@ -30,6 +31,7 @@ from doconv_torch._written import give_out, only_reads
 FLOATS = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
 SWAPS = "torch.nn.utils._named_member_accessor"  # puts tensors in place of a module's, and back, for `functional_call`
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
+Size = TypeVar("Size", _size_1_t, _size_2_t, _size_3_t)
 log = logging.getLogger("doconv")
 
 
@@ -190,6 +192,10 @@ class DOConvMixin(_ConvNd):
         elif "weight" in found:
             error_msgs.append(f"{prefix}weight is a plain kernel beside W or D: a layer starts from one or the other")
             return
+        note = read_note(local_metadata)
+        if "W" in found and note is not None and note != self._note():
+            error_msgs.append(f"{prefix}W is of another layer: {note.to_json()} in the checkpoint. Received: {self}")
+            return
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
@@ -198,6 +204,12 @@ class DOConvMixin(_ConvNd):
         super()._save_to_state_dict(destination, prefix, keep_vars)
         if asked_by_accelerate():  # which skips what it does not find here; the name makes it raise where a file has it
             destination[f"{prefix}weight"] = self.W
+        metadata = getattr(destination, "_metadata", {})
+        if prefix[:-1] in metadata:
+            metadata[prefix[:-1]][NOTE] = self._note().to_json()
+
+    def _note(self) -> Noted:
+        return Noted(tuple(self.kernel_size), self.transposed)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, d_mul={self.d_mul}"
@@ -321,117 +333,78 @@ def make_plain(conv: DOConvMixin, weight: nn.Parameter) -> None:
     conv.__class__ = conv.plain_class  # type: ignore[assignment]
 
 
-def _construct(conv: DOConvMixin, d_mul: int | None) -> None:
-    """The end of a layer's constructor, after the plain one; checks what that leaves to the first call."""
-    geometry = ConvGeometry(**options_of(conv, d_mul))
-    weight = conv._parameters["weight"]
-    if weight is not None and weight.dtype not in FLOATS:
-        raise TypeError(f"dtype must be bfloat16, float16, float32 or float64. Received: {weight.dtype}")
-    adopt(conv, geometry.d_mul, *make_parameters(conv, geometry.d_mul))
-    if geometry.d_mul != geometry.taps:
-        conv.reset_parameters()
+class _Explicit(DOConvMixin):
+    """A layer that is constructed by its own name, and not made from another."""
+
+    def __init__(self, *arguments: Any, d_mul: int | None) -> None:
+        super().__init__(*arguments)
+        geometry = ConvGeometry(**options_of(self, d_mul))  # checks what the plain constructor leaves to the first call
+        weight = self._parameters["weight"]
+        if weight is not None and weight.dtype not in FLOATS:
+            raise TypeError(f"dtype must be bfloat16, float16, float32 or float64. Received: {weight.dtype}")
+        adopt(self, geometry.d_mul, *make_parameters(self, geometry.d_mul))
+        if geometry.d_mul != geometry.taps:
+            self.reset_parameters()
 
 
-class DOConv1d(DOConvMixin, nn.Conv1d):
+class _Plain(_Explicit, Generic[Size]):
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: Size, stride: Size | int = 1,
+        padding: str | Size | int = 0, dilation: Size | int = 1, groups: int = 1, bias: bool = True,
+        padding_mode: PaddingMode = "zeros", device: Any = None, dtype: Any = None, *, d_mul: int | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, device, dtype,
+            d_mul=d_mul,
+        )  # fmt: skip
+
+
+class _Transposed(_Explicit, Generic[Size]):
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: Size, stride: Size | int = 1, padding: Size | int = 0,
+        output_padding: Size | int = 0, groups: int = 1, bias: bool = True, dilation: Size | int = 1,
+        padding_mode: PaddingMode = "zeros", device: Any = None, dtype: Any = None, *, d_mul: int | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, padding, output_padding, groups, bias, dilation, padding_mode,
+            device, dtype, d_mul=d_mul,
+        )  # fmt: skip
+
+
+class DOConv1d(_Plain[_size_1_t], nn.Conv1d):
     """Over-parameterized `torch.nn.Conv1d`: its arguments, and `d_mul`. Shapes, dtypes, errors: `DOConvMixin`."""
 
     plain_class = nn.Conv1d
 
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: _size_1_t, stride: _size_1_t = 1,
-        padding: str | _size_1_t = 0, dilation: _size_1_t = 1, groups: int = 1, bias: bool = True,
-        padding_mode: PaddingMode = "zeros", device: Any = None, dtype: Any = None, *, d_mul: int | None = None,
-    ) -> None:  # fmt: skip
-        super().__init__(
-            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, device, dtype
-        )  # fmt: skip
-        _construct(self, d_mul)
 
-
-class DOConv2d(DOConvMixin, nn.Conv2d):
+class DOConv2d(_Plain[_size_2_t], nn.Conv2d):
     """Over-parameterized `torch.nn.Conv2d`: its arguments, and `d_mul`. Shapes, dtypes, errors: `DOConvMixin`."""
 
     plain_class = nn.Conv2d
 
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: _size_2_t, stride: _size_2_t = 1,
-        padding: str | _size_2_t = 0, dilation: _size_2_t = 1, groups: int = 1, bias: bool = True,
-        padding_mode: PaddingMode = "zeros", device: Any = None, dtype: Any = None, *, d_mul: int | None = None,
-    ) -> None:  # fmt: skip
-        super().__init__(
-            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, device, dtype
-        )  # fmt: skip
-        _construct(self, d_mul)
 
-
-class DOConv3d(DOConvMixin, nn.Conv3d):
+class DOConv3d(_Plain[_size_3_t], nn.Conv3d):
     """Over-parameterized `torch.nn.Conv3d`: its arguments, and `d_mul`. Shapes, dtypes, errors: `DOConvMixin`."""
 
     plain_class = nn.Conv3d
 
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: _size_3_t, stride: _size_3_t = 1,
-        padding: str | _size_3_t = 0, dilation: _size_3_t = 1, groups: int = 1, bias: bool = True,
-        padding_mode: PaddingMode = "zeros", device: Any = None, dtype: Any = None, *, d_mul: int | None = None,
-    ) -> None:  # fmt: skip
-        super().__init__(
-            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, device, dtype
-        )  # fmt: skip
-        _construct(self, d_mul)
 
-
-class DOConvTranspose1d(DOConvMixin, nn.ConvTranspose1d):
+class DOConvTranspose1d(_Transposed[_size_1_t], nn.ConvTranspose1d):
     """Over-parameterized `torch.nn.ConvTranspose1d`: its arguments, and `d_mul`. Shapes, dtypes, errors: `DOConvMixin`."""
 
     plain_class = nn.ConvTranspose1d
 
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: _size_1_t, stride: _size_1_t = 1,
-        padding: _size_1_t = 0, output_padding: _size_1_t = 0, groups: int = 1, bias: bool = True,
-        dilation: _size_1_t = 1, padding_mode: PaddingMode = "zeros", device: Any = None, dtype: Any = None, *,
-        d_mul: int | None = None,
-    ) -> None:  # fmt: skip
-        super().__init__(
-            in_channels, out_channels, kernel_size, stride, padding, output_padding, groups, bias, dilation, padding_mode,
-            device, dtype,
-        )  # fmt: skip
-        _construct(self, d_mul)
 
-
-class DOConvTranspose2d(DOConvMixin, nn.ConvTranspose2d):
+class DOConvTranspose2d(_Transposed[_size_2_t], nn.ConvTranspose2d):
     """Over-parameterized `torch.nn.ConvTranspose2d`: its arguments, and `d_mul`. Shapes, dtypes, errors: `DOConvMixin`."""
 
     plain_class = nn.ConvTranspose2d
 
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: _size_2_t, stride: _size_2_t = 1,
-        padding: _size_2_t = 0, output_padding: _size_2_t = 0, groups: int = 1, bias: bool = True,
-        dilation: _size_2_t = 1, padding_mode: PaddingMode = "zeros", device: Any = None, dtype: Any = None, *,
-        d_mul: int | None = None,
-    ) -> None:  # fmt: skip
-        super().__init__(
-            in_channels, out_channels, kernel_size, stride, padding, output_padding, groups, bias, dilation, padding_mode,
-            device, dtype,
-        )  # fmt: skip
-        _construct(self, d_mul)
 
-
-class DOConvTranspose3d(DOConvMixin, nn.ConvTranspose3d):
+class DOConvTranspose3d(_Transposed[_size_3_t], nn.ConvTranspose3d):
     """Over-parameterized `torch.nn.ConvTranspose3d`: its arguments, and `d_mul`. Shapes, dtypes, errors: `DOConvMixin`."""
 
     plain_class = nn.ConvTranspose3d
-
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: _size_3_t, stride: _size_3_t = 1,
-        padding: _size_3_t = 0, output_padding: _size_3_t = 0, groups: int = 1, bias: bool = True,
-        dilation: _size_3_t = 1, padding_mode: PaddingMode = "zeros", device: Any = None, dtype: Any = None, *,
-        d_mul: int | None = None,
-    ) -> None:  # fmt: skip
-        super().__init__(
-            in_channels, out_channels, kernel_size, stride, padding, output_padding, groups, bias, dilation, padding_mode,
-            device, dtype,
-        )  # fmt: skip
-        _construct(self, d_mul)
 
 
 EXPLICIT: dict[type[_ConvNd], type[_ConvNd]] = {

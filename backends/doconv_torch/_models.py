@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -13,7 +13,8 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils import parametrize
 
-from doconv_core.selection import Where, depth_multipliers, select
+from doconv_core.checkpoint._layers import join
+from doconv_core.selection import Where, depth_multipliers, describe, select
 from doconv_torch._arrays import has_no_values
 from doconv_torch._batch_norm import Pairs, find_pairs, fuse
 from doconv_torch._layers import FLOATS, DOConvMixin, adopt, do_class, fold_weight, make_parameters, make_plain
@@ -63,7 +64,8 @@ def overparameterize(
     found = _find_convolutions(model)
     limit = _limit(max_taps)
     first = {id(conv): path for path, conv in found.items()}
-    aliases = {path: first[id(conv)] for path, conv in _everywhere(model)}
+    everywhere = model.named_modules(remove_duplicate=False)  # a module that is used in two places has two paths
+    aliases = {path: first[id(module)] for path, module in everywhere if id(module) in first}
     selected = select(found, where, aliases=aliases, model=type(model).__name__)
     chosen = depth_multipliers(
         selected,
@@ -84,17 +86,17 @@ def overparameterize(
     )
 
     before = _parameters(model)
+    weights: dict[str, Any] = {path: found[path]._parameters["weight"] for path in chosen}
     made: dict[int, tuple[nn.Parameter, nn.Parameter | None]] = {}
-    for path, multiplier in chosen.items():  # all of them before the first layer changes: memory may not suffice
-        weight = _weight(found[path])
+    for path, weight in weights.items():  # all of them before the first layer changes: memory may not suffice
         if id(weight) not in made:  # a tied weight stays tied: the same W and D
-            made[id(weight)] = make_parameters(found[path], multiplier)
-    for path, multiplier in chosen.items():
-        conv, weight = found[path], _weight(found[path])
+            made[id(weight)] = make_parameters(found[path], chosen[path])
+    for path, weight in weights.items():
+        conv = found[path]
         conv.__class__ = do_class(type(conv))
         assert isinstance(conv, DOConvMixin)
-        adopt(conv, multiplier, *made[id(weight)])
-        note_replacement(weight, conv.W, f"{path}.weight".lstrip("."), "overparameterize")
+        adopt(conv, chosen[path], *made[id(weight)])
+        note_replacement(weight, conv.W, join(path, "weight"), "overparameterize")
         note_layer(conv, model)
     log.info("over-parameterized %d of %d convolutions", len(chosen), len(found))
     for path, state in inspect_model(model).items():
@@ -119,27 +121,19 @@ def _above(conv: _ConvNd, limit: float) -> str:
     return f", more taps than max_taps={limit}" if above else ""
 
 
-def _weight(conv: _ConvNd) -> nn.Parameter:
-    weight = conv._parameters["weight"]
-    assert weight is not None
-    return weight
-
-
 def _parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
 def _log_growth(before: int, after: int, changed: Sequence[_ConvNd]) -> None:
     large = after > GROWN * before and after - before > MANY
-    text, most = "", max(changed, key=lambda conv: math.prod(conv.kernel_size))
+    text = f"the model had {before:,} parameters and has {after:,}"
     if large:
-        text = (
+        most = max(changed, key=lambda conv: math.prod(conv.kernel_size))
+        text += (
             f"; D grows with the square of the taps, `max_taps` leaves large kernels plain, the largest here is {most}"
         )
-    log.log(
-        logging.WARNING if large else logging.INFO,
-        "the model had %s parameters and has %s%s", f"{before:,}", f"{after:,}", text,
-    )  # fmt: skip
+    log.log(logging.WARNING if large else logging.INFO, "%s", text)
 
 
 @torch.inference_mode(False)
@@ -183,7 +177,7 @@ def fold(model: M, *, batch_norm: bool | Pairs = False) -> M:
         make_plain(conv, done[key])
         for name, parameter in (("W", W), ("D", D)):
             if parameter is not None:
-                note_replacement(parameter, done[key], f"{path}.{name}".lstrip("."), "fold")
+                note_replacement(parameter, done[key], join(path, name), "fold")
     fuse(model, pairs)
     log.info("folded %d of %d convolutions", len(layers), len(found))
     for path, state in inspect_model(model).items():
@@ -205,13 +199,6 @@ def _find_convolutions(model: nn.Module) -> dict[str, _ConvNd]:
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module. Received: {type(model).__name__}")
     return {path: module for path, module in model.named_modules() if isinstance(module, _ConvNd)}
-
-
-def _everywhere(model: nn.Module) -> Iterator[tuple[str, _ConvNd]]:
-    """Every path of every convolution: a module used in two places has two."""
-    for path, module in model.named_modules(remove_duplicate=False):
-        if isinstance(module, _ConvNd):
-            yield path, module
 
 
 def _refuse(verb: str, reasons: dict[str, str]) -> None:
@@ -269,7 +256,7 @@ def _broken_ties(
     model: nn.Module, found: dict[str, _ConvNd], aliases: dict[str, str], chosen: set[str]
 ) -> dict[str, str]:
     """Reasons of the chosen convolutions whose weight is used elsewhere, in a way that can't share `W` and `D`."""
-    paths = {f"{alias}.weight".lstrip("."): path for alias, path in aliases.items()}
+    paths = {join(alias, "weight"): path for alias, path in aliases.items()}
     owners: dict[int, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         owners.setdefault(id(parameter), []).append(name)
@@ -293,9 +280,6 @@ def _pairing(conv: _ConvNd) -> tuple[object, ...]:
 
 
 def _describe(conv: _ConvNd) -> str:
-    kernel = "x".join(map(str, conv.kernel_size))
-    if isinstance(conv, DOConvMixin):
-        return f"{type(conv).__name__} {kernel}, d_mul={conv.d_mul}"
-    reason = "a kernel of one tap has no D" if math.prod(conv.kernel_size) == 1 else _obstacle(conv)
-    plain = f"plain {type(conv).__name__} {kernel}"
-    return f"{plain}: {reason}" if reason else plain
+    d_mul = conv.d_mul if isinstance(conv, DOConvMixin) else None
+    reason = "" if d_mul or math.prod(conv.kernel_size) == 1 else _obstacle(conv)
+    return describe(type(conv).__name__, conv.kernel_size, d_mul, reason=reason)

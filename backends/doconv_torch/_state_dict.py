@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from doconv_core.checkpoint import Arrays, Checkpoint, CheckpointError, Hints
+from doconv_core.checkpoint._layers import join
+from doconv_core.checkpoint._noted import NOTE
 from doconv_core.checkpoint._prefixes import without_inner
 from doconv_torch._arrays import LazyArray, has_no_values, is_dense, to_tensor
 
@@ -60,29 +62,21 @@ def fold_state_dict(
             match nothing, values that are not finite (all of them `doconv_core.checkpoint.CheckpointError`); a tensor is
             sharded; an unknown dialect.
     """
-    tensors = _tensors(state_dict)
+    tensors, modules = _tensors(state_dict), getattr(state_dict, "_metadata", None)
     shapes, turned = _shapes_of(like)
-    hints = Hints(
-        kernel_size or {}, transposed, like=shapes, like_transposed=turned, exclude=exclude, prefix=prefix
-    )  # fmt: skip
-    checkpoint = Checkpoint(Arrays(LABEL, tensors), LABEL, dialect=dialect, hints=hints)
+    hints = Hints(kernel_size or {}, transposed, like=shapes, like_transposed=turned, exclude=exclude, prefix=prefix)
+    checkpoint = Checkpoint(Arrays(LABEL, tensors, modules), LABEL, dialect=dialect, hints=hints)
     if checkpoint.layout != "torch":
         raise CheckpointError(
             f"{LABEL}: its names are those of another framework, which `doconv fold` reads. Received: {checkpoint.layout}"
         )
-    folded = {
-        layer.tensors["W"]: _fold(checkpoint, path, state_dict[layer.tensors["W"]])
-        for path, layer in checkpoint.layers.items()
-        if "W" in layer.tensors
-    }
+    folded, gone = dict[str, Tensor](), set[str]()
+    for path, layer in checkpoint.layers.items():
+        gone |= {name for role, name in layer.tensors.items() if role in ("D_delta", "diagonal")}
+        if name := layer.tensors.get("W"):
+            folded[name] = _fold(checkpoint, path, state_dict[name])
     for note in checkpoint.notes:
         log.info("%s", note)
-    gone = {
-        layer.tensors[role]
-        for layer in checkpoint.layers.values()
-        for role in ("D_delta", "diagonal")
-        if role in layer.tensors
-    }
     result: OrderedDict[str, Any] = OrderedDict()
     for name, value in state_dict.items():
         plain = checkpoint.names.get(name, _without(name, checkpoint.prefix))
@@ -90,8 +84,8 @@ def fold_state_dict(
             result[f"{plain[:-1]}weight" if plain.endswith("W") else plain] = folded[name]
         elif name not in gone:
             result[plain] = value
-    if hasattr(state_dict, "_metadata"):  # versions of modules
-        result._metadata = _metadata(state_dict._metadata, checkpoint.prefix)  # type: ignore[attr-defined]
+    if modules is not None:  # versions of modules
+        result._metadata = _metadata(modules, checkpoint.prefix)  # type: ignore[attr-defined]
     return result
 
 
@@ -112,8 +106,10 @@ def _tensors(state_dict: Mapping[str, Any]) -> dict[str, LazyArray]:
             sharded.append(name)
         elif isinstance(value, Tensor) and is_dense(value):
             found[name] = LazyArray(value)
-        elif ours and name.rpartition(".")[2] in ("W", "D") and _looks_like_an_array(value):
-            raise TypeError(f"{name} must be a dense tensor of PyTorch. Received: {_described(value)}")
+        elif ours and name.rpartition(".")[2] in ("W", "D") and len(getattr(value, "shape", ())) == 3:
+            kind = [str(getattr(value, option)) for option in ("dtype", "layout") if hasattr(value, option)]
+            received = " ".join([*kind, f"{type(value).__module__}.{type(value).__name__}"])
+            raise TypeError(f"{name} must be a dense tensor of PyTorch. Received: {received}")
     if sharded:
         raise ValueError(f"sharded tensors must be gathered first. Received: {', '.join(sharded)}")
     if not any(isinstance(value, Tensor) for value in state_dict.values()):
@@ -123,16 +119,6 @@ def _tensors(state_dict: Mapping[str, Any]) -> dict[str, LazyArray]:
             f"state_dict holds no tensors{hint}. Received: {', '.join(map(str, state_dict)) or 'nothing'}"
         )
     return found
-
-
-def _looks_like_an_array(value: Any) -> bool:
-    return len(getattr(value, "shape", ())) == 3
-
-
-def _described(value: Any) -> str:
-    return " ".join(str(getattr(value, name)) for name in ("dtype", "layout") if hasattr(value, name)) + (
-        f" {type(value).__module__}.{type(value).__name__}"
-    )
 
 
 def _shapes_of(like: nn.Module | Mapping[str, Tensor] | None) -> tuple[dict[str, tuple[int, ...]], set[str]]:
@@ -146,7 +132,7 @@ def _shapes_of(like: nn.Module | Mapping[str, Tensor] | None) -> tuple[dict[str,
     turned = set[str]()
     for path, conv in like.named_modules(remove_duplicate=False) if isinstance(like, nn.Module) else ():
         if isinstance(conv, _ConvNd):
-            name = f"{path}.weight".lstrip(".")
+            name = join(path, "weight")
             shapes[name] = tuple(conv.weight.shape)  # composed, should it be a DO layer
             turned |= {name} if conv.transposed else set()
     return shapes, turned
@@ -164,7 +150,8 @@ def _without(name: Any, prefix: str) -> Any:
 
 def _metadata(metadata: Mapping[str, Any], prefix: str) -> OrderedDict[str, Any]:
     """By path of a module, of which a prefix is the first: "module" is "" without "module."."""
-    renamed = {
-        without_inner(f"{path}.").removeprefix(prefix).removesuffix("."): value for path, value in metadata.items()
-    }
-    return OrderedDict(renamed)
+    renamed = OrderedDict[str, Any]()
+    for path, value in metadata.items():
+        plain = {key: of_it for key, of_it in value.items() if key != NOTE} if isinstance(value, Mapping) else value
+        renamed[without_inner(f"{path}.").removeprefix(prefix).removesuffix(".")] = plain
+    return renamed

@@ -18,7 +18,7 @@ def composed(W: Tensor, D: Tensor, groups: int) -> Tensor:
 
 
 def gradients(
-    W: Tensor, D: Tensor, grad: Tensor, groups: int, needs: tuple[bool, ...] = (True, True)
+    W: Tensor, D: Tensor, grad: Tensor, groups: int, needs: tuple[bool, ...]
 ) -> tuple[Tensor | None, Tensor | None]:
     """`dL/dW = g E + D^T g` and `dL/dD = sum g W^T` over the kernels that read an input channel, where needed."""
     # Channels last, as some convolutions give it, `bmm` would copy each channel's matrix by itself.

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import warnings
 from collections.abc import Callable
 from typing import Any
 from weakref import ref
@@ -21,12 +22,14 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 log = logging.getLogger("doconv")
+HOOKED = "the forward pass composes another kernel, which this hook will not see: register hooks on W and D"
 # Where a kernel is read and not written: by their code, as a user's `forward` may write.
 _READERS = {
     id(cls.forward.__code__)
     for cls in (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 }
 _READ_DATA, _WRITE_DATA = Tensor.data.__get__, Tensor.data.__set__  # type: ignore[attr-defined]
+_WRITE_GRAD = Tensor.grad.__set__  # type: ignore[union-attr]
 
 
 def only_reads(code: Any) -> bool:
@@ -97,6 +100,12 @@ class ComposedKernel(Tensor):
             if func == _WRITE_DATA and isinstance(args[0], ComposedKernel) and args[0]._is_whole():
                 args[0]._origin.start_from(args[1])
                 return args[0]._origin.whole.copy_(args[1])
+            if func == _WRITE_GRAD and args[1] is not None:
+                raise RuntimeError(
+                    f"a composed kernel has no gradient: set those of W and D. Received: {args[1].shape}"
+                )
+            if func == Tensor.register_hook:
+                warnings.warn(HOOKED, stacklevel=2)
             # Not `.data`, which has a version counter of its own.
             result = args[0].detach() if func == _READ_DATA else func(*args, **(kwargs or {}))
             for origin in origins:

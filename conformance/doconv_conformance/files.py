@@ -57,13 +57,13 @@ def replacing(path: Path) -> Iterator[Path]:
         with tempfile.TemporaryDirectory() as folder:
             copy = Path(folder) / f"report{path.suffix}"
             yield copy
-            output.write(copy.read_bytes())
+            output.put(copy.read_bytes())
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file in UTF-8, whole or not at all."""
     with Output(path) as output:
-        output.write(text.encode(errors="backslashreplace"))
+        output.put(text.encode(errors="backslashreplace"))
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import zipfile
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,9 +35,7 @@ class Member:
 
 
 def read_arrays(path: Path) -> dict[str, Any]:
-    """The tensors of a `.npz`, or of an HDF5 file of `tf.keras`, by dotted name: `conv1.kernel` for `conv1/kernel:0`.
-
-    Nothing is read before an array is used.
+    """The tensors by dotted name, `conv1.kernel` for `conv1/kernel:0`; nothing is read before an array is used.
 
     Raises:
         CheckpointError: the file cannot be read, has two tensors of one name, or was written by Keras 3, whose names say
@@ -106,12 +103,8 @@ def _hdf5(path: Path) -> dict[str, Member]:
     with _readable(path, "is not a readable HDF5 file"):
         members = {name: _hdf5_member(path, name, item) for name, item in found.items()}
     # `<layer>/<scope of the weight>/kernel:0`; the scope repeats the layer's name, in a nested or subclassed model with more.
-    short = {name: name.split("/", 1)[1] if name.count("/") > 1 else name for name in members}
-    if len(set(short.values())) < len(
-        short
-    ):  # two models with layers of the same name: the outer names tell them apart
-        short = {name: name for name in members}
-    return {short[name]: member for name, member in members.items()}
+    short = {name.split("/", 1)[1] if name.count("/") > 1 else name: member for name, member in members.items()}
+    return short if len(short) == len(members) else members  # two models may have layers of the same name
 
 
 def _hdf5_member(path: Path, name: str, item: Any) -> Member:
@@ -151,9 +144,11 @@ def _readable(path: Path, fault: str) -> Iterator[None]:
 
 
 def _named(path: Path, tensors: Mapping[str, Any]) -> dict[str, Any]:
-    names = {name: name.removesuffix(":0").replace("/", ".") for name in tensors}
-    if len(set(names.values())) < len(names):
-        twice = Counter(names.values()).most_common(1)[0][0]
-        which = [repr(name) for name, dotted in names.items() if dotted == twice]
-        raise CheckpointError(f"{path} has more than one tensor of the name {twice}. Received: {', '.join(which)}")
-    return {names[name]: tensor for name, tensor in tensors.items()}
+    called: dict[str, list[str]] = {}
+    for name in tensors:
+        called.setdefault(name.removesuffix(":0").replace("/", "."), []).append(name)
+    for dotted, names in called.items():
+        if len(names) > 1:
+            which = ", ".join(map(repr, names))
+            raise CheckpointError(f"{path} has more than one tensor of the name {dotted}. Received: {which}")
+    return {dotted: tensors[names[0]] for dotted, names in called.items()}

@@ -6,6 +6,7 @@ import math
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +44,8 @@ class Checkpoint:
         prefix: what was dropped from the names that have it; paths of layers are without it.
 
     Raises:
-        CheckpointError: the tensors do not make up what the metadata or the names say, or hints match nothing.
+        CheckpointError: the tensors do not make up what the metadata or the names say, hints match nothing, or a dialect
+            is given for what this project's layers wrote.
         ValueError: an unknown dialect.
         TypeError: hints of another type.
     """
@@ -65,9 +67,8 @@ class Checkpoint:
             self._check(path, info)
 
     def _declare(self, hints: Hints) -> None:
-        if unused := [
-            name for name in ("kernel_sizes", "transposed", "like", "exclude", "prefix") if getattr(hints, name)
-        ]:
+        options = ("kernel_sizes", "transposed", "like", "exclude", "prefix")
+        if unused := [name for name in options if getattr(hints, name)]:
             raise CheckpointError(
                 f"{self.label}: the file says itself what its layers are, hints have no effect on it. "
                 f"Received: {', '.join(unused)}"
@@ -78,6 +79,14 @@ class Checkpoint:
         self.prefix = ""
 
     def _recognise(self, dialect: str | None, hints: Hints) -> None:
+        if noted := getattr(self.source, "noted", None):
+            if dialect is not None:
+                raise CheckpointError(
+                    f"{self.label}: the layers of this project wrote it, which no dialect is for. Received: {dialect}"
+                )
+            known = {path: note.kernel_size for path, note in noted.items()}
+            turned = [path for path, note in noted.items() if note.transposed]
+            hints = replace(hints, known=known, known_transposed=turned)
         found = recognise(self.label, self.source.shapes, dialect, hints)
         self.layout, self.layers, self.aliases = found.layout, found.layers, {}
         self.names, self.prefix, self._notes = found.names, found.prefix, found.notes

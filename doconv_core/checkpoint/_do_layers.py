@@ -4,6 +4,9 @@ Shapes give the channels, the groups and the number of taps; not the height and 
 the layer is a transposed one. `W (8, 3, 9)` and `D (3, 9, 9)` are a convolution of 3 to 8 channels in one group,
 `W (6, 2, 4)` and `D (4, 4, 4)` one of 4 to 6 in two groups. `W (6, 2, 4)` and `D (6, 4, 4)` are either 6 to 6 in three
 groups, or transposed, 6 to 2 times the groups: a bias of 4 channels decides for two groups and the latter.
+
+Each function takes the file (`reading`), the path of a layer, the names of its tensors by their last part (`leaves`), and their
+shapes in canonical form (`shape`).
 """
 
 from __future__ import annotations
@@ -24,12 +27,6 @@ Leaves = Mapping[str, str]  # the last part of a name, and the whole name
 
 def torch_layer(reading: Reading, path: str, leaves: Leaves, shape: Shapes) -> LayerInfo:
     """A layer with `W` `(C_out, C_in/G, S)`, transposed `(C_in, C_out/G, S)`, and `D` `(C_in, K, S)`; or `W` with `S == 1`.
-
-    Args:
-        reading: the file.
-        path: of the layer.
-        leaves: the names of its tensors.
-        shape: their shapes, in canonical form.
 
     Raises:
         CheckpointError: one of the two without the other, or shapes that do not belong together.
@@ -60,16 +57,10 @@ def over_layer(
     form: str = "",
     kernel_size: list[int] | None = None,
 ) -> LayerInfo:
-    """A layer that has both `W` and `D`.
+    """A layer that has both `W` and `D`, the latter under the name `delta`.
 
-    Args:
-        reading: the file.
-        path: of the layer.
-        leaves: the names of its tensors.
-        shape: their shapes, in canonical form.
-        delta: which of them is `D`.
-        form: as in `LayerInfo`; the authors' forms pair their rows as their TensorFlow file does.
-        kernel_size: where the shapes show it.
+    Of a layer in one of the authors' forms (`LayerInfo.form`), rows are paired as in their TensorFlow file. `kernel_size` is
+    given where the shapes show it.
 
     Raises:
         CheckpointError: shapes that do not belong together, a kernel size that is not known, or the authors' file where their
@@ -104,11 +95,10 @@ def over_layer(
             f"{name[leaves[diagonal]]} is the authors': how its groups pair with D depends on the file, say which dialect. "
             f"Received: dialect=None, {conv.describe()}"
         )
-    if not transposed and first == channels and dialect is None and not diagonal:
+    if not transposed and first == channels and dialect is None and not diagonal and not reading.is_known(path):
         reading.note("taken not to be transposed convolutions, which the shapes cannot show", path)
-    tensors = {"W": leaves["W"], "D_delta": leaves[delta]} | ({"bias": leaves["bias"]} if "bias" in leaves else {})
-    if diagonal:
-        tensors["diagonal"] = leaves[diagonal]
+    stored = {"diagonal": diagonal} if diagonal else {}
+    tensors = _tensors(leaves, W="W", D_delta=delta, bias="bias", **stored)
     guessed = ("groups", "out_channels") if transposed and "bias" not in shape else ()
     return LayerInfo("conv", tensors, geometry, dialect=dialect or "doconv", guessed=guessed, form=form)
 
@@ -141,22 +131,22 @@ def flax_layer(reading: Reading, path: str, leaves: Leaves, shape: Shapes) -> La
         reading.fail(f"{name[leaves['kernel']]} and {name[leaves['D']]} do not belong together. {received(shape)}")
     if channels == middle and not geometry["transposed"]:
         reading.note("taken not to be transposed convolutions, which the shapes cannot show; both fold alike", path)
-    tensors = {"W": leaves["kernel"], "D_delta": leaves["D"]} | ({"bias": leaves["bias"]} if "bias" in leaves else {})
+    tensors = _tensors(leaves, W="kernel", D_delta="D", bias="bias")
     return LayerInfo("conv", tensors, geometry, transpose_kernel=swapped)
 
 
-def is_transposed(reading: Reading, path: str, ends: tuple[int, ...], shape: Shapes) -> bool:
+def is_transposed(
+    reading: Reading, path: str, ends: tuple[int, ...], shape: Shapes, dialect: str | None = None
+) -> bool:
     """Whether a kernel is said to be transposed, or has a bias that shows it.
 
     Raises:
-        CheckpointError: it is said of a layer of the authors', who have no such layers.
+        CheckpointError: it is said of a layer of the authors' code (`dialect`), which has no such layers.
     """
-    said = (
-        reading.matches(path, reading.hints.transposed) or reading.plain.in_like(path) in reading.hints.like_transposed
-    )
-    if said and reading.dialect:
-        reading.fail(f"the authors' files have no transposed convolution. Received: {path}, {reading.dialect}")
-    return said or (not reading.dialect and "bias" in shape and shape["bias"] != (ends[0],))
+    said = reading.is_said_transposed(path)
+    if said and dialect:
+        reading.fail(f"the authors' files have no transposed DO-Conv layer. Received: {path}, {dialect}")
+    return said or (not dialect and "bias" in shape and shape["bias"] != (ends[0],))
 
 
 def plain_sizes(ends: tuple[int, ...], shape: Shapes, transposed: bool) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -186,10 +176,15 @@ def _one_tap(reading: Reading, path: str, leaves: Leaves, shape: Shapes) -> Laye
     """A kernel of one tap has no `D`: the layer is the plain convolution, and its groups are not in the shapes."""
     ends = shape["W"][:2]
     size = reading.kernel_size(path, 1, ends)
-    tensors = {"W": leaves["W"]} | ({"bias": leaves["bias"]} if "bias" in leaves else {})
-    geometry, guessed = plain_sizes(ends, shape, is_transposed(reading, path, ends, shape))
+    geometry, guessed = plain_sizes(ends, shape, is_transposed(reading, path, ends, shape, reading.dialect))
     geometry |= {"kernel_size": size, "d_mul": 1}
+    tensors = _tensors(leaves, W="W", bias="bias")
     return LayerInfo("conv", tensors, geometry, dialect=reading.dialect or "doconv", guessed=guessed)
+
+
+def _tensors(leaves: Leaves, **roles: str) -> dict[str, str]:
+    """The names of a layer's tensors by role, from the last parts of these names; a layer need not have all."""
+    return {role: leaves[leaf] for role, leaf in roles.items() if leaf in leaves}
 
 
 def _is_over_transposed(reading: Reading, path: str, shape: Shapes, delta: str, dialect: str | None) -> bool:
@@ -197,7 +192,7 @@ def _is_over_transposed(reading: Reading, path: str, shape: Shapes, delta: str, 
     first, second = shape["W"][:2]
     if dialect and not reading.dialect:
         return False  # GluonCV's file has no transposed layer
-    if is_transposed(reading, path, shape["W"], shape):
+    if is_transposed(reading, path, shape["W"], shape, reading.dialect):
         return True
     return dialect is None and first == shape[delta][0] and not _fits_plain(first, second, shape[delta][0])
 

@@ -121,14 +121,18 @@ def read_header(path: Path) -> tuple[dict[str, Stored], dict[str, str]]:
     return stored, metadata
 
 
+def kind_of(first: bytes) -> str:
+    """What a file of another format is, by its first bytes; "" where they are not known."""
+    return next((kind for start, kind in OTHERS.items() if first.startswith(start)), "")
+
+
 def _no_header(path: Path, first: bytes, length: int, size: int) -> CheckpointError:
     """What a file is whose first bytes give no length that a header has."""
-    if len(first) < 8 or length > LONGEST_HEADER:  # not one that is truncated
-        for start, kind in OTHERS.items():
-            if first.startswith(start):
-                return CheckpointError(
-                    f"{path} is no safetensors file, it is {kind}. Received: a file that begins with {first!r}"
-                )
+    kind = kind_of(first)
+    if kind and (len(first) < 8 or length > LONGEST_HEADER):  # not one that is truncated
+        return CheckpointError(
+            f"{path} is no safetensors file, it is {kind}. Received: a file that begins with {first!r}"
+        )
     return CheckpointError(
         f"{path} is not a safetensors file, or is truncated: its header should have {length} bytes. Received: {size} bytes"
     )

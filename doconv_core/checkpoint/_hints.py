@@ -26,6 +26,7 @@ class Hints:
         exclude: patterns of layers that are none of ours, whatever their tensors are called; they are passed on as they are.
         prefix: what to drop from the names that have it; None leaves it to the rule of `_prefixes.py`, "" drops nothing.
         known: kernel sizes by path, not by pattern, as far as a model has such layers; the file need not have them.
+        known_transposed: paths of `known` that are transposed convolutions.
         like_transposed: those of `like`'s names that are kernels of transposed convolutions.
 
     Raises:
@@ -39,6 +40,7 @@ class Hints:
     exclude: Patterns = ()
     prefix: str | None = None
     known: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    known_transposed: Collection[str] = ()
     like_transposed: Collection[str] = ()
 
     def __post_init__(self) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Container, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from doconv_core.checkpoint._format import CheckpointError, without_twins
@@ -42,12 +42,7 @@ def describe(layers: Mapping[str, LayerInfo], layout: str, aliases: Mapping[str,
 
 
 def read_metadata(label: str, text: str, names: Container[str]) -> Declared:
-    """The inverse of `describe`.
-
-    Args:
-        label: what errors call the file.
-        text: the value.
-        names: of the tensors of the file.
+    """The inverse of `describe`, for a file whose tensors have `names`.
 
     Raises:
         CheckpointError: it is not what `describe` writes.
@@ -97,23 +92,16 @@ def _layer(path: str, values: Any, names: Container[str], layout: str) -> LayerI
     guessed = values.get("guessed", [])
     if not isinstance(guessed, list) or any(option not in OPTIONS for option in guessed):
         raise ValueError(f"{path} has unknown options in `guessed`. Received: {guessed!r}")
-    info = LayerInfo(
-        kind,
-        {},
-        geometry,
-        epsilon,
-        values.get("depthwise", False),
-        values.get("transpose_kernel", False),
-        guessed=tuple(guessed),
-    )
-    return replace(info, tensors=_tensors(path, info, names, layout))
+    options = {name: values[name] for name in ("depthwise", "transpose_kernel") if name in values}
+    tensors = _tensors(path, kind, geometry, names, layout)
+    return LayerInfo(kind, tensors, geometry, epsilon, guessed=tuple(guessed), **options)
 
 
-def _tensors(path: str, info: LayerInfo, names: Container[str], layout: str) -> dict[str, str]:
+def _tensors(path: str, kind: str, geometry: dict[str, Any], names: Container[str], layout: str) -> dict[str, str]:
     column = FRAMEWORKS.index(layout)
-    called = {role: join(path, row[column]) for role, row in NAMES[info.kind].items()}
-    if info.kind == "conv":  # `W` and `weight` have one name in Keras and Flax
-        over = "d_mul" in info.geometry and math.prod(info.geometry.get("kernel_size", ())) > 1
+    called = {role: join(path, row[column]) for role, row in NAMES[kind].items()}
+    if kind == "conv":  # `W` and `weight` have one name in Keras and Flax
+        over = "d_mul" in geometry and math.prod(geometry.get("kernel_size", ())) > 1
         kept = {role: name for role, name in called.items() if role not in (("weight",) if over else ("W", "D_delta"))}
         stray = [name for name in called.values() if name in names and name not in kept.values()]
         if stray and not over:
@@ -123,6 +111,8 @@ def _tensors(path: str, info: LayerInfo, names: Container[str], layout: str) -> 
 
 
 def _check_option(path: str, kind: str, option: str, value: Any) -> None:
+    short = isinstance(value, str) and len(value) < 20
+
     def integer(item: Any, least: int) -> bool:
         return type(item) is int and least <= item < LARGEST
 
@@ -139,10 +129,8 @@ def _check_option(path: str, kind: str, option: str, value: Any) -> None:
         right = isinstance(value, list) and len(value) <= 3 and all(axes(pair, -LARGEST) for pair in value)
     elif option == "transposed":
         right = type(value) is bool
-    elif option == "norm":
-        right = kind == "norm" and isinstance(value, str) and len(value) < 20
     else:
-        right = isinstance(value, str) and len(value) < 20
+        right = short and (kind == "norm" or option != "norm")
     if not right:
         raise ValueError(f"{option} of {path} is out of range. Received: {str(value)[:80]}")
 

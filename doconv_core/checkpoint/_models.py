@@ -41,14 +41,15 @@ class ModelLayer:
 
     @classmethod
     def of(cls, info: LayerInfo, tensors: Mapping[str, ModelTensor], layout: str) -> ModelLayer:
-        """A layer whose tensors, by role, lie in `layout`: "keras" or "flax"."""
+        """A layer whose tensors, by role, lie in `layout`: "torch", "keras" or "flax"."""
 
         def read() -> dict[str, np.ndarray]:
             return {role: info.to_canonical(role, tensor.read(), layout) for role, tensor in tensors.items()}
 
         def write(arrays: dict[str, np.ndarray]) -> None:
             for role, tensor in tensors.items():
-                tensor.write(info.from_canonical(role, arrays[role], layout))
+                if role in arrays:  # `num_batches_tracked` is PyTorch's alone
+                    tensor.write(info.from_canonical(role, arrays[role], layout))
 
         return cls(info, read, write)
 
@@ -348,11 +349,10 @@ def check_name_map(name_map: Any) -> None:
     """
     if name_map is None or callable(name_map):
         return
-    known = isinstance(name_map, Mapping | Sequence) and not isinstance(name_map, str | bytes)
-    pairs = list(name_map.items() if isinstance(name_map, Mapping) else name_map) if known else [name_map]
+    several = isinstance(name_map, Sequence) and not isinstance(name_map, str | bytes)
+    pairs = name_map.items() if isinstance(name_map, Mapping) else name_map if several else [name_map]
     for pair in pairs:
-        strings = isinstance(pair, tuple | list) and len(pair) == 2 and all(isinstance(part, str) for part in pair)
-        if not known or not strings:
+        if not (isinstance(pair, tuple | list) and len(pair) == 2 and all(isinstance(part, str) for part in pair)):
             raise TypeError(
                 "name_map must be a dict of strings, a function of a path, or pairs of a regular expression and its "
                 f"replacement. Received: {pair!r}"

@@ -9,7 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from doconv_core.checkpoint._format import CheckpointError
+from doconv_core.checkpoint._format import CheckpointError, kind_of
+
+OF_PICKLES = (b"PK\x03\x04", b"\x80")  # the first bytes, with a zip archive around them since PyTorch 1.6
 
 
 def read_pickle(path: Path, load: Callable[..., Any]) -> Any:
@@ -35,12 +37,16 @@ def read_pickle(path: Path, load: Callable[..., Any]) -> Any:
                 raise MemoryError(f"{path} needs more memory than there is") from None
             fault = error
     other = re.search(r"Unsupported (?:global|class|operand).*?([\w.]+\.[\w.]+)", str(fault))
-    reason = (
-        f"it holds objects of {other[1]}; where you trust it, load it and save what has only tensors, "
-        "torch.save(model.state_dict(), 'model.pth')"
-        if other
-        else "it is broken, or holds objects that are not loaded"
-    )
+    if other:
+        reason = (
+            f"it holds objects of {other[1]}; where you trust it, load it and save what has only tensors, "
+            "torch.save(model.state_dict(), 'model.pth')"
+        )
+    else:
+        with path.open("rb") as file:
+            first = file.read(8)
+        kind = "" if first.startswith(OF_PICKLES) else kind_of(first)
+        reason = f"it is {kind}" if kind else "it is broken, or holds objects that are not loaded"
     raise CheckpointError(
         f"{path} cannot be read by torch.load(weights_only=True), and is not read in any other way: {reason}. "
         f"Received: {type(fault).__name__}"

@@ -17,7 +17,7 @@ class Reading:
 
     Args:
         label: what errors call the file.
-        shapes: the shape of every tensor.
+        shapes: of its tensors.
         dialect: "original-torch" or "original-tf" for the authors' files.
         hints: what the user says.
 
@@ -40,10 +40,7 @@ class Reading:
             self.note("the plain model is found below more than one prefix, and none was dropped", *self.plain.rivals)
 
     def fail(self, text: str) -> NoReturn:
-        """
-        Raises:
-            CheckpointError: always.
-        """
+        """Raise a `CheckpointError` that names the file."""
         raise CheckpointError(f"{self.label}: {text}")
 
     def note(self, text: str, *paths: str) -> None:
@@ -55,10 +52,24 @@ class Reading:
         plain = [without_inner(pattern) for pattern in patterns]
         return any(fnmatch.fnmatchcase(name, pattern) for name in self._called(path) for pattern in plain)
 
+    def is_said_transposed(self, path: str) -> bool:
+        """Whether the user, the plain model or what is known of the layers says that one is a transposed convolution."""
+        hints = self.hints
+        return (
+            self.matches(path, hints.transposed)
+            or self.plain.in_like(path) in hints.like_transposed
+            or any(name in hints.known_transposed for name in self._called(path))
+        )
+
+    def is_known(self, path: str) -> bool:
+        """Whether the layer itself, or the model, says what it is."""
+        return any(name in self.hints.known for name in self._called(path))
+
     def kernel_size(self, path: str, taps: int, channels: tuple[int, ...]) -> list[int]:
-        """The sides of a kernel: as the user says, as the plain model has it, or a square."""
+        """The sides of a kernel: as the user says, as the plain model has it, as is known of the layer, or a square."""
         said = next((size for p, size in self.hints.kernel_sizes.items() if self.matches(path, (p,))), None)
-        said = said or next((self.hints.known[name] for name in self._called(path) if name in self.hints.known), None)
+        if said is None and not self.hints.like:
+            said = next((self.hints.known[name] for name in self._called(path) if name in self.hints.known), None)
         if said is not None:
             if math.prod(said) != taps:
                 self.fail(f"{path} has kernels of {taps} taps. Received: {path}={'x'.join(map(str, said))}")
@@ -68,11 +79,7 @@ class Reading:
         return self._square(path, taps)
 
     def check_hints(self, layers: Iterable[str], convs: Iterable[str]) -> None:
-        """Every pattern must have matched: one that did not is misspelt.
-
-        Args:
-            layers: the paths of all layers, of tensors that belong to none too.
-            convs: those of the convolutions.
+        """Every pattern must match one of `layers` (or of what only looks like one) or of `convs`: else it is misspelt.
 
         Raises:
             CheckpointError: a pattern that matches nothing.
@@ -103,6 +110,12 @@ class Reading:
                 f"none of ours (--exclude '{path}'). Received: of the plain model {some(self.hints.like, 8) or 'none'}"
             )
         shape = tuple(self.hints.like[name])
+        deltas = [delta for delta in (f"{name[:-1]}D", f"{name[:-1]}D_delta") if delta in self.hints.like]
+        if name.endswith("W") and deltas:
+            self.fail(
+                "the plain model to be like is over-parameterized itself: its shapes do not show the kernel's sides. "
+                f"Received: {name} and {deltas[0]}"
+            )
         if shape[:2] != tuple(channels) or math.prod(shape[2:]) != taps:
             self.fail(
                 f"{path} has W for {tuple(channels)} channels and {taps} taps, not that of the plain model. "
@@ -111,16 +124,13 @@ class Reading:
         return list(shape[2:])
 
     def _square(self, path: str, taps: int) -> list[int]:
-        if taps == 1:
-            size = [1] * self._rank
-        else:
-            side = math.isqrt(taps)
-            if side * side != taps:
-                self.fail(
-                    f"the kernel size of {path} is not in the file and {taps} taps are no square: give it "
-                    f"(--kernel-size '{path}=MxN', or --like the plain model). Received: no kernel size for {path}"
-                )
-            size = [side, side]
+        side = math.isqrt(taps)
+        if side * side != taps:
+            self.fail(
+                f"the kernel size of {path} is not in the file and {taps} taps are no square: give it "
+                f"(--kernel-size '{path}=MxN', or --like the plain model). Received: no kernel size for {path}"
+            )
+        size = [side] * (2 if taps > 1 else self._rank)
         if taps > 1 or not self.dialect or self._rank != 2:
             sides = "x".join(map(str, size))
             self.note(f"kernel size {sides} assumed for {taps} {'taps' if taps > 1 else 'tap'}", path)

@@ -4,7 +4,7 @@
 |---|---|
 | `W` and `D`, three axes; `W (., ., 1)` alone | this project's PyTorch layers; the authors', with `D_diag` or `d_diag` |
 | `kernel` and `D` `(*kernel_size, S, C_in)` | Flax's parameters, as `safetensors.flax` writes them |
-| `weight` of four axes and `D` `(K, S, C_in)` | the authors' GluonCV file |
+| `weight` of four axes and `D` `(K, S, C_in)`; `conv0_weight` and `conv0_D` | the authors' GluonCV file |
 | `kernel` `(S, C_in/G, C_out)` and `D` `(K, S, C_in)`, with the dialect "original-tf" | the authors' TensorFlow file |
 | `ema_conv_W`, `model_ema.convW` | averages whose names lost their dots |
 """
@@ -26,15 +26,7 @@ COLLECTIONS = ("params", "batch_stats")  # of Flax's variables
 
 @dataclass(frozen=True)
 class Recognised:
-    """The layers of a file.
-
-    Attributes:
-        layout: how it stores them.
-        layers: by path.
-        names: for each tensor, what the plain model calls it.
-        prefix: what was dropped from the names that have it.
-        notes: what was assumed, and of which layers.
-    """
+    """The layers of a file, with the attributes of `Checkpoint`; `notes` has what was assumed, and of which layers."""
 
     layout: str
     layers: dict[str, LayerInfo]
@@ -44,13 +36,7 @@ class Recognised:
 
 
 def recognise(label: str, shapes: Shapes, dialect: str | None, hints: Hints) -> Recognised:
-    """Find the layers of a file.
-
-    Args:
-        label: what errors call the file.
-        shapes: the shape of every tensor.
-        dialect: "original-torch" or "original-tf" for the authors' files.
-        hints: what the user says.
+    """Find the layers of a file; the arguments are those of `Reading`.
 
     Raises:
         CheckpointError: `W` without `D` or the reverse, shapes that do not belong together, a kernel size that is not known,
@@ -157,12 +143,9 @@ def _layout(reading: Reading, layers: Mapping[str, LayerInfo], grouped: Mapping[
 
 def _copies(reading: Reading, layers: Mapping[str, LayerInfo], shapes: Shapes) -> dict[str, LayerInfo]:
     """Averages whose names lost their dots: the layers that they are copies of say what their shapes leave open."""
+    over = {path: info for path, info in layers.items() if "W" in info.tensors}
     owners = {
-        name: (path, role)
-        for path, info in layers.items()
-        if "W" in info.tensors
-        for role, name in info.tensors.items()
-        if role != "bias"
+        name: (path, role) for path, info in over.items() for role, name in info.tensors.items() if role != "bias"
     }
     tensors: dict[tuple[str, str], dict[str, str]] = {}
     for copy, original in copies_without_dots(shapes, owners).items():
@@ -179,17 +162,24 @@ def _copies(reading: Reading, layers: Mapping[str, LayerInfo], shapes: Shapes) -
 
 
 def _pairs(reading: Reading, layers: Mapping[str, LayerInfo], shapes: Shapes) -> dict[str, LayerInfo]:
-    """Other layers whose names have no dot before `W` and `D`, as those of an average in a file of its own."""
+    """Other layers whose names have no dot before `W` and `D`, as those of an average in a file of its own, or before `weight`
+    and `D`, as Gluon's `collect_params` calls them.
+    """
     used = {name for info in layers.values() for name in info.tensors.values()}
     found: dict[str, LayerInfo] = {}
-    for name, plain in reading.plain.names.items():
-        path, other = plain[:-1].rstrip("._"), name[:-1] + "D"
-        if not plain.endswith("W") or split(plain)[1] == "W" or name in used or other not in shapes:
+    for other, plain in reading.plain.names.items():
+        path, delta = plain[:-1].rstrip("._"), tuple(shapes[other])
+        if not plain.endswith("D") or split(plain)[1] == "D" or other in used or len(delta) != 3:
             continue
-        shape = {"W": tuple(shapes[name]), "D": tuple(shapes[other])}
-        fits = all(len(size) == 3 for size in shape.values()) and shape["W"][2] == shape["D"][2]
-        if fits and not reading.matches(path, reading.hints.exclude):
-            found[path] = torch_layer(reading, path, {"W": name, "D": other}, shape)
+        kernels = {leaf: tuple(shapes.get(other[:-1] + leaf, ())) for leaf in ("W", "weight")}
+        is_ours = len(kernels["W"]) == 3 and kernels["W"][2] == delta[2]
+        is_gluon = plain.endswith("_D") and len(kernels["weight"]) == 4
+        if not (is_ours or is_gluon) or reading.matches(path, reading.hints.exclude):
+            continue
+        leaf = "W" if is_ours else "weight"
+        shape = {leaf: kernels[leaf], "D": delta}
+        rule = torch_layer if is_ours else _gluon
+        found[path] = rule(reading, path, {leaf: other[:-1] + leaf, "D": other}, shape)
     return found
 
 

@@ -124,21 +124,18 @@ class ShardedWriter:
         groups: dict[int, dict[str, tuple[str, tuple[int, ...]]]] = {}
         for name in tensors:
             groups.setdefault(shard_of[name], {})[name] = tensors[name]
-        numbers = sorted(groups)
-        paths = shard_paths(self.path, len(numbers))
-        self._writers = [
-            TensorWriter(shard, groups[number], metadata) for shard, number in zip(paths, numbers, strict=True)
-        ]
-        self._writer_of = {
-            name: self._writers[place] for place, number in enumerate(numbers) for name in groups[number]
-        }
+        self._writer_of: dict[str, TensorWriter] = {}
+        weight_map: dict[str, str] = {}
+        for shard, number in zip(shard_paths(self.path, len(groups)), sorted(groups), strict=True):
+            self._writer_of |= dict.fromkeys(groups[number], TensorWriter(shard, groups[number], metadata))
+            weight_map |= dict.fromkeys(groups[number], shard.name)
+        self._writers = list(dict.fromkeys(self._writer_of.values()))
         self.order = [name for writer in self._writers for name in writer.order]
         self.size = sum(writer.size for writer in self._writers)
         self.is_stream = any(writer.is_stream for writer in self._writers)
         sizes = {"total_size": sum(count_bytes(*tensor) for tensor in tensors.values())}
         if "total_parameters" in index_metadata:
             sizes["total_parameters"] = sum(math.prod(shape) for _, shape in tensors.values())
-        weight_map = {name: shard.name for shard, number in zip(paths, numbers, strict=True) for name in groups[number]}
         index = {"metadata": {**index_metadata, **sizes}, "weight_map": dict(sorted(weight_map.items()))}
         self._index = (json.dumps(index, indent=2) + "\n").encode()
 
@@ -160,7 +157,7 @@ class ShardedWriter:
                 for writer in self._writers:
                     writer.sync()
                 with Output(self.path, len(self._index)) as index:
-                    index.write(self._index)
+                    index.put(self._index)
                     for writer in self._writers:
                         writer.publish()
         finally:

@@ -10,6 +10,7 @@ import numpy as np
 
 from doconv_core.checkpoint._archives import read_arrays
 from doconv_core.checkpoint._format import CODES, CheckpointError
+from doconv_core.checkpoint._noted import read_notes
 from doconv_core.checkpoint._reader import TensorFile
 from doconv_core.checkpoint._shards import INDEX, ShardedFile
 
@@ -45,8 +46,8 @@ INSIDE = {  # of folders, by what is in them
 ARCHIVES = (".h5", ".hdf5", ".npz")
 PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".tar", ".pkl", ".pickle", ".pdparams", ".params")
 TORCH_HELP = (
-    "which only PyTorch reads: load it with doconv_torch.load_original, fold it by the command `doconv fold` where PyTorch is "
-    "installed, or save its state dict as safetensors"
+    "which only PyTorch reads: model.load_state_dict(torch.load(path)) (of the authors' code: doconv_torch.load_original), "
+    "fold it by the command `doconv fold` where PyTorch is installed, or save its state dict as safetensors"
 )
 RUNS_CODE = (
     "which may run code when it is loaded, so it is not: load it where you trust it, and write its arrays by "
@@ -56,7 +57,7 @@ PICKLE_HELP = {
     ".pkl": RUNS_CODE,
     ".pickle": RUNS_CODE,
     ".pdparams": "of NumPy arrays, which Paddle reads: safetensors.numpy.save_file(paddle.load(...)) makes a file of it",
-    ".params": "or MXNet's own format: numpy.savez(..., **{n: p.data().asnumpy() for n, p in net.collect_params().items()})",
+    ".params": "or MXNet's own format: numpy.savez(path, **{n: p.data().asnumpy() for n, p in net.collect_params().items()})",
 }
 
 
@@ -77,11 +78,17 @@ class Source(Protocol):
 class Arrays:
     """Arrays in memory, or anything that becomes one by `numpy.asarray`, by name, as a `Source`.
 
+    Args:
+        label: what errors call them.
+        arrays: by name.
+        modules: the metadata of the state dict that they are of, in which layers may note what shapes do not show.
+
     Raises:
         CheckpointError: a name that is no string, or an array of a type that the format lacks.
     """
 
-    def __init__(self, label: str, arrays: Mapping[str, Any]) -> None:
+    def __init__(self, label: str, arrays: Mapping[str, Any], modules: Any = None) -> None:
+        self.noted = read_notes(modules)
         self._arrays, self.metadata = arrays, dict[str, str]()
         self._codes: dict[str, str] = {}
         self.shapes: dict[str, tuple[int, ...]] = {}

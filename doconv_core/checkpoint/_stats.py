@@ -9,9 +9,8 @@ import numpy as np
 from doconv_core.checkpoint._checkpoint import Checkpoint
 from doconv_core.composition import identity, sum_tiles
 
-LARGEST_SPECTRUM = (
-    2**24
-)  # values of D whose singular values are worth waiting for; of a larger D, evenly spaced channels
+# Values of D whose singular values are worth waiting for; of a larger D, evenly spaced channels.
+LARGEST_SPECTRUM = 2**24
 HALF = np.finfo(np.float16)
 
 
@@ -70,9 +69,9 @@ def layer_stats(checkpoint: Checkpoint, path: str) -> LayerStats:
     values = [np.abs(array) for array in (W, E + D_delta, kernel)]
     return LayerStats(
         path,
-        np.sqrt((D_delta**2).sum((1, 2))) / np.linalg.norm(E),
+        _norm(D_delta, (1, 2)) / _norm(E),
         np.linalg.svd(E + D_delta[::step], compute_uv=False),
-        _ratio(float(np.linalg.norm(kernel - start)), float(np.linalg.norm(start))),
+        _ratio(float(_norm(kernel - start)), float(_norm(start))),
         W.size + D_delta.size,
         kernel.size,
         float(sizes.max(initial=0)),
@@ -81,6 +80,13 @@ def layer_stats(checkpoint: Checkpoint, path: str) -> LayerStats:
         _share(sizes < float(HALF.smallest_subnormal) / 2),
         _share((sizes >= float(HALF.smallest_subnormal) / 2) & (sizes < float(HALF.smallest_normal))),
     )
+
+
+def _norm(array: np.ndarray, axes: tuple[int, ...] | None = None) -> np.ndarray:
+    """The Euclidean norm, also where squares would overflow or vanish."""
+    largest = float(np.abs(array).max(initial=0)) or 1.0
+    norm: np.ndarray = largest * np.sqrt(np.square(array / largest).sum(axes))
+    return norm
 
 
 def _ratio(change: float, start: float) -> float:

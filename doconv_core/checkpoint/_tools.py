@@ -125,9 +125,12 @@ def convert_file(checkpoint: Checkpoint, path: Target, layout: str, *, progress:
         plan.drop(*source.tensors.values())
         for role, name in info.tensors.items():
             stored = source.tensors.get(role) or source.tensors["W"]
-            shape = _canonical_shape(checkpoint, source, info, role, stored)
+            if info.kind == "conv":
+                canonical = info.shapes()[role]
+            else:  # at most a transpose, which is its own inverse
+                canonical = source.stored_shape(role, checkpoint.source.shapes[stored], checkpoint.layout)
             try:
-                shape = info.stored_shape(role, shape, layout)
+                shape = info.stored_shape(role, canonical, layout)
             except ValueError as error:
                 raise CheckpointError(f"{checkpoint.label}: {layer} cannot be written as {layout}: {error}") from None
             code = checkpoint.source.code(stored)
@@ -295,16 +298,6 @@ def _converted(layer: str, source: LayerInfo, layout: str) -> LayerInfo:
     info = source.folded() if "W" in source.tensors and not source.conv.has_d else source
     kept = {role: "" for role in info.tensors if role != "diagonal"}
     return replace(info, tensors=kept, dialect="doconv", form="").named(layer, layout)
-
-
-def _canonical_shape(
-    checkpoint: Checkpoint, source: LayerInfo, info: LayerInfo, role: str, stored: str
-) -> tuple[int, ...]:
-    if info.kind == "conv" and role in info.shapes():
-        return info.shapes()[role]
-    return source.stored_shape(
-        role, checkpoint.source.shapes[stored], checkpoint.layout
-    )  # a transpose is its own inverse
 
 
 def _keeps_bytes(source: LayerInfo, role: str, before: str, after: str) -> bool:

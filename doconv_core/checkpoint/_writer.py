@@ -14,10 +14,10 @@ from doconv_core.outputs import Output
 FLUSH = 2**26  # bytes that are written before the system is told to put them on the disk
 
 
-class TensorWriter:
+class TensorWriter(Output):
     """A safetensors file written under a temporary name beside `path`, and renamed to it once it is complete and on the disk.
 
-    Used in a `with` block, with the guarantees of `doconv_core.outputs.Output`. Several threads may write at the same time.
+    Used in a `with` block, as `Output`, whose guarantees it gives. Several threads may write at the same time.
 
     Args:
         path: the file to write or replace; a symbolic link is followed, a pipe or a device written to.
@@ -38,16 +38,14 @@ class TensorWriter:
     def __init__(self, path: str | os.PathLike[str], tensors: Tensors, metadata: Mapping[str, str]) -> None:
         self._header, self._ranges = make_header(tensors, metadata)
         self.order = list(self._ranges)
-        self.size = len(self._header) + max((end for _, end in self._ranges.values()), default=0)
-        self._output = Output(path, self.size)
-        self.is_stream = self._output.is_stream
+        super().__init__(path, len(self._header) + max((end for _, end in self._ranges.values()), default=0))
         self._written = self._flushed = 0
         self._lock = threading.Lock()
 
     def __enter__(self) -> TensorWriter:
-        self._output.__enter__()
+        super().__enter__()
         try:
-            self._put(memoryview(self._header), 0)
+            self._put_at(memoryview(self._header), 0)
         except BaseException:
             self.discard()
             raise
@@ -60,44 +58,33 @@ class TensorWriter:
         start += offset
         if start + view.nbytes > end:
             raise ValueError(f"{name} has {end - start} bytes left. Received: {view.nbytes}")
-        self._put(view, len(self._header) + start)
-
-    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
-        if kind is not None:
-            self.discard()
-            return
-        self.sync()
-        self.publish()
+        self._put_at(view, len(self._header) + start)
 
     def sync(self) -> None:
-        """Put a complete file on the disk, before several are published one after the other."""
+        """Put the bytes on the disk, all of them.
+
+        Raises:
+            ValueError: some were not written.
+            OSError: as `Output.sync`.
+        """
         if self._written != self.size:
-            self.discard()
-            raise ValueError(f"{self._output.path} is incomplete. Received: {self._written} of {self.size} bytes")
-        self._output.sync()
+            raise ValueError(f"{self.path} is incomplete. Received: {self._written} of {self.size} bytes")
+        super().sync()
 
-    def publish(self) -> None:
-        """Give the file its name."""
-        self._output.publish()
-
-    def discard(self) -> None:
-        """Leave nothing behind."""
-        self._output.discard()
-
-    def _put(self, view: memoryview, position: int) -> None:
+    def _put_at(self, view: memoryview, position: int) -> None:
         with self._lock:
             if not self.is_stream:
-                self._output.file.seek(position)
+                self.file.seek(position)
             elif position != self._written:
                 raise ValueError(
                     f"a pipe takes tensors in their order. Received: byte {position} after {self._written}"
                 )
-            self._output.write(view)
+            self.put(view)
             self._written += view.nbytes
             if self._written - self._flushed >= FLUSH and hasattr(os, "posix_fadvise") and not self.is_stream:
                 # Writing to the disk begins now, not all at the end. Pages that are still to be written stay.
                 new = self._written - self._flushed
-                os.posix_fadvise(self._output.file.fileno(), self._flushed, new, os.POSIX_FADV_DONTNEED)
+                os.posix_fadvise(self.file.fileno(), self._flushed, new, os.POSIX_FADV_DONTNEED)
                 self._flushed = self._written
 
 

@@ -143,8 +143,8 @@ def _summary(layer: LayerStats) -> dict[str, Any]:
     return {
         "from_identity": dict(zip(("min", "median", "max"), quartiles, strict=True)),
         "singular_values": {"min": least, "median": float(np.median(layer.spectrum)), "max": most},
-        "condition": most / least if least else None,
-        "kernel_change": layer.kernel_change if math.isfinite(layer.kernel_change) else None,
+        "condition": _finite(most / least) if least else None,
+        "kernel_change": _finite(layer.kernel_change),
         "kernel_range": {"smallest": layer.smallest, "largest": layer.largest},
         "float16": {
             "overflows": layer.half_overflows,
@@ -152,6 +152,10 @@ def _summary(layer: LayerStats) -> dict[str, Any]:
             "subnormal": layer.half_subnormal,
         },
     }
+
+
+def _finite(number: float) -> float | None:
+    return number if math.isfinite(number) else None
 
 
 def _draw(known: list[LayerStats], figure: Path, source: Path) -> None:

@@ -55,7 +55,9 @@ def load_pickle(path: Path, *, key: str | None = None, ema: bool = False) -> tup
     def is_tensor(value: Any) -> bool:
         return isinstance(value, torch.Tensor)
 
-    loaded, in_the_same = read_pickle(path, torch.load), False
+    from doconv_torch._saved import load_saved
+
+    loaded, in_the_same = read_pickle(path, load_saved), False
     try:
         state, notes = find_state(loaded, str(path), is_tensor, key=key, ema=ema)
     except CheckpointError:
@@ -76,7 +78,7 @@ def load_pickle(path: Path, *, key: str | None = None, ema: bool = False) -> tup
     if in_the_same:
         chosen, more = find_average(Arrays(str(path), arrays), str(path))
         return chosen, [*notes, *more]
-    return Arrays(str(path), arrays), notes
+    return Arrays(str(path), arrays, getattr(state, "_metadata", None)), notes
 
 
 def _checked(path: Path, name: Any, tensor: torch.Tensor) -> LoadedTensor:

@@ -44,6 +44,7 @@ LAYERS = (
 
 STEPS = 2 * len(LAYERS)
 PIXELS_AT_ONCE = 2**17
+LARGEST_PICTURE = 2**25  # pixels; a comparison of one takes about 200 bytes for each
 
 
 @dataclass
@@ -78,14 +79,15 @@ def load_picture(path: Path) -> np.ndarray:
     """A picture file as `(1, 3, height, width)` float32 in [0, 1], turned as its camera says (EXIF).
 
     Raises:
-        ValueError: the file is missing, is no picture, is smaller than 32 x 32, or has more pixels than Pillow takes from
-            files that anyone may have made.
+        ValueError: the file is missing, is no picture, is smaller than 32 x 32, or has more than 2^25 pixels.
     """
     from PIL import Image, ImageOps
 
     bombs = (Image.DecompressionBombError, Image.DecompressionBombWarning)
     try:
         with warnings.catch_warnings(action="error", category=bombs[1]), Image.open(path) as image:
+            if (pixels := image.width * image.height) > LARGEST_PICTURE:
+                raise bombs[0](f"Image size ({pixels} pixels) exceeds limit of {LARGEST_PICTURE} pixels")
             image.load()
             turned = ImageOps.exif_transpose(image)
     except bombs as error:
@@ -95,28 +97,25 @@ def load_picture(path: Path) -> np.ndarray:
     except Exception as error:  # Pillow's decoders raise errors of any type for a broken file
         raise ValueError(f"cannot read a picture from {path}: {error}") from error
     try:
-        pixels = _pixels(turned)
+        picture = _values(turned)
     except ValueError as error:  # values that are none of a picture, or a mode that Pillow does not convert
         raise ValueError(f"cannot read a picture from {path}: {error}") from error
-    if min(pixels.shape[:2]) < 32:
-        raise ValueError(
-            f"the picture must be at least 32 x 32. Received: {pixels.shape[1]} x {pixels.shape[0]} in {path}"
-        )
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1)[None])
+    if min(turned.size) < 32:
+        raise ValueError(f"the picture must be at least 32 x 32. Received: {turned.width} x {turned.height} in {path}")
+    return picture[None]
 
 
-def _pixels(image: PIL.Image.Image) -> np.ndarray:
-    """The values of a picture, `(height, width, 3)` float32 in [0, 1]; Pillow's own conversion would cut off 16 bits."""
+def _values(image: PIL.Image.Image) -> np.ndarray:
+    """The values of a picture, `(3, height, width)` float32 in [0, 1]; Pillow's own conversion would cut off 16 bits."""
     if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
-        pixels = np.asarray(image.convert("RGB"), np.float32)
-        pixels /= 255
-        return pixels
+        channels = np.asarray(image.convert("RGB")).transpose(2, 0, 1)
+        return np.divide(channels, 255, dtype=np.float32, order="C")
     grey: np.ndarray = np.asarray(image, np.float32)
     grey = grey if image.mode == "F" else grey / (2**16 - 1)
     if not (grey.min() >= 0 and grey.max() <= 1):
         kind = "floats in [0, 1]" if image.mode == "F" else "integers of 16 bits"
         raise ValueError(f"its values must be {kind}. Received: {np.asarray(image).min()} to {np.asarray(image).max()}")
-    return np.repeat(grey[..., None], 3, axis=2)
+    return np.repeat(grey[None], 3, axis=0)
 
 
 def parameters(geometry: ConvGeometry, name: str) -> dict[str, np.ndarray]:

@@ -1,5 +1,6 @@
 """PyTorch's `.pth` in the commands: what is found below which keys, and what is refused in one line."""
 
+import argparse
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 from doconv_conformance.cli import app
 from doconv_conformance.cli.pickles import load_pickle
 from doconv_core.checkpoint import CheckpointError, find_state
+from doconv_torch import fold, overparameterize
 
 W, D = torch.rand(4, 2, 9), torch.rand(2, 9, 9)
 STATE = {"conv.W": W, "conv.D": D}
@@ -239,3 +241,45 @@ def test_a_plain_model_of_pytorch_gives_the_kernel_sizes(tmp_path: Path) -> None
     status, text = run("fold", tmp_path / "model.pth", tmp_path / "out", "--like", tmp_path / "plain.pth")
     assert status == 0, text
     assert load_file(tmp_path / "out")["conv.weight"].shape == (4, 2, 1, 9)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_the_options_of_a_training_script_beside_the_weights(zipped: bool, tmp_path: Path) -> None:
+    options = argparse.Namespace(lr=0.1, data="/data", milestones=[30, 60])
+    saved = {"epoch": 3, "state_dict": STATE, "args": options}
+    torch.save(saved, tmp_path / "last.pth.tar", _use_new_zipfile_serialization=zipped)
+    status, text = run("fold", tmp_path / "last.pth.tar", tmp_path / "out.safetensors")
+    assert status == 0, text
+    np.testing.assert_array_equal(load_file(tmp_path / "out.safetensors")["conv.weight"], kernel(W))
+    with pytest.raises(Exception, match=r"argparse\.Namespace"):  # PyTorch's own setting is as it was
+        torch.load(tmp_path / "last.pth.tar", weights_only=True)
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [(b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS"), (b"<!doctype html>", "a web page")],
+)
+def test_what_a_download_left_is_named(content: bytes, kind: str, tmp_path: Path) -> None:
+    (tmp_path / "model.pth").write_bytes(content)
+    status, text = run("inspect", tmp_path / "model.pth")
+    assert (status, text.count("\n")) == (1, 1)
+    assert f"it is {kind}" in text
+
+
+def test_a_saved_model_says_its_kernels(tmp_path: Path) -> None:
+    """Lightning's file, a transposed layer that its shapes do not show and a kernel that is no square."""
+    model = overparameterize(
+        torch.nn.ModuleDict({"up": torch.nn.ConvTranspose2d(4, 4, 2), "row": torch.nn.Conv1d(4, 4, 9)})
+    )
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter)
+    torch.save({"state_dict": torch.nn.ModuleDict({"net": model}).state_dict()}, tmp_path / "last.ckpt")
+    status, text = run("fold", tmp_path / "last.ckpt", tmp_path / "out.safetensors", "--prefix", "net.")
+    assert status == 0, text
+    assert "assumed" not in text
+    assert "taken not to be" not in text
+    folded = load_file(tmp_path / "out.safetensors")
+    for name, tensor in fold(model).state_dict().items():
+        np.testing.assert_array_equal(folded[name], tensor.numpy())
+    status, text = run("fold", tmp_path / "last.ckpt", tmp_path / "out.safetensors", "--dialect", "original-torch")
+    assert (status, "the layers of this project wrote it" in text) == (1, True)

@@ -106,22 +106,21 @@ def gluon(geometry: ConvGeometry) -> tuple[dict[str, np.ndarray], np.ndarray]:
     return {"weight": weight, "D": D}, composed.reshape(size).transpose(3, 2, 0, 1)
 
 
+@pytest.mark.parametrize("path", ["features.0", "resnetv10_conv0"])
 @pytest.mark.parametrize("geometry", ["2-D", "groups", "depthwise"])
-def test_the_authors_gluoncv_files_fold_and_import_exactly(geometry: str, tmp_path: Path) -> None:
-    conv = GEOMETRIES[geometry]
+def test_the_authors_gluoncv_files_fold_and_import_exactly(geometry: str, path: str, tmp_path: Path) -> None:
+    conv, called = GEOMETRIES[geometry], f"{path}{'.' if '.' in path else '_'}{{}}".format
     given, want = gluon(conv)
-    state = {f"features.0.{name}": array for name, array in given.items()} | {
-        "features.0.bias": np.ones(conv.out_channels)
-    }
+    state = {called(name): array for name, array in given.items()} | {called("bias"): np.ones(conv.out_channels)}
     np.savez(tmp_path / "in.npz", **state)
     with open_checkpoint(tmp_path / "in.npz") as checkpoint:
         done = fold_file(checkpoint, tmp_path / "out")
         convert_file(checkpoint, tmp_path / "canonical", "canonical")
-    assert "read as the authors' GluonCV file writes it: features.0" in done.notes
+    assert f"read as the authors' GluonCV file writes it: {path}" in done.notes
     folded, canonical = load_file(tmp_path / "out"), load_file(tmp_path / "canonical")
-    assert folded.keys() == {"features.0.weight", "features.0.bias"}
-    np.testing.assert_array_equal(folded["features.0.weight"], want)
-    W, D = canonical["features.0.W"], canonical["features.0.D_delta"]
+    assert folded.keys() == {called("weight"), called("bias")}
+    np.testing.assert_array_equal(folded[called("weight")], want)
+    W, D = canonical[f"{path}.W"], canonical[f"{path}.D_delta"]
     np.testing.assert_array_equal(compose(W, D, conv), want)
 
 
@@ -228,6 +227,27 @@ def test_tensors_of_such_names_that_are_no_layers_do_not_block(tmp_path: Path) -
     foreign = zeros(gru__W=(4, 8), mixer__D=(16,), s4__D=(2, 16), x__W=(3,))
     folded = fold(foreign | zeros(conv__W=(4, 2, 9), conv__D=(2, 9, 9)), tmp_path)
     assert folded.keys() == {*foreign, "conv.weight"}
+
+
+@pytest.mark.parametrize("delta", ["D", "D_delta"])
+def test_a_model_to_be_like_is_plain(delta: str, tmp_path: Path) -> None:
+    W, D = parameters(CONV)
+    with pytest.raises(CheckpointError, match=rf"is over-parameterized itself.*Received: a\.W and a\.{delta}"):
+        fold({"a.W": W, "a.D": D}, tmp_path, Hints(like={"a.W": W.shape, f"a.{delta}": D.shape}))
+
+
+def test_a_plain_transposed_layer_stands_beside_the_authors(tmp_path: Path) -> None:
+    """As the upsampling layers of restoration networks do; their own layers are never transposed."""
+    W, D = parameters(ConvGeometry(in_channels=4, out_channels=6, kernel_size=(3, 3)))
+    tensors = {"conv.W": W, "conv.D": D, "conv.D_diag": np.repeat(np.eye(9, dtype=np.float32)[None], 4, 0)}
+    tensors |= zeros(up__weight=(8, 4, 2, 2), up__bias=(4,), square__weight=(4, 4, 2, 2))
+    source = Arrays("x", tensors)
+    checkpoint = Checkpoint(source, "x", dialect="original-torch", hints=Hints(transposed="square"))
+    turned = {path for path, info in checkpoint.layers.items() if info.geometry.get("transposed")}
+    assert turned == {"up", "square"}
+    assert not checkpoint.others
+    with pytest.raises(CheckpointError, match=r"no transposed DO-Conv layer. Received: conv, original-torch"):
+        Checkpoint(source, "x", dialect="original-torch", hints=Hints(transposed="conv"))
 
 
 WRAPPERS = ["", "module.", "_orig_mod.", "module._orig_mod.", "module.module."]

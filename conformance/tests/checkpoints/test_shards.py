@@ -1,6 +1,7 @@
 """Checkpoints in several files with an index: read, folded, converted and written file by file."""
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -68,6 +69,28 @@ def test_an_index_folds_to_an_index(tmp_path: Path) -> None:
     assert number == {"fc.weight": "1", "first.weight": "1", "split.weight": "1", "last.weight": "2", "step": "2"}
     count = 3 * 6 * 4 * 9
     assert values["metadata"] == {"total_size": 4 * (count + 6) + 8, "total_parameters": count + 7}
+
+
+def test_no_file_has_its_name_before_all_are_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shards, then the index: after a power cut there is the old index with old shards, or the new one with new ones."""
+    synced, replaced = list[int](), list[str]()
+    fsync, replace = os.fsync, os.replace
+
+    def noting_fsync(file: int) -> None:
+        synced.append(os.fstat(file).st_ino)
+        fsync(file)
+
+    def noting_replace(source: Path, target: Path) -> None:
+        assert source.stat().st_ino in synced
+        assert replaced or len(set(synced)) == len(FILES)
+        replaced.append(target.name)
+        replace(source, target)
+
+    monkeypatch.setattr("os.fsync", noting_fsync)
+    monkeypatch.setattr("os.replace", noting_replace)
+    with open_checkpoint(write(tmp_path / "in")) as checkpoint:
+        fold_file(checkpoint, tmp_path / f"folded{INDEX.removeprefix('model')}")
+    assert replaced == [file.replace("model", "folded") for file in (*FILES, INDEX)]
 
 
 def test_an_index_folds_to_one_file(tmp_path: Path) -> None:

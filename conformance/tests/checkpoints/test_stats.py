@@ -86,6 +86,16 @@ def test_a_layer_of_zeros_has_no_numbers_that_json_lacks() -> None:
         layer_stats(Checkpoint(Arrays("x", {"one.W": np.ones((2, 2, 1), np.float32)}), "x"), "one")
 
 
+def test_numbers_whose_squares_overflow_or_vanish_are_reported(tmp_path: Path) -> None:
+    save_file({"a.W": np.full((2, 3, 9), 1e-200), "a.D": np.full((3, 9, 9), 1e199)}, tmp_path / "in.safetensors")
+    options = ["--stats", "--kernel-size", "a=3x3", "--json", str(tmp_path / "out.json")]
+    done = CliRunner().invoke(app, ["inspect", str(tmp_path / "in.safetensors"), *options], catch_exceptions=False)
+    assert done.exit_code == 0
+    stats = json.loads((tmp_path / "out.json").read_text("utf-8"))["layers"][0]["stats"]
+    assert stats["from_identity"]["max"] == pytest.approx(1e199 * 9 / 3)
+    assert stats["kernel_change"] == pytest.approx(1e199 * 9)
+
+
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
     tensors = {"fc.weight": np.ones((2, 3), np.float32)}

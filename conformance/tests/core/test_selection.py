@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from doconv_core.selection import depth_multipliers, select
+from doconv_core.selection import depth_multipliers, describe, select
 
 FOUND = {"stem": 7, "layer1.0": 3, "layer1.1": 5, "layer2.0": 3}
 
@@ -73,3 +73,17 @@ def test_depth_multipliers_of_the_layers_that_are_plain() -> None:
         multipliers(LAYERS, 5, show=lambda layer: "mine")
     with pytest.raises(ValueError, match=r"nothing is left to over-parameterize\. Received: point: one of 2 axes$"):
         multipliers({"point": LAYERS["point"]}, None)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "words"),
+    [
+        (("DOConv", (3, 2), 7), {}, "DOConv 3x2, d_mul=7"),
+        (("DOConv", (3,), 3), {"stacked": (2, 5), "reason": "no matter"}, "DOConv 3, d_mul=3, 10 layers stacked"),
+        (("Conv", (3, 2), None), {}, "plain Conv 3x2"),
+        (("Conv", (1, 1), None), {}, "plain Conv 1x1: a kernel of one tap has no D"),
+        (("Conv", (1, 1), None), {"reason": "lazy", "stacked": (4,)}, "plain Conv 1x1, 4 layers stacked: lazy"),
+    ],
+)
+def test_a_convolution_in_words(arguments: tuple, options: dict, words: str) -> None:
+    assert describe(*arguments, **options) == words

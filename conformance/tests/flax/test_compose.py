@@ -100,11 +100,21 @@ def test_the_start_is_the_plain_kernel_bit_for_bit(way: str) -> None:
     kernel = jax.random.normal(jax.random.key(0), (3, 3, 8, 6))
     for d_mul in (9, 12):
         W, D = start_from(kernel, 8, d_mul=d_mul, key=jax.random.key(1))
+        assert (W.shape, D.shape) == ((3, 3, 8, 6) if d_mul == 9 else (12, 8, 6), (3, 3, d_mul, 8))
+        assert not D.any()
         np.testing.assert_array_equal(jax.jit(lambda W, D: compose(W, D))(W, D), kernel)
         half, D = start_from(kernel.astype(jnp.bfloat16), 8, d_mul=d_mul)
         composed = jax.jit(lambda W, D: compose(W, D))(half, D)
         assert composed.dtype == jnp.bfloat16
         np.testing.assert_array_equal(composed, kernel.astype(jnp.bfloat16))
+
+
+def test_half_precision_is_composed_in_float32_and_rounded_once(way: str) -> None:
+    keys = jax.random.split(jax.random.key(0))
+    shapes = (3, 3, 8, 6), (3, 3, 9, 8)
+    half = [jax.random.normal(*of).astype(jnp.bfloat16) for of in zip(keys, shapes, strict=True)]
+    wide = compose(*(array.astype(jnp.float32) for array in half))
+    np.testing.assert_array_equal(compose(*half), wide.astype(jnp.bfloat16))
 
 
 def test_large_kernels_of_few_taps_go_by_loops() -> None:

@@ -344,6 +344,15 @@ def test_layers_stacked_along_another_axis_are_refused(count: int) -> None:
             verb(layer)
 
 
+def test_a_plain_nnx_model_that_was_given_a_d_is_refused() -> None:
+    """Flax's layer passes over it: `fold` would find nothing to do, and `overparameterize` begin again from zeros."""
+    model, trained = (nnx.Sequential(nnx.Conv(4, 4, (3, 3), rngs=rngs()), nnx.relu) for _ in range(2))
+    nnx.update(model, nnx.state(do_nnx.overparameterize(trained)))
+    for verb in (do_nnx.fold, do_nnx.overparameterize, do_nnx.inspect_model):
+        with pytest.raises(ValueError, match=r"plain convolutions hold a D, .* Received: layers.0"):
+            verb(model)
+
+
 def test_an_abstract_nnx_model_is_refused_and_can_be_looked_at() -> None:
     abstract = nnx.eval_shape(lambda: nnx.Sequential(nnx.Conv(4, 4, (3, 3), rngs=rngs())))
     with pytest.raises(TypeError, match=r"an abstract model .* Received: layers\.0$"):

@@ -161,6 +161,69 @@ def test_methods_of_the_module_are_methods_of_the_wrapper() -> None:
         wrapped.down  # noqa: B018
 
 
+class Compact(nn.Module):
+    """A method that makes its layers where it runs: on the wrapper it would find `W` under the layer's name."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return nn.Conv(4, (3, 3))(x)
+
+
+@pytest.mark.parametrize("method", [Compact.__call__, Compact().__call__, "__call__"])
+def test_a_method_may_be_given_as_a_function(method: Any) -> None:
+    wrapped, plain = do.OverParameterized(Compact()), Compact()
+    for init in (
+        wrapped.init,
+        wrapped.lazy_init,
+        lambda *args, **options: wrapped.init_with_output(*args, **options)[1],
+    ):
+        assert "D" in init(RNGS, X, method=method)["params"]["Conv_0"]
+    params = with_random_d(wrapped.init(RNGS, X, method=method)["params"])
+    kernels = composed(params, do.conv_spec(wrapped, X))
+    equal(
+        jax.jit(lambda params: wrapped.apply({"params": params}, X, method=method))(params),
+        jax.jit(lambda params: plain.apply({"params": params}, X))(kernels),
+    )
+
+
+def test_what_is_called_on_the_module_within_is_refused() -> None:
+    """It would run on `W` alone, whose shape is the kernel's."""
+    wrapped = do.OverParameterized(Autoencoder())
+    params = with_random_d(wrapped.init(RNGS, X)["params"])
+    with pytest.raises(ValueError, match=r"call the wrapper, not the model in it. Received: down"):
+        wrapped.apply({"params": params}, X, method=lambda wrapper, x: (wrapper(x), wrapper.module.encode(x)))
+    with pytest.raises(AttributeError) as raised:
+        wrapped.apply({"params": params}, X, method=lambda wrapper, x: wrapper.down(x))
+    assert raised.value.__notes__[0] == "Of Autoencoder's attributes a wrapper has the public methods."
+
+
+def test_a_wrapper_of_a_wrapper_and_a_name_that_would_be_passed_over_are_refused() -> None:
+    with pytest.raises(TypeError, match="the module is over-parameterized already"):
+        do.OverParameterized(do.OverParameterized(Net())).init(RNGS, X)
+
+    class Outer(nn.Module):
+        @nn.compact
+        def __call__(self, x: jax.Array, wrong: bool = False) -> jax.Array:
+            if wrong:
+                return do.OverParameterized(Net(), name="body")(x)
+            return do.OverParameterized(Net())(do.OverParameterized(Net(name="body"))(x) @ jnp.ones((2, 4)))
+
+    class Both(nn.Module):
+        def setup(self) -> None:
+            self.plain = Net()
+            self.wrapped = do.OverParameterized(self.plain)
+
+        def __call__(self, x: jax.Array) -> jax.Array:
+            return self.wrapped(x)
+
+    assert Outer().init(RNGS, X)["params"].keys() == {"body", "Net_0"}
+    assert Both().init(RNGS, X)["params"].keys() == {"plain"}
+    with pytest.raises(
+        ValueError, match=r"OverParameterized\(Net\(..., name='body'\)\). .* a module with the name 'Net_0'"
+    ):
+        Outer().init(RNGS, X, wrong=True)
+
+
 def test_what_a_call_does_not_run_as_a_convolution_it_can_not_read() -> None:
     """Whether a square kernel is transposed only a call of its layer says: reading `W` in its place would be silent."""
     wrapped = do.OverParameterized(Autoencoder())

@@ -16,10 +16,11 @@ CHOSEN = {
         "test_layers.py",
         "test_training.py",
         "test_owners.py",
+        "test_compose.py",
         "test_compose_jax.py",
     ),
-    "torch": ("", "test_layers.py", "test_training.py", "test_contract.py", "test_owners.py"),
-    "numpy": ("", "test_layers.py", "test_contract.py", "test_owners.py"),
+    "torch": ("", "test_layers.py", "test_training.py", "test_contract.py", "test_owners.py", "test_compose.py"),
+    "numpy": ("", "test_layers.py", "test_contract.py", "test_owners.py", "test_compose.py"),
 }
 
 

@@ -187,6 +187,33 @@ def test_the_authors_files_that_do_not_fit(tmp_path: Path) -> None:
         load_original(state, target(over=True))
 
 
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("channels", [(8, 4), (4, 4)])
+def test_the_authors_files_of_a_network_with_plain_transposed_layers(channels: tuple[int, int], bias: bool) -> None:
+    def network() -> nn.Module:
+        return nn.ModuleDict({"conv": nn.Conv2d(3, 4, 3), "up": nn.ConvTranspose2d(*channels, 2, 2, bias=bias)})
+
+    given = overparameterize(network(), where="conv")
+    diagonal = {"conv.D_diag": torch.eye(9).repeat(3, 1, 1)}
+    for model in (overparameterize(network(), where="conv"), network()):
+        load_original(given.state_dict() | diagonal, model)
+        assert torch.equal(model["up"].weight, given["up"].weight)
+        assert torch.equal(model["conv"].weight, given["conv"].weight)
+
+
+def test_layers_of_this_project_are_not_taken_for_the_authors() -> None:
+    """Where their pairing of kernels with rows of D differs, only the stored identity tells the two apart."""
+    ours = overparameterize(nn.Sequential(nn.Conv2d(8, 12, 3, groups=4)))
+    target = overparameterize(nn.Sequential(nn.Conv2d(8, 12, 3, groups=4)))
+    with pytest.raises(ValueError, match=r"the layers of this project wrote it, .* Received: original-torch"):
+        load_original(ours.state_dict(), target)
+    with pytest.raises(ValueError, match=r"no D_diag beside D.*load_state_dict.*Received: 0"):
+        load_original(dict(ours.state_dict()), target)
+    dense = overparameterize(nn.Sequential(nn.Conv2d(8, 12, 3)))
+    copied = dict(dense.state_dict())
+    assert torch.equal(load_original(copied, nn.Sequential(nn.Conv2d(8, 12, 3)))[0].weight, dense[0].weight)
+
+
 @pytest.mark.parametrize("prefix", ["", "module.", "net.", "model.module.", "_orig_mod."])
 def test_the_authors_files_below_any_prefix(prefix: str) -> None:
     state, kernels = original()

@@ -12,13 +12,16 @@ import torch
 import doconv_torch._compose as composition
 import doconv_torch._products as rule
 from doconv_core import ConvGeometry, compose, compose_vjp
-from doconv_torch import DOConv2d, overparameterize, store_by_channel
+from doconv_torch import DOConv2d, _operators, overparameterize, store_by_channel
 
 # C_out, C_in, groups, taps of one axis, d_mul, transposed: few and many taps and kernels, tiles with and without a surplus.
 SIZES = {
     "many kernels": (36, 4, 1, 3, 3, False),
     "many kernels, surplus": (36, 4, 1, 3, 7, False),
     "few kernels": (6, 4, 1, 3, 6, False),
+    "as many channels as taps": (3, 3, 1, 3, 7, False),
+    "as many channels as columns": (20, 7, 1, 3, 7, False),
+    "one channel": (20, 1, 1, 3, 4, False),
     "many taps": (20, 4, 1, 17, 17, False),
     "groups of many": (40, 6, 2, 3, 3, False),
     "groups of few": (12, 6, 3, 3, 4, False),
@@ -123,10 +126,12 @@ def test_large_sizes_by_the_rule_of_either_processor(size: tuple, amd: bool, mon
         ((64, 64, 9), 64, 9, False, "_taps"),
         ((64, 16, 4), 16, 4, True, "_kernels"),
         ((63, 16, 4), 16, 4, True, "_taps"),  # too few numbers
+        ((64, 64, 15), 64, 15, True, "_kernels"),
         ((64, 64, 16), 64, 16, True, "_taps"),  # enough taps
         ((32, 32, 16), 64, 16, True, "_kernels"),  # enough taps, but groups of 16 kernels
         ((30, 32, 16), 64, 16, True, "_taps"),  # groups of 15
         ((512, 1, 9), 1, 9, True, "_taps"),  # nothing to transpose
+        ((512, 2, 9), 2, 9, True, "_kernels"),
     ],
 )
 def test_the_rule_that_chooses_the_products(
@@ -211,6 +216,46 @@ def test_a_compiler_calls_the_eager_products_of_a_cpu() -> None:
     assert not any("doconv" in str(node.target) for node in exported.graph.nodes)
 
 
+def test_the_operators_are_as_pytorch_checks_such() -> None:
+    _, W, D = tensors(SIZES["many kernels, surplus"])
+    torch.library.opcheck(_operators.compose, (W, D, 1))
+    for needs in ((True, True), (True, False), (False, True)):
+        grad = torch.ones(*W.shape[:2], D.shape[1], dtype=W.dtype)
+        torch.library.opcheck(_operators.compose_gradients, (W.detach(), D.detach(), grad, 1, *needs))
+
+
+def test_without_a_compiler_the_composition_keeps_its_parameters_and_nothing_else() -> None:
+    geometry, W, D = tensors(SIZES["many kernels"])
+    kernel = composition.compose(W, D)
+    expected = compose(W.detach().numpy(), D.detach().numpy(), geometry)
+    np.testing.assert_array_equal(kernel.detach(), expected.reshape(kernel.shape))
+    assert all(kept is given for kept, given in zip(kernel.grad_fn.saved_tensors, (W, D), strict=True))
+
+
+@pytest.mark.parametrize("way", ["eager", "transformed", "compiled"])
+def test_autocast_around_the_composition_changes_nothing(way: str) -> None:
+    torch.manual_seed(0)
+    W, D = torch.randn(36, 4, 7), torch.randn(4, 3, 7)
+    function = composition.compose
+    if way == "compiled":
+        torch.compiler.reset()
+        function = torch.compile(function, fullgraph=True, backend="aot_eager")
+    if way == "transformed":
+        W, D, function = W[None], D[None], torch.vmap(function)
+    expected = function(W, D)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(function(W, D), expected)
+        if way == "eager":  # of whose device autocast knows nothing
+            assert composition.compose(W.to("meta"), D.to("meta")).shape == expected.shape
+
+
+def test_a_kernel_takes_the_memory_format_of_its_layer() -> None:
+    for rank, layout in ((4, torch.channels_last), (5, torch.channels_last_3d)):
+        kernel = torch.ones((4, 3, 3, 3, 3)[:rank])
+        assert composition.ordered(kernel, True).is_contiguous(memory_format=layout)
+        assert composition.ordered(kernel, False) is kernel
+
+
 def test_a_graph_of_its_own_through_a_compiled_composition() -> None:
     _, W, D = tensors(SIZES["many kernels"])
     torch.compiler.reset()
@@ -239,7 +284,7 @@ def test_a_frozen_parameter_gets_no_gradient(frozen: str) -> None:
     assert {name for name, p in layer.named_parameters() if p.grad is not None} == {"W", "D", "bias"} - {frozen}
 
 
-@pytest.mark.parametrize("way", ["taps", "taps, many numbers", "kernels", "kernels in blocks"])
+@pytest.mark.parametrize("way", ["taps", "taps, many numbers", "kernels", "kernels in blocks", "compiled"])
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
 def test_the_gradient_beside_a_frozen_parameter_is_the_reference_one(
     size: tuple, way: str, monkeypatch: pytest.MonkeyPatch
@@ -251,7 +296,9 @@ def test_the_gradient_beside_a_frozen_parameter_is_the_reference_one(
     expected = compose_vjp(*(p.detach().numpy() for p in pair), g.numpy(), geometry)
     for frozen in (0, 1):
         W, D = (p.detach().requires_grad_(at != frozen) for at, p in enumerate(pair))
-        composition.compose(W, D, geometry.groups, transposed=geometry.transposed).backward(g)
+        torch.compiler.reset()
+        by = torch.compile(composition.compose, backend="aot_eager") if way == "compiled" else composition.compose
+        by(W, D, geometry.groups, transposed=geometry.transposed).backward(g)
         grads = [p.grad for p in (W, D)]
         assert grads[frozen] is None
         np.testing.assert_array_equal(grads[1 - frozen], expected[1 - frozen])

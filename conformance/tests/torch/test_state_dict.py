@@ -2,6 +2,7 @@
 
 import logging
 from collections import OrderedDict
+from pathlib import Path
 
 import pytest
 import torch
@@ -119,6 +120,64 @@ def test_what_can_not_be_folded_is_named(trained: nn.Module, change: dict, optio
     state = {name: tensor for name, tensor in (trained.state_dict() | change).items() if tensor is not None}
     with pytest.raises(ValueError, match=text):
         fold_state_dict(state, **options)
+
+
+def no_squares() -> nn.Module:
+    """Layers of every kind that shapes leave open: axes, sides, transposed or not."""
+    layers = [nn.Conv1d(4, 4, 9), nn.Conv2d(4, 4, (1, 9)), nn.Conv3d(4, 4, (1, 3, 3)), nn.Conv1d(4, 4, 1)]
+    return nn.ModuleList([*layers, nn.ConvTranspose2d(4, 4, 2), nn.ConvTranspose2d(8, 4, 4, bias=False)])
+
+
+WRAPS = {
+    "bare": lambda model: model,
+    "DataParallel": nn.DataParallel,
+    "compiled": lambda model: torch.compile(model, backend="eager"),
+    "average of a compiled one": lambda model: AveragedModel(torch.compile(model, backend="eager")),
+}
+
+
+@pytest.mark.parametrize("wrap", WRAPS)
+def test_a_state_dict_says_what_its_shapes_do_not(wrap: str, tmp_path: Path) -> None:
+    model = overparameterize(no_squares())
+    for parameter in model.parameters():
+        nn.init.normal_(parameter)
+    torch.save(WRAPS[wrap](model).state_dict(), tmp_path / "model.pth")
+    state = torch.load(tmp_path / "model.pth", weights_only=True)
+    folded = fold_state_dict(state)
+    assert not any("doconv" in of_module for of_module in folded._metadata.values())
+    folded.pop("n_averaged", None)
+    assert_same(folded, fold(model).state_dict())
+    no_squares().load_state_dict(folded)
+
+
+def test_a_kernel_of_other_sides_is_not_loaded() -> None:
+    """Its `W` and `D` have the same shapes."""
+    for other, given in (
+        (nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, (1, 9))),
+        (nn.ConvTranspose2d(4, 4, 3), nn.Conv2d(4, 4, 3)),
+    ):
+        state = overparameterize(nn.Sequential(given)).state_dict()
+        with pytest.raises(RuntimeError, match=r"0\.W is of another layer.*Received: DOConv"):
+            overparameterize(nn.Sequential(other)).load_state_dict(state)
+
+
+def test_what_a_state_dict_says_is_believed_only_where_it_is_what_a_layer_writes() -> None:
+    state = overparameterize(nn.Sequential(nn.Conv2d(4, 4, (1, 9)))).state_dict()
+    assert fold_state_dict(state)["0.weight"].shape == (4, 4, 1, 9)
+    assert fold_state_dict(state, kernel_size={"0": (9, 1)})["0.weight"].shape == (4, 4, 9, 1)  # the user goes first
+    assert fold_state_dict(state, like=nn.Sequential(nn.Conv2d(4, 4, 3)))["0.weight"].shape == (4, 4, 3, 3)
+    for nonsense in (
+        {},
+        {"kernel_size": [1, 9]},
+        {"kernel_size": [1, -9], "transposed": False},
+        {"kernel_size": "19"},
+        5,
+    ):
+        state._metadata["0"]["doconv"] = nonsense
+        assert fold_state_dict(state)["0.weight"].shape == (4, 4, 3, 3)
+    state._metadata["0"]["doconv"] = {"kernel_size": [2, 9], "transposed": False}
+    with pytest.raises(ValueError, match=r"0 has kernels of 9 taps\. Received: 0=2x9"):
+        fold_state_dict(state)
 
 
 def square() -> nn.Module:

@@ -106,6 +106,17 @@ def test_a_write_has_the_effect_that_it_has_on_a_plain_layer(write: Callable[[nn
     assert torch.equal(fold(conv).weight, want.weight)
 
 
+def test_a_gradient_or_a_hook_of_a_kernel_that_one_access_composed_is_not_lost_in_silence() -> None:
+    conv = trained()
+    with pytest.raises(
+        RuntimeError, match=r"has no gradient: set those of W and D. Received: torch.Size\(\[4, 3, 3, 3\]\)"
+    ):
+        conv.weight.grad = torch.ones_like(conv.weight)
+    conv.weight.grad = None  # as loops that reset gradients do
+    with pytest.warns(UserWarning, match="register hooks on W and D"):
+        conv.weight.register_hook(lambda grad: None)
+
+
 def test_a_kernel_of_one_tap_is_written_to_as_well() -> None:
     conv = DOConv2d(3, 4, 1)
     nn.init.ones_(conv.weight.data)
