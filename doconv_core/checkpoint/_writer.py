@@ -45,7 +45,7 @@ class TensorWriter(Output):
     def __enter__(self) -> TensorWriter:
         super().__enter__()
         try:
-            self._put_at(memoryview(self._header), 0)
+            self._put(memoryview(self._header), 0)
         except BaseException:
             self.discard()
             raise
@@ -58,7 +58,7 @@ class TensorWriter(Output):
         start += offset
         if start + view.nbytes > end:
             raise ValueError(f"{name} has {end - start} bytes left. Received: {view.nbytes}")
-        self._put_at(view, len(self._header) + start)
+        self._put(view, len(self._header) + start)
 
     def sync(self) -> None:
         """Put the bytes on the disk, all of them.
@@ -71,7 +71,7 @@ class TensorWriter(Output):
             raise ValueError(f"{self.path} is incomplete. Received: {self._written} of {self.size} bytes")
         super().sync()
 
-    def _put_at(self, view: memoryview, position: int) -> None:
+    def _put(self, view: memoryview, position: int) -> None:
         with self._lock:
             if not self.is_stream:
                 self.file.seek(position)

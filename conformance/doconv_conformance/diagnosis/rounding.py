@@ -212,7 +212,12 @@ def _sums(
             continue
         taken |= {row.key for row in mine}
         kept = digits.get(dtype)
-        if kind == "accumulator" and kept and max(kept.factor("y", "x"), kept.factor("y", "kernel")) <= DIGITS[short]:
+        if (
+            kind == "accumulator"
+            and short != dtype
+            and kept
+            and max(kept.factor("y", "x"), kept.factor("y", "kernel")) <= DIGITS[short]
+        ):
             words = f"computes the convolutions of {dtype} in {short}: x, the kernel and the sums"
         look_at = "the type in which sums are formed, or what hello declares under numerics"
         found.append(Rounding(name, words, look_at, tuple(mine)))
