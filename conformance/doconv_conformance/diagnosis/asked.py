@@ -141,10 +141,15 @@ class _Work:
         return planted is not None and planted["y"].shape != row.case.tensors["grad_y"].shape
 
     def arithmetic(self) -> None:
-        """Rows whose structure is right or explained."""
+        """Rows whose structure is right or explained; of floats, where all exact rows of the operation are so."""
         spoilt = {(row.case.geometry, row.operation) for of_stage in self.measured.unknown.values() for row in of_stage}
-        taken = self.taken
-        left = [row for row in self.rows if row.key not in taken and (row.case.geometry, row.operation) not in spoilt]
+        operations, taken = {operation for _, operation in spoilt}, self.taken
+        left = [
+            row
+            for row in self.rows
+            if row.key not in taken and (row.case.geometry, row.operation) not in spoilt
+            and (row.exact or row.operation not in operations)
+        ]  # fmt: skip
         if any(row.failed for row in left):
             claims, self.facts = rounding.explain(
                 left, self._planted, self.asker, self.numerics, self.catalogue, self.say

@@ -385,14 +385,20 @@ class _State:
     def _where_it_fails(
         self, rows: Sequence[Row], gains: np.ndarray, losses: np.ndarray, explained: np.ndarray
     ) -> tuple[Scope, np.ndarray] | None:
-        """The geometries that fail, where all that fails is explained and no condition is found: too many for an accident."""
+        """All but the geometries that are right, where most of what fails is explained and no condition is found.
+
+        Not of a few geometries, which would be an accident.
+        """
         failing = np.array([row.failed for row in rows])
-        where = {(row.case.geometry, row.case.bias) for row, is_won in zip(rows, gains, strict=True) if is_won}
-        holds = np.array([(row.case.geometry, row.case.bias) in where for row in rows])
-        if len(where) < LEAST_WITHOUT_WORDS or (failing & ~explained).any() or (holds & losses).any():
+        of = [(row.case.geometry, row.case.bias) for row in rows]
+        won, right = ({key for key, is_in in zip(of, which, strict=True) if is_in} for which in (gains, losses))
+        is_left = (failing & ~explained).sum() > (1 - MOSTLY) * failing.sum()
+        if len(won) < LEAST_WITHOUT_WORDS or won & right or is_left:
             return None
         words = f"in {gains.sum()} of the {(gains | losses).sum()} cases where it would show"
-        return Scope(words, lambda case: (case.geometry, case.bias) in where), holds
+        return Scope(words, lambda case: (case.geometry, case.bias) not in right), np.array(
+            [key not in right for key in of]
+        )
 
     def _varied(self, operation: str, row: Row) -> list[Row]:
         """Answers on the row's case with one option changed at a time."""

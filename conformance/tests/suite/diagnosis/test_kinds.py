@@ -79,7 +79,9 @@ class ReluOfWideLayers(Changed):
 
 class HalvedHereAndThere(Changed):
     def changed(self, y: np.ndarray, g: ConvGeometry, inputs: Tensors) -> np.ndarray:
-        return y / 2 if zlib.crc32(json.dumps(g.to_json()).encode()) % 2 else y
+        if not zlib.crc32(json.dumps(g.to_json()).encode()) % 2:
+            return y
+        return convolve(inputs["x"], self.kernel(g, inputs), inputs.get("bias"), g, dtype=np.float64) / 2
 
 
 class ZeroDeltaIsFirstTile(CorePort):
@@ -277,7 +279,7 @@ KINDS: dict[type[CorePort], str] = {
     ReluOfWideLayers: "takes 0 for negative entries of y, where C_out/G is 4 or more only (3 is right)",
     HalvedHereAndThere: "cases where it would show",
     ZeroDeltaIsFirstTile: "where D_delta is 0 only",
-    GradientsInTypeOfX: "gives grad_W and grad_D_delta in the type of x",
+    GradientsInTypeOfX: "gives grad_W in the type of x",  # a kernel of one tap has no other; the next line says the rest
     CompositionAddedUpLow: "adds up D_delta * W in the low-precision type of the parameters",
     LastKernelSquared: "the composed kernel is wrong only at the last output channel",
     GroupsByInputs: "reads the input channels of group min(floor(o / (C_in/G)), G - 1) for output channel o",
