@@ -279,7 +279,7 @@ KINDS: dict[type[CorePort], str] = {
     ReluOfWideLayers: "takes 0 for negative entries of y, where C_out/G is 4 or more only (3 is right)",
     HalvedHereAndThere: "cases where it would show",
     ZeroDeltaIsFirstTile: "where D_delta is 0 only",
-    GradientsInTypeOfX: "gives grad_W in the type of x",  # a kernel of one tap has no other; the next line says the rest
+    GradientsInTypeOfX: "gives grad_W and grad_D_delta in the type of x",
     CompositionAddedUpLow: "adds up D_delta * W in the low-precision type of the parameters",
     LastKernelSquared: "the composed kernel is wrong only at the last output channel",
     GroupsByInputs: "reads the input channels of group min(floor(o / (C_in/G)), G - 1) for output channel o",
@@ -293,13 +293,15 @@ KINDS: dict[type[CorePort], str] = {
     UnreadInputsKeepX: "has x itself for grad_x at the positions beyond the last that a tap reaches",
     HeaderOrder: "takes the bytes of the tensors in the order in which the header lists them",
 }
-LOW = {GradientsInTypeOfX, CompositionAddedUpLow, ProductsRounded, SumsRoundedInBlocks}
+TYPES = dict.fromkeys((GradientsInTypeOfX, ProductsRounded, SumsRoundedInBlocks), ("bfloat16",)) | {
+    CompositionAddedUpLow: ("float32", "bfloat16")
+}
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_the_first_line_says_what_is_wrong(kind: type[CorePort]) -> None:
     port = kind()
-    types = ("float32", "bfloat16", "float16") if kind in LOW else ("float32",)
+    types = TYPES.get(kind, ("float32",))
     pairs = [pair for pair in select(extended=True) if pair[0].dtype in types and not pair[0].large]
     found = diagnosed(port, pairs, numerics_of({"numerics": port.numerics}), Direct(port))
     assert KINDS[kind] in found[0].consistent_with, [item.consistent_with for item in found]
