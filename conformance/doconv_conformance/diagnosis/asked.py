@@ -141,22 +141,20 @@ class _Work:
         return planted is not None and planted["y"].shape != row.case.tensors["grad_y"].shape
 
     def arithmetic(self) -> None:
-        """Rows whose structure is right or explained; of floats, where all exact rows of the operation are so."""
+        """Rows whose structure is right or explained."""
         spoilt = {(row.case.geometry, row.operation) for of_stage in self.measured.unknown.values() for row in of_stage}
-        operations, taken = {operation for _, operation in spoilt}, self.taken
-        left = [
-            row
-            for row in self.rows
-            if row.key not in taken and (row.case.geometry, row.operation) not in spoilt
-            and (row.exact or row.operation not in operations)
-        ]  # fmt: skip
+        taken = self.taken
+        left = [row for row in self.rows if row.key not in taken and (row.case.geometry, row.operation) not in spoilt]
         if any(row.failed for row in left):
             claims, self.facts = rounding.explain(
                 left, self._planted, self.asker, self.numerics, self.catalogue, self.say
             )
             for one in claims:
                 fault = (one.fault,) if one.fault else ()
-                self._claim("arithmetic", one.name, one.words, one.look_at, one.rows, self.facts, fault)
+                rows = one.rows
+                if not fault:  # read off the size of errors alone, which are of another kind where exact rows are wrong
+                    rows = tuple(row for row in rows if row.exact or row.operation not in self.measured.unknown)
+                self._claim("arithmetic", one.name, one.words, one.look_at, rows, self.facts, fault)
 
     def result(self) -> list[Diagnosis]:
         """The claims in the order of the stages; what has no explanation first where it is the most."""
