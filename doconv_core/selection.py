@@ -91,7 +91,7 @@ def depth_multipliers(
     return chosen
 
 
-def describe(
+def describe_convolution(
     name: str, kernel_size: Sequence[int], d_mul: int | None, *, reason: str = "", stacked: Sequence[int] = ()
 ) -> str:
     """A convolution in words: its class and size; its `d_mul` if it has a `D`, else, if there is one, why it stays plain."""

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from flax.core import meta
 
-from doconv_core.selection import Where, depth_multipliers, describe, select
+from doconv_core.selection import Where, depth_multipliers, describe_convolution, select
 from doconv_flax._compose import start_from
 from doconv_flax._fold import belong_together, compose_kernel, fold_kernel, is_here
 from doconv_flax._linen_spec import ConvEntry, ConvSpec
@@ -227,4 +227,4 @@ def _compose_leaf(path: str, leaf: Any, D: Any, transpose_kernel: bool, compose:
 def _describe(path: str, entry: ConvEntry, flat: Mapping[Names, Any]) -> str:
     D = raw(flat.get(leaf_names(path, "D")))
     d_mul = None if D is None else D.shape[-2]
-    return describe(entry.layer, entry.kernel_size, d_mul, reason=entry.refused, stacked=entry.stacked)
+    return describe_convolution(entry.layer, entry.kernel_size, d_mul, reason=entry.refused, stacked=entry.stacked)

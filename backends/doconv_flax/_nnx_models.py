@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import jax
 from flax import nnx
 
-from doconv_core.selection import Where, depth_multipliers, describe, select
+from doconv_core.selection import Where, depth_multipliers, describe_convolution, select
 from doconv_flax._compose import start_from
 from doconv_flax._fold import fold_kernel
 from doconv_flax._names import plain_names, w_names
@@ -262,4 +262,4 @@ def _describe(layer: Any) -> str:
     shape = layer.D.shape if over and layer.D is not None else layer.kernel.shape
     stacked = shape[: len(shape) - len(layer.kernel_size) - 2]
     d_mul = layer.d_mul if over else None
-    return describe(type(layer).__name__, layer.kernel_size, d_mul, reason=reason, stacked=stacked)
+    return describe_convolution(type(layer).__name__, layer.kernel_size, d_mul, reason=reason, stacked=stacked)

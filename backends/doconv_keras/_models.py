@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import keras
 
-from doconv_core.selection import Where, depth_multipliers, describe, select
+from doconv_core.selection import Where, depth_multipliers, describe_convolution, select
 from doconv_keras._config import Change
 from doconv_keras._in_place import change_in_place, remake_whole
 from doconv_keras._layers import EXPLICIT, DOConvMixin, do_class
@@ -168,4 +168,4 @@ def _describe(layer: Any) -> str:
         return f"plain {name}: has no DO form"
     over = isinstance(layer, DOConvMixin)
     reason = "" if over or math.prod(layer.kernel_size) == 1 else _obstacle(layer)
-    return describe(name, layer.kernel_size, layer.d_mul if over else None, reason=reason)
+    return describe_convolution(name, layer.kernel_size, layer.d_mul if over else None, reason=reason)

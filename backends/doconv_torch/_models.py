@@ -14,7 +14,7 @@ from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils import parametrize
 
 from doconv_core.checkpoint._layers import join
-from doconv_core.selection import Where, depth_multipliers, describe, select
+from doconv_core.selection import Where, depth_multipliers, describe_convolution, select
 from doconv_torch._arrays import has_no_values
 from doconv_torch._batch_norm import Pairs, find_pairs, fuse
 from doconv_torch._layers import FLOATS, DOConvMixin, adopt, do_class, fold_weight, make_parameters, make_plain
@@ -282,4 +282,4 @@ def _pairing(conv: _ConvNd) -> tuple[object, ...]:
 def _describe(conv: _ConvNd) -> str:
     d_mul = conv.d_mul if isinstance(conv, DOConvMixin) else None
     reason = "" if d_mul or math.prod(conv.kernel_size) == 1 else _obstacle(conv)
-    return describe(type(conv).__name__, conv.kernel_size, d_mul, reason=reason)
+    return describe_convolution(type(conv).__name__, conv.kernel_size, d_mul, reason=reason)

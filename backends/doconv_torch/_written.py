@@ -100,7 +100,7 @@ class ComposedKernel(Tensor):
             if func == _WRITE_DATA and isinstance(args[0], ComposedKernel) and args[0]._is_whole():
                 args[0]._origin.start_from(args[1])
                 return args[0]._origin.whole.copy_(args[1])
-            if func == _WRITE_GRAD and args[1] is not None:
+            if func == _WRITE_GRAD and isinstance(args[1], Tensor):
                 raise RuntimeError(
                     f"a composed kernel has no gradient: set those of W and D. Received: {args[1].shape}"
                 )

@@ -38,6 +38,11 @@ def _equal(got: np.ndarray, want: np.ndarray) -> bool:
     return bool(np.allclose(got, want, rtol=NEAR, atol=NEAR * float(np.abs(want).max())))
 
 
+def is_near(got: np.ndarray, want: np.ndarray, near: float = NEAR) -> bool:
+    """Whether two arrays of one shape are equal but for roundings, by `near` of the largest that is wanted."""
+    return bool(np.allclose(got, want, rtol=0, atol=near * float(np.abs(want).max(initial=0))))
+
+
 def reproduces(faults: Sequence[Fault], row: Row) -> bool:
     """Whether the reference with the faults answers as the port did: equal values on exact rows, else within the bound."""
     return _reproduces(tuple(faults), row)
@@ -79,8 +84,7 @@ def _beyond_exact(got: np.ndarray, value: np.ndarray, dtype: str) -> bool:
     if not EXACT_LIMIT[dtype] / 4 < largest < np.inf:
         return False
     # Each partial sum beyond the exact integers is off by half a unit of the largest; few of them are so large.
-    near = 4 * UNIT_ROUNDOFF[dtype] if dtype in LOW_PRECISION else NEAR
-    return bool(np.allclose(got, value, rtol=0, atol=near * largest))
+    return is_near(got, value, 4 * UNIT_ROUNDOFF[dtype] if dtype in LOW_PRECISION else NEAR)
 
 
 def _changes_nothing(planted: Tensors, row: Row) -> bool:

@@ -392,8 +392,8 @@ class _State:
         failing = np.array([row.failed for row in rows])
         of = [(row.case.geometry, row.case.bias) for row in rows]
         won, right = ({key for key, is_in in zip(of, which, strict=True) if is_in} for which in (gains, losses))
-        is_left = (failing & ~explained).sum() > (1 - MOSTLY) * failing.sum()
-        if len(won) < LEAST_WITHOUT_WORDS or won & right or is_left:
+        too_many_left = (failing & ~explained).sum() > (1 - MOSTLY) * failing.sum()
+        if len(won) < LEAST_WITHOUT_WORDS or won & right or too_many_left:
             return None
         words = f"in {gains.sum()} of the {(gains | losses).sum()} cases where it would show"
         return Scope(words, lambda case: (case.geometry, case.bias) not in right), np.array(

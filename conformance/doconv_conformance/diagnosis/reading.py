@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from doconv_conformance.cases.table import LOW_PRECISION
-from doconv_conformance.diagnosis.agreement import NEAR
+from doconv_conformance.diagnosis.agreement import is_near
 from doconv_conformance.diagnosis.planted import run
 from doconv_conformance.diagnosis.replay import Row
 from doconv_conformance.port import Tensors
@@ -48,9 +48,7 @@ def _is_of(row: Row, order: Callable[[list[str]], list[str]]) -> bool:
         is_other
         and planted is not None
         and all(
-            name in row.got
-            and row.got[name].shape == want.shape
-            and np.allclose(row.got[name], want, rtol=0, atol=NEAR * float(np.abs(want).max(initial=0)))
+            name in row.got and row.got[name].shape == want.shape and is_near(row.got[name], want)
             for name, want in planted.items()
         )
     )

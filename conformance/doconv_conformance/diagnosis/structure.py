@@ -12,7 +12,7 @@ import numpy as np
 
 from doconv_conformance.cases.table import Case
 from doconv_conformance.diagnosis import composition, convolution, moves, selections
-from doconv_conformance.diagnosis.agreement import NEAR, same
+from doconv_conformance.diagnosis.agreement import is_near, same
 from doconv_conformance.diagnosis.asking import Ask, Question, random_question
 from doconv_conformance.diagnosis.options import families, modes_of_ends
 from doconv_conformance.diagnosis.planted import run
@@ -604,11 +604,6 @@ def properties(ask: Ask, case: Case, operation: str) -> list[str]:
     return lines
 
 
-def _near(one: np.ndarray, other: np.ndarray) -> bool:
-    """Equal but for the rounding of fractions, which a mistake may make of integers."""
-    return bool(np.allclose(one, other, rtol=0, atol=NEAR * float(np.abs(one).max(initial=0))))
-
-
 def _additivity(ask: Ask, operation: str, name: str, one: Question, other: Question, tensor: str) -> list[str]:
     first, second = one.tensors[tensor], other.tensors[tensor]
     answers = [
@@ -618,9 +613,9 @@ def _additivity(ask: Ask, operation: str, name: str, one: Question, other: Quest
     if len(values) < len(answers):
         return []
     a, b, both, twice, negative = values
-    if not _near(a + b, both):
-        detail = "" if _near(2 * a, twice) else ", nor twice as large for twice the input"
-        sign = ", nor odd" if not _near(-a, negative) else ""
+    if not is_near(both, a + b):
+        detail = "" if is_near(twice, 2 * a) else ", nor twice as large for twice the input"
+        sign = ", nor odd" if not is_near(negative, -a) else ""
         return [f"{name} is not linear in {tensor}: not the sum for the sum of two{detail}{sign}"]
     return []
 
@@ -632,4 +627,4 @@ def _affinity(ask: Ask, operation: str, name: str, one: Question, other: Questio
     if len(values) < len(answers):
         return []
     zero, a, b, both = values
-    return [] if _near(a + b - zero, both) else [f"{name} is not affine in {tensor}"]
+    return [] if is_near(both, a + b - zero) else [f"{name} is not affine in {tensor}"]

@@ -184,17 +184,22 @@ def file_pair(folder: Path, name: str, operation: str) -> tuple[Path, Path]:
 
 
 def write_inputs(tensors: Mapping[str, np.ndarray], path: Path) -> None:
-    """Write `inputs_file`."""
-    path.write_bytes(inputs_file(tensors))
+    """Write `inputs_file`, whose tensors are not copied once more."""
+    with path.open("wb") as file:
+        file.writelines(_inputs_file(tensors))
 
 
 def inputs_file(tensors: Mapping[str, np.ndarray]) -> bytes:
     """Tensors for a port, whose header lists them in another order than their bytes: a port has to read the offsets."""
+    return b"".join(_inputs_file(tensors))
+
+
+def _inputs_file(tensors: Mapping[str, np.ndarray]) -> tuple[bytes, bytes, memoryview]:
     whole = save({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()})
     start = 8 + int.from_bytes(whole[:8], "little")
     listed = dict(reversed(json.loads(whole[8:start]).items()))
     header = json.dumps(listed, separators=(",", ":")).encode().ljust(start - 8)
-    return b"".join((whole[:8], header, memoryview(whole)[start:]))
+    return whole[:8], header, memoryview(whole)[start:]
 
 
 def read_outputs(path: Path, largest: int) -> dict[str, np.ndarray]:

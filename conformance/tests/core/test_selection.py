@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from doconv_core.selection import depth_multipliers, describe, select
+from doconv_core.selection import depth_multipliers, describe_convolution, select
 
 FOUND = {"stem": 7, "layer1.0": 3, "layer1.1": 5, "layer2.0": 3}
 
@@ -86,4 +86,4 @@ def test_depth_multipliers_of_the_layers_that_are_plain() -> None:
     ],
 )
 def test_a_convolution_in_words(arguments: tuple, options: dict, words: str) -> None:
-    assert describe(*arguments, **options) == words
+    assert describe_convolution(*arguments, **options) == words

@@ -39,6 +39,7 @@ def tensors(kernel_size: Any, channels: int, out: int, groups: int, S: int, kind
 
 def composed(W: np.ndarray, D: np.ndarray, kind: str, dtype: str) -> np.ndarray:
     tensors = (keras.ops.cast(keras.ops.convert_to_tensor(array.astype(np.float32)), dtype) for array in (W, D))
+    # Plain by default: a wrong default is a mistake that naming the option would hide.
     kernel = compose(*tensors, **({"transposed": True} if kind == "transposed" else {}))
     assert keras.backend.standardize_dtype(kernel.dtype) == dtype
     return to_numpy(kernel)
