@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from doconv_conformance.cases.table import Case
-from doconv_conformance.diagnosis import convolution, moves, selections
+from doconv_conformance.diagnosis import convolution, in_parts, moves, selections
 from doconv_conformance.diagnosis.agreement import same
 from doconv_conformance.diagnosis.asking import Ask, Question, random_question
 from doconv_conformance.diagnosis.composition import computed_identities, computed_rows, identities, rows
@@ -72,8 +72,12 @@ def fits(ask: Ask, case: Case, known: Sequence[Fault], left_out: Collection[Faul
         if not of_name and name in got:
             of_name = [(fault,) for fault in selections.fits(name, got[name], right[name], case.geometry)]
         if not of_name:
+            of_name = [(fault,) for fault in in_parts.of_gradient(ask, case, known, name)]
+        if not of_name:
             return []
         chosen.append(of_name)
+    if len(chosen) == 1:
+        return chosen[0]
     found: Fits = [()]
     for of_name in chosen:
         found = [(*before, *one) for before in found for one in of_name[:8]]

@@ -43,6 +43,8 @@ COMPOSED = {"W", "D_delta", "kernel", "rows", "identity", "delta", "compose"}
 ROUNDS = 4
 TRIED = 3
 FITS = 24
+# Of more, those that explain the most of so many failing rows are taken.
+MOST_COMPARED = 8
 # A condition on fewer answers than this, further ones among them, would be an accident.
 LEAST_IN_SCOPE = 3
 LEAST_OF_SEVERAL = 5
@@ -245,6 +247,10 @@ class _State:
             if rows >= MOSTLY * len(active[id(worst)]):
                 facts = self.measured.facts.setdefault(worst.stage, [])
                 facts.append(f"{rows} of {len(active[id(worst)])} rows look as if it {worst.words}; the others do not")
+        for item in sorted(self.findings, key=lambda item: len(active[id(item)])):
+            others = [other for other in self.findings if other is not item]
+            if all(reproduces(self.faults(row, others), row) for row in active[id(item)]):  # a wider one holds there
+                self.findings = others
         for item in self.findings:
             self.measured.findings.append(replace(item, only=self._only(item)))
             self.measured.explained.append(active[id(item)])
@@ -327,7 +333,7 @@ class _State:
 
     def _explain(self, operation: str, row: Row, rows: Sequence[Row]) -> bool:
         """Find what explains one row, and how far it reaches; whether something did."""
-        candidates = self._fits(operation, row)
+        candidates = self._likeliest(self._fits(operation, row), rows)
         everything, rows = rows, [item for item in rows if item is row or _cost(item) <= max(LARGE, _cost(row))]
         asked = self._varied(operation, row) if candidates else []
         while True:
@@ -341,6 +347,18 @@ class _State:
             self.findings.pop()
             rows = [*rows, *contrary]
 
+    def _likeliest(self, candidates: Sequence[tuple[Fault, ...]], rows: Sequence[Row]) -> list[tuple[Fault, ...]]:
+        """Of more than can be looked at closely, those that explain the most of a few other rows."""
+        if len(candidates) <= FITS:
+            return list(candidates)
+        others = {
+            row.case.geometry: row
+            for row in sorted(rows, key=_size, reverse=True)
+            if row.failed and _cost(row) <= LARGE
+        }
+        some = list(others.values())[:: max(1, len(others) // MOST_COMPARED)]
+        return sorted(candidates, key=lambda fit: -sum(self._reproduces_with(row, fit) for row in some))[:FITS]
+
     def _widest(
         self,
         operation: str,
@@ -353,7 +371,7 @@ class _State:
         found_: list[tuple[tuple[int, bool, bool, int, int], Finding]] = []
         count, rows = len(rows), [*rows, *asked]
         base = np.array([reproduces(self.faults(item), item) for item in rows])
-        for order, fit in enumerate(candidates[:FITS]):
+        for order, fit in enumerate(candidates):
             self.asker.check()
             finding = Finding(fit, EVERYWHERE, frozenset({operation}), operation)
             trial = [*self.findings, finding]

@@ -33,6 +33,17 @@ class Rule:
         return Fault(f"{hook}-{self.name}", words, f"the {self.field} {where}".strip(), {hook: self.change})
 
 
+# Where along the axes a rule may hold only: `(geometry, axis) -> bool`.
+ON_AXES: dict[str, Callable[[ConvGeometry, int], bool]] = {
+    "on axes where the kernel is even": lambda g, axis: g.kernel_size[axis] % 2 == 0,
+    "on axes where the kernel is odd and longer than 1": lambda g, axis: (
+        g.kernel_size[axis] % 2 == 1 < g.kernel_size[axis]
+    ),
+    "on axes with a stride": lambda g, axis: g.stride[axis] > 1,
+    "on axes with a dilation": lambda g, axis: g.dilation[axis] > 1,
+}
+
+
 def _of(field: str, name: str, words: str, rule: Any) -> Rule:
     def change(o: Options, g: ConvGeometry) -> Options:
         changed: Any = {field: tuple(rule(getattr(o, field), o, g))}
@@ -102,8 +113,17 @@ def _numbers(field: str, plural: str, none: int) -> Iterator[Rule]:
         f"ignores the {field.replace('_', ' ')} of the last two axes",
         lambda v, o, g: (*v[:-2], *(none,) * min(2, len(v))),
     )
+    for where, holds in ON_AXES.items():
+        yield _of(
+            field,
+            f"ignored-{where.replace(' ', '-')}",
+            f"ignores the {field.replace('_', ' ')} {where}",
+            lambda v, o, g, holds=holds: tuple(none if holds(g, axis) else x for axis, x in enumerate(v)),
+        )
     for at, of, words in ((-2, -1, "the last axis's {} on the axis before it, too"),
-                          (-1, -2, "the {} of the axis before the last on the last one, too")):  # fmt: skip
+                          (-1, -2, "the {} of the axis before the last on the last one, too"),
+                          (-1, 0, "the first axis's {} on the last one, too"),
+                          (0, -1, "the last axis's {} on the first one, too")):  # fmt: skip
         yield _of(
             field,
             f"taken-{at}-{of}",
@@ -322,20 +342,11 @@ def paddings() -> tuple[Rule, ...]:
                 undilated,
             )
         )
-    for name, where, holds in (
-        ("even", "on axes where the kernel is even", lambda g, axis: g.kernel_size[axis] % 2 == 0),
-        (
-            "odd",
-            "on axes where the kernel is odd and longer than 1",
-            lambda g, axis: g.kernel_size[axis] % 2 == 1 < g.kernel_size[axis],
-        ),
-        ("strided", "on axes with a stride", lambda g, axis: g.stride[axis] > 1),
-        ("dilated", "on axes with a dilation", lambda g, axis: g.dilation[axis] > 1),
-    ):
+    for where, holds in ON_AXES.items():
         for step, words in ((1, "early"), (-1, "late")):
             found.append(
                 pairs(
-                    f"{words}-{name}",
+                    f"{words}-{where.replace(' ', '-')}",
                     f"starts one element too {words} {where}",
                     lambda p, g, step=step, holds=holds: [
                         (low + step, high - step) if holds(g, axis) else (low, high)
