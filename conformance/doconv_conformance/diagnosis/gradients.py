@@ -15,6 +15,7 @@ from doconv_conformance.diagnosis import convolution, in_parts, moves, selection
 from doconv_conformance.diagnosis.agreement import same
 from doconv_conformance.diagnosis.asking import Ask, Question, random_question
 from doconv_conformance.diagnosis.composition import computed_identities, computed_rows, identities, rows
+from doconv_conformance.diagnosis.copies import of_copies
 from doconv_conformance.diagnosis.options import families
 from doconv_conformance.diagnosis.planted import joined, run
 from doconv_conformance.faults.faulty_port import Fault, FaultyPort
@@ -256,7 +257,7 @@ def _of(name: str, g: ConvGeometry) -> list[Fault]:
         if name in fault.hooks or "gradients" in fault.hooks or fault.hooks.keys() & {"compose_vjp", "sum_group"}
     ]
     if name == "grad_x":
-        found += moves.of_activations("grad_x")
+        found += [*of_copies(), *moves.of_activations("grad_x")]
         found += moves.of_kernel("grad_x_kernel")
         found += [rule.fault("options_grad_x", "in the gradient of x") for family in families(g) for rule in family]
         found += _kernel_without_delta()

@@ -447,6 +447,8 @@ def modes_of_ends() -> tuple[Rule, ...]:
             if way != asked and (way != "zeros" or said):  # zeros at one end of every axis are among `modes`
                 kinds[f"low-{way}"] = f"{way}|asked", f"{words} at the low end"
                 kinds[f"high-{way}"] = f"asked|{way}", f"{words} at the high end"
+        for end, mode in (("low", "absolute|asked"), ("high", "asked|absolute")):
+            kinds[f"absolute-{end}"] = mode, f"what is at |q| modulo the size for position q at the {end} end"
         kinds["below-size"] = "asked-below-size", "zeros at an end where the padding is as long as the axis"
         if asked == "circular":
             kinds["by-high"] = (

@@ -131,6 +131,8 @@ def inside(position: int, size: int, mode: str, ends: tuple[int, int] = (0, 0)) 
     if mode.endswith("-below-size"):
         short = ends[position >= 0] < size
         return inside(position, size, mode.removesuffix("-below-size"), ends) if short else None
+    if mode == "absolute":
+        return abs(position) % size
     if mode == "circular-by-high":
         return (position + ends[0] - ends[1]) % size
     if mode == "replicate":
