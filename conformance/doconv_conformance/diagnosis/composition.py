@@ -496,8 +496,11 @@ def facts(ask: Ask, case: Case, known: Sequence[Fault]) -> list[str]:
         lines.append("with W = 0 the composed kernel is not 0")
     tensors = {"W": W} | ({"D_delta": np.zeros(g.d_shape)} if g.has_d else {})
     answer = ask("compose", Question(g, tensors, *types))
-    right = run(known, g, "compose", Question(g, tensors, *types).inputs("compose"))
-    if answer and right and "weight" in answer:
+    right = run((), g, "compose", Question(g, tensors, *types).inputs("compose"))
+    planted = run(
+        [fault for fault in known if fault.where(g)], g, "compose", Question(g, tensors, *types).inputs("compose")
+    )
+    if answer and right and planted and "weight" in answer and not same(answer, planted):
         lines += _first_difference("with D_delta = 0 and W counted up from 1", answer["weight"], right["weight"])
     if g.has_d and not lines:
         lines += _table(ask, case)

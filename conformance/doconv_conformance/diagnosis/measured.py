@@ -27,7 +27,7 @@ from doconv_conformance.diagnosis import (
     values,
 )
 from doconv_conformance.diagnosis.agreement import reproduces, same
-from doconv_conformance.diagnosis.asking import Asker, Spent, question_of, random_question
+from doconv_conformance.diagnosis.asking import OVER, Asker, Spent, question_of, random_question
 from doconv_conformance.diagnosis.planted import run
 from doconv_conformance.diagnosis.replay import Row
 from doconv_conformance.diagnosis.scope import EVERYWHERE, Scope, best
@@ -130,7 +130,7 @@ def measure(
         try:
             state.stage(operation)
         except Spent:
-            state.give_up(operation, "the time for questions was over")
+            state.give_up(operation, OVER)
     return state.result()
 
 
@@ -281,7 +281,9 @@ class _State:
         return tuple(name for name in OPERATIONS if name in shown) if others else ()
 
     def _shows(self, item: Finding, row: Row) -> bool:
-        """Whether a finding changes a row, the others in place."""
+        """Whether a finding changes a row, the others in place; of a very large row, whether all of them explain it."""
+        if row.case.large:
+            return reproduces(self.faults(row), row)
         with_ = run(self.faults(row), row.case.geometry, row.operation, row.case.inputs(row.operation))
         others = [other for other in self.findings if other is not item]
         without = run(self.faults(row, others), row.case.geometry, row.operation, row.case.inputs(row.operation))
@@ -322,6 +324,8 @@ class _State:
         return False
 
     def _changes(self, item: Finding, row: Row) -> bool:
+        if row.case.large:  # says nothing either way
+            return row.failed
         planted = run(
             [fault for fault in item.faults if fault.where(row.case.geometry)],
             row.case.geometry,
@@ -368,7 +372,7 @@ class _State:
         candidates: Sequence[tuple[Fault, ...]],
     ) -> Finding | None:
         """The candidate that explains the most rows, each with the plainest condition that `asked` does not refute."""
-        found_: list[tuple[tuple[int, bool, bool, int, int], Finding]] = []
+        found_: list[tuple[tuple[int, bool, bool, int, int, int], Finding]] = []
         count, rows = len(rows), [*rows, *asked]
         base = np.array([reproduces(self.faults(item), item) for item in rows])
         for order, fit in enumerate(candidates):
@@ -392,12 +396,12 @@ class _State:
             if is_rich and scope is not EVERYWHERE and len(won) < LEAST_OF_SEVERAL:
                 continue  # two mistakes, or a number, and a condition fit a few cases by accident
             left = (mask & ~base & ~with_)[:count]
-            rank = (len(won), not left.any(), scope is EVERYWHERE, -len(fit), -order)
+            rank = (len(won), not left.any(), scope is EVERYWHERE, -len(fit), -scope.conditions, -order)
             found_.append((rank, Finding(fit, scope, frozenset({operation}), operation)))
         if not found_:
             return None
         found_.sort(key=lambda item: item[0], reverse=True)
-        alike = [finding for rank, finding in found_ if rank[:4] == found_[0][0][:4]]
+        alike = [finding for rank, finding in found_ if rank[:-1] == found_[0][0][:-1]]
         return self._told_apart(operation, row, alike)
 
     def _where_it_fails(
@@ -554,7 +558,7 @@ class _State:
             try:
                 facts += self._facts(operation, own)
             except Spent:
-                why = "the time for questions was over"
+                why = OVER
         self.measured.facts[operation] = [*facts, *filter(None, [why])]
         if own:
             self.measured.where[operation] = self._whereabouts(operation, own, rows)

@@ -19,10 +19,11 @@ Condition = Any
 
 @dataclass(frozen=True)
 class Scope:
-    """A part of the cases; `words` are empty for all of them."""
+    """A part of the cases; `words` are empty for all of them. `conditions` is how many hold together."""
 
     words: str
     holds: Condition
+    conditions: int = 1
 
 
 MOST_TOGETHER, ROWS_FOR_ONE = 4, 6
@@ -220,4 +221,5 @@ def _several(
 
 def _together(several: Sequence[Scope]) -> Scope:
     *before, last = (scope.words.removesuffix(" only") for scope in several)
-    return Scope(f"{', '.join(before)} and {last} only", lambda case: all(scope.holds(case) for scope in several))
+    words = f"{', '.join(before)} and {last} only"
+    return Scope(words, lambda case: all(scope.holds(case) for scope in several), len(several))

@@ -27,7 +27,7 @@ SMALL, LONGER = 0.8, 0.05
 # In fewer cases any place may be the same by accident.
 LEAST_SAMPLES = 3
 # Where a number is named it may be one of the few cases only.
-NUMBERED, ACCIDENT = "^{}| from | below ", 0.3
+NUMBERED, WIDE, ACCIDENT = "^{}| from | below ", "multiple of (8|16|32)", 0.3
 # `(values, size) -> mask`. A lambda that remembers a variable by a default has no type that mypy could infer.
 Holds = Any
 KERNELS = ("kernel", "conv_kernel", "grad_x_kernel", "grad_kernel", "out_weight")
@@ -346,7 +346,7 @@ def located(tensor: str, samples: Sequence[tuple[np.ndarray, np.ndarray, ConvGeo
         shares = left
 
     def rank(part: tuple[tuple[str, str], ...]) -> float:
-        numbered = sum(bool(re.search(NUMBERED, words)) for _, words in part)
+        numbered = sum(bool(re.search(f"{NUMBERED}|{WIDE}", words)) for _, words in part)
         return sum(shares[part]) / len(samples) + LONGER * len(part) + ACCIDENT * numbered
 
     ranked = sorted(shares, key=rank)

@@ -14,7 +14,7 @@ from doconv_conformance.cases.table import Case
 from doconv_conformance.diagnosis import composition, convolution, in_parts, moves, selections
 from doconv_conformance.diagnosis.agreement import is_near, same
 from doconv_conformance.diagnosis.asking import Ask, Question, random_question
-from doconv_conformance.diagnosis.options import families, modes_of_ends
+from doconv_conformance.diagnosis.options import modes_of_ends, readings
 from doconv_conformance.diagnosis.planted import run
 from doconv_conformance.diagnosis.replay import Row
 from doconv_conformance.diagnosis.wiring import wirings
@@ -80,14 +80,14 @@ def _of_the_map(
     ask: Ask, case: Case, known: Sequence[Fault], operation: str, bare: Question, answer: Tensors
 ) -> Iterator[Fits]:
     """What explains the answer without a bias, from one source after the other."""
-    right = _planted(known, bare, operation)
+    right, found = _planted(known, bare, operation), list[tuple[Fault, ...]]()
     if operation == "forward":
         measured = convolution.measure(ask, case, known)
         ends = [rule.fault("options") for rule in modes_of_ends() if case.geometry.padding_mode != "zeros"]
         of_ends = _planted_alike([*ends, *wirings()], known, bare, answer, operation)
-        yield [*(convolution.fits(measured) if measured else ()), *of_ends]
+        found += [*(convolution.fits(measured) if measured else ()), *of_ends]
     if operation == "fold":
-        yield [(fault,) for fault in folds() if same(answer, _planted((*known, fault), bare, operation))]
+        found += [(fault,) for fault in folds() if same(answer, _planted((*known, fault), bare, operation))]
     single = (
         *moves.of_activations("x"),
         *moves.of_activations("bare"),
@@ -95,17 +95,20 @@ def _of_the_map(
         *moves.of_kernel("conv_kernel"),
         *elementwise(answer, right),
         *by_taps_inside(),
-        *(rule.fault("options") for family in families(case.geometry) for rule in family),
         *paddings(),
     )
     single = (*single, *padded_with(answer_to_nothing(ask, bare), known, bare))
-    yield _planted_alike(single, known, bare, answer, operation)
+    found += [*_readings_alike(known, bare, answer, operation), *_planted_alike(single, known, bare, answer, operation)]
+    yield [fit for at, fit in enumerate(found) if fit not in found[:at]]
     if right is not None and "y" in answer:
         hooks = ("bare", "y") if operation == "forward" else ("out_y",)
         yield [(fault,) for hook in hooks for fault in selections.fits(hook, answer["y"], right["y"], case.geometry)]
     if operation == "forward" and "y" in answer:
         yield composition.fits(ask, replace(case, bias=False), known, operation)
-        yield [(fault,) for fault in in_parts.of_output((*CONVOLUTION, *single), known, bare, answer["y"])]
+        yield [
+            (fault,)
+            for fault in in_parts.of_output((*CONVOLUTION, *single, *_firsts(case.geometry)), known, bare, answer["y"])
+        ]
         yield [(fault,) for fault in in_parts.of_input_channels(ask, case, known)]
 
 
@@ -115,6 +118,20 @@ def _planted_alike(
     """Those of single faults with which the reference answers like that."""
     usable = [fault for fault in faults if fault.where(question.geometry)]
     return [(fault,) for fault in usable if same(answer, _planted((*known, fault), question, operation))]
+
+
+def _firsts(g: ConvGeometry) -> list[Fault]:
+    return [rules[0].fault("options") for rules in readings(g)]
+
+
+def _readings_alike(known: Sequence[Fault], question: Question, answer: Tensors, operation: str) -> Fits:
+    """The same for every misreading of one option."""
+    found: Fits = []
+    for rules in readings(question.geometry):
+        one, *others = (rule.fault("options") for rule in rules)
+        if same(answer, _planted((*known, one), question, operation)):
+            found += [(fault,) for fault in (one, *others)]
+    return found
 
 
 @cache

@@ -220,6 +220,7 @@ def along(hook: str, axis: int, name: str) -> Iterator[Fault]:
             f"the remainder of a loop over blocks of {width}",
             only(lambda at, size, width=width: (at < size // width * width) | (size < width)),
         )
+    for width in (4, 8, 16, 32, 64, 128, 256):
         yield move(
             hook,
             f"{name}-first-{width}",
