@@ -58,6 +58,8 @@ LEAST_TOLD = 8
 MOSTLY = 0.75
 # Rows of more products than this are looked at once a claim is made, not for each that is tried.
 LARGE = 2**17
+# Gradients of more products are looked for on a smaller case, where each that is tried takes a fraction of the time.
+SLOW = 2**12
 # Entries of W beyond which a composition is not asked about one by one.
 LARGEST_ASKED = 2**18
 
@@ -515,7 +517,7 @@ class _State:
 
     def _small(self, operation: str, row: Row) -> Case:
         """A smaller case that fails as well, where the row is large."""
-        if _cost(row) <= LARGE:
+        if _cost(row) <= (SLOW if operation == "backward" else LARGE):
             return row.case
         return shrinking.shrunk(row.case, partial(self._fails, operation, self.faults(row)))[0]
 
