@@ -29,6 +29,8 @@ Fits = list[tuple[Fault, ...]]
 OF_RIGHT = "-of-the-right-layer"
 # Rules that do the same at a geometry, of which so many are tried.
 MOST_ALIKE = 3
+# Of fewer different values any factor may be an accident.
+LEAST_DISTINCT = 6
 OUTPUTS = ("grad_x", "grad_W", "grad_D_delta", "grad_bias")
 
 
@@ -636,7 +638,8 @@ def facts(ask: Ask, case: Case, known: Sequence[Fault]) -> list[str]:
         with np.errstate(all="ignore"):
             ratio = got[name].astype(np.float64) / right[name]
         seen = np.unique(ratio[np.isfinite(ratio)])
-        if len(seen) == 1 and np.array_equal(got[name], seen[0] * right[name]):
+        distinct = len(np.unique(right[name][right[name] != 0]))
+        if len(seen) == 1 and distinct >= LEAST_DISTINCT and np.array_equal(got[name], seen[0] * right[name]):
             lines.append(f"{name} is {seen[0]:.6g} times the right one")
         else:
             at = tuple(int(i) for i in np.argwhere(got[name] != right[name])[0])
