@@ -8,7 +8,7 @@ from itertools import takewhile
 import numpy as np
 
 from doconv_conformance.cases.table import Case
-from doconv_conformance.diagnosis import convolution, in_parts, moves, selections
+from doconv_conformance.diagnosis import added, convolution, in_parts, moves, selections
 from doconv_conformance.diagnosis.agreement import same
 from doconv_conformance.diagnosis.asking import Ask, Question, random_question
 from doconv_conformance.diagnosis.gradient_faults import OUTPUTS, gates, of_all, of_one, overwritten, x_moved
@@ -63,6 +63,8 @@ def fits(ask: Ask, case: Case, known: Sequence[Fault], left_out: Collection[Faul
                 break
         if not of_name and name == "grad_x" and name in got:
             of_name = _left_over(got[name], right[name], question.inputs("backward")["x"], case.geometry)
+        if not of_name and name in got:
+            of_name = [(fault,) for fault in added.fits(name, got[name], right[name], question.inputs("backward"))]
         if not of_name and name in got:
             of_name = [(fault,) for fault in selections.fits(name, got[name], right[name], case.geometry)]
         if not of_name:

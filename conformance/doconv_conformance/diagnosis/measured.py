@@ -255,7 +255,8 @@ class _State:
                 facts.append(f"{rows} of {len(active[id(worst)])} rows look as if it {worst.words}; the others do not")
         for item in sorted(self.findings, key=lambda item: len(active[id(item)])):
             others = [other for other in self.findings if other is not item]
-            if all(reproduces(self.faults(row, others), row) for row in active[id(item)]):  # a wider one holds there
+            shown = active[id(item)]
+            if shown and all(reproduces(self.faults(row, others), row) for row in shown):  # a wider one holds there
                 self.findings = others
         for item in self.findings:
             self.measured.findings.append(replace(item, only=self._only(item)))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from doconv_conformance.cases.table import Case
-from doconv_conformance.diagnosis import composition, convolution, in_parts, moves, selections
+from doconv_conformance.diagnosis import added, composition, convolution, in_parts, moves, selections
 from doconv_conformance.diagnosis.agreement import is_near, same
 from doconv_conformance.diagnosis.asking import Ask, Question, random_question
 from doconv_conformance.diagnosis.options import modes_of_ends
@@ -42,8 +42,9 @@ def output_fits(
     if answer is None or whole is None:
         return []
     if same(answer, _planted(known, bare, operation)):
-        found = [fit for fit in _with_bias([()], whole, known, question, operation) if holds(fit)]
-        return found or [fit for fit in _in_a_part(whole, known, question, operation) if holds(fit)]
+        found = [*_with_bias([()], whole, known, question, operation), *_in_a_part(whole, known, question, operation)]
+        found.sort(key=lambda fit: any(fault.name.startswith(in_parts.OF_BIAS) for fault in fit))  # the plainer first
+        return [fit for fit in found if holds(fit)]
     for bases in _of_the_map(ask, case, known, operation, bare, answer):
         if found := [fit for fit in _with_bias(bases, whole, known, question, operation) if holds(fit)]:
             return found
@@ -93,6 +94,7 @@ def _of_the_map(
         *moves.of_activations("y"),
         *moves.of_kernel("conv_kernel"),
         *elementwise(answer, right),
+        *(added.fits("y", answer["y"], right["y"], {"x": bare.tensors["x"]}) if right and "y" in answer else ()),
         *by_taps_inside(),
         *paddings(),
     )
@@ -310,7 +312,7 @@ def biases() -> tuple[Fault, ...]:
 
 
 def _added() -> list[Fault]:
-    def added(name: str, words: str, where: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Fault:
+    def bias_added(name: str, words: str, where: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Fault:
         """Another array of the output's shape is added, of the bias."""
 
         def result(y: np.ndarray, kernel: np.ndarray, inputs: Tensors, g: object) -> np.ndarray:
@@ -332,52 +334,52 @@ def _added() -> list[Fault]:
         return out
 
     return [
-        added("first-image", "adds the bias to the first image only", lambda b, y: only(y, (slice(0, 1),), b)),
-        added(
+        bias_added("first-image", "adds the bias to the first image only", lambda b, y: only(y, (slice(0, 1),), b)),
+        bias_added(
             "first-row",
             "adds the bias to the first row only",
             lambda b, y: only(y, (slice(None), slice(None), slice(0, 1)), b),
         ),
-        added(
+        bias_added(
             "first-position",
             "adds the bias at the first position only",
             lambda b, y: only(y, (slice(None), slice(None), *[slice(0, 1)] * (y.ndim - 2)), b),
         ),
-        added(
+        bias_added(
             "without-last-row",
             "does not add the bias to the last row",
             lambda b, y: only(y, (slice(None), slice(None), slice(0, -1)), b),
         ),
-        added(
+        bias_added(
             "without-first-row",
             "does not add the bias to the first row",
             lambda b, y: only(y, (slice(None), slice(None), slice(1, None)), b),
         ),
-        added(
+        bias_added(
             "without-last-column",
             "does not add the bias to the last column",
             lambda b, y: only(y, (Ellipsis, slice(0, -1)), b),
         ),
-        added(
+        bias_added(
             "without-first-column",
             "does not add the bias to the first column",
             lambda b, y: only(y, (Ellipsis, slice(1, None)), b),
         ),
-        added("last-image", "adds the bias to the last image only", lambda b, y: only(y, (slice(-1, None),), b)),
-        added(
+        bias_added("last-image", "adds the bias to the last image only", lambda b, y: only(y, (slice(-1, None),), b)),
+        bias_added(
             "first-channel",
             "adds the first entry of the bias to every channel",
             lambda b, y: np.broadcast_to(b[0], y.shape),
         ),
-        added("sum", "adds the sum of the bias to every channel", lambda b, y: np.broadcast_to(b.sum(), y.shape)),
-        added(
+        bias_added("sum", "adds the sum of the bias to every channel", lambda b, y: np.broadcast_to(b.sum(), y.shape)),
+        bias_added(
             "last-axis",
             "adds the bias along the last axis of y where the lengths allow it",
             lambda b, y: (
                 np.broadcast_to(b, y.shape) if y.shape[-1] == len(b) else np.broadcast_to(column(b, y), y.shape)
             ),
         ),
-        added(
+        bias_added(
             "first-space-axis",
             "adds the bias along the first spatial axis where the lengths allow it",
             lambda b, y: (
@@ -386,7 +388,7 @@ def _added() -> list[Fault]:
                 else np.broadcast_to(column(b, y), y.shape)
             ),
         ),
-        added(
+        bias_added(
             "times-taps",
             "adds the bias once for every tap of the kernel",
             lambda b, y: np.broadcast_to(column(b, y), y.shape),
