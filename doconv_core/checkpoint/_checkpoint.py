@@ -82,7 +82,8 @@ class Checkpoint:
         if noted := getattr(self.source, "noted", None):
             if dialect is not None:
                 raise CheckpointError(
-                    f"{self.label}: the layers of this project wrote it, which no dialect is for. Received: {dialect}"
+                    f"{self.label}: the layers of this project wrote it, which no dialect is for: its models take it by "
+                    f"load_state_dict. Received: {dialect}"
                 )
             known = {path: note.kernel_size for path, note in noted.items()}
             turned = [path for path, note in noted.items() if note.transposed]

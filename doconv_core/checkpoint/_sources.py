@@ -135,8 +135,8 @@ def open_source(path: Path) -> Source:
     """
     if help := unread(path):
         raise CheckpointError(help)
-    if path.suffix in ARCHIVES:
+    if path.suffix.lower() in ARCHIVES:
         return Arrays(str(path), read_arrays(path))
-    if path.suffix in PICKLES:
-        raise CheckpointError(f"{path} is a pickle, {PICKLE_HELP.get(path.suffix, TORCH_HELP)}. Received: {path.name}")
+    if path.suffix.lower() in PICKLES:
+        raise CheckpointError(f"{path} is a pickle, {PICKLE_HELP.get(path.suffix.lower(), TORCH_HELP)}. Received: {path.name}")
     return ShardedFile(path) if path.name.endswith(INDEX) else TensorFile(path)

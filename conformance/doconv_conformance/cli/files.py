@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from doconv_conformance.cli.reports import or_stdout
+from doconv_conformance.counting import counted
 from doconv_conformance.escaping import printable
 
 if TYPE_CHECKING:
@@ -164,12 +165,12 @@ def open_input(path: Path, choice: Choice, hints: Hints) -> Checkpoint:
         raise typer.BadParameter(f"there is no file {path}: IN {kind}")
     if choice.dialect not in (None, "original-torch", "original-tf"):
         raise typer.BadParameter(f"--dialect must be original-torch or original-tf. Received: {choice.dialect}")
-    if path.suffix in (".h5", ".hdf5") and choice.dialect != "original-tf":
+    if path.suffix.lower() in (".h5", ".hdf5") and choice.dialect != "original-tf":
         raise typer.BadParameter(
             f"{path} is read as the authors' only, by --dialect original-tf; any other of Keras: {BY_KERAS}. "
             f"Received: {choice.dialect}"
         )
-    if path.suffix in SUFFIXES:
+    if path.suffix.lower() in SUFFIXES:
         arrays, chosen = load_pickle(path, key=choice.key, ema=choice.ema)
         checkpoint = Checkpoint(arrays, str(path), dialect=choice.dialect, hints=hints)
         checkpoint.add_notes(*chosen)
@@ -260,7 +261,7 @@ def _plain_shapes(like: Path) -> dict[str, tuple[int, ...]]:
 
     if not like.is_file():
         raise typer.BadParameter(f"there is no file {like}")
-    source = load_pickle(like)[0] if like.suffix in SUFFIXES else open_source(like)
+    source = load_pickle(like)[0] if like.suffix.lower() in SUFFIXES else open_source(like)
     shapes = dict(source.shapes)
     source.close()
     if not shapes:
@@ -304,4 +305,4 @@ def report(done: Written, target: Path, first: str) -> None:
         say(
             f"note: {path}: folded and over-parameterized afresh: its groups pair with D as no layer here does", err=err
         )
-    say(f"{target}: {done.bytes} bytes", err=err)
+    say(f"{target}: {counted(done.bytes, 'byte')}", err=err)

@@ -76,7 +76,10 @@ def load_pickle(path: Path, *, key: str | None = None, ema: bool = False) -> tup
     if left_out:
         notes.append(f"no tensors, and left out: {some(left_out, 8)}")
     if in_the_same:
-        chosen, more = find_average(Arrays(str(path), arrays), str(path))
+        try:
+            chosen, more = find_average(Arrays(str(path), arrays), str(path))
+        except CheckpointError as error:
+            raise CheckpointError("; ".join([str(error), *notes])) from None
         return chosen, [*notes, *more]
     return Arrays(str(path), arrays, getattr(state, "_metadata", None)), notes
 

@@ -1,6 +1,7 @@
 """PyTorch's `.pth` in the commands: what is found below which keys, and what is refused in one line."""
 
 import argparse
+import gzip
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save, save_file
 from typer.testing import CliRunner
 
 from doconv_conformance.cli import app
@@ -57,6 +58,16 @@ PLACES = {
         (),
         "params is taken; params_ema stands beside it, which --ema takes",
     ),
+    "beside an average without names": (
+        {"model": STATE, "ema": {"decay": 0.9, "shadow_params": [W, D]}},
+        (),
+        "the average in ema has no names: the library that wrote it copies it into the model",
+    ),
+    "Lightning's live weights beside their average": (
+        {"state_dict": AVERAGE, "current_model_state": STATE, "averaging_state": {"n_averaged": torch.tensor(3)}},
+        ("--key", "current_model_state"),
+        "those of current_model_state",
+    ),
     "with counters": (
         {"state_dict": STATE | {"version": 3, "name": "x"}},
         (),
@@ -80,12 +91,19 @@ def test_the_weights_are_found_and_what_was_chosen_is_said(place: str, tmp_path:
         {"state_dict": STATE, "state_dict_ema": AVERAGE},
         {"model": {"state_dict": STATE}, "ema": {"module": AVERAGE}},
         {"ema": AVERAGE},
+        {"state_dict": AVERAGE, "current_model_state": STATE, "callbacks": {"EMA": {}}},
     ],
 )
 def test_the_average_is_taken_where_it_is_asked_for(value: Any, tmp_path: Path) -> None:
     found, text = folded(value, tmp_path, "--ema")
     np.testing.assert_array_equal(found, kernel(2 * W))
-    assert "ema" in text
+    assert "ema" in text or "Lightning's average of the weights" in text
+
+
+def test_the_average_that_lightning_stores_in_place_of_the_weights_is_said_without_asking(tmp_path: Path) -> None:
+    found, text = folded({"state_dict": AVERAGE, "current_model_state": STATE}, tmp_path)
+    np.testing.assert_array_equal(found, kernel(2 * W))
+    assert "state_dict is Lightning's average of the weights; the weights themselves are in current_model_state" in text
 
 
 @pytest.mark.parametrize("prefix", ["ema.", "model_ema.", "ema_model."])
@@ -197,6 +215,13 @@ def test_keys_that_are_not_there(options: tuple[str, ...], error: str, tmp_path:
     assert error in text
 
 
+def test_an_average_without_names_is_named_where_it_is_asked_for(tmp_path: Path) -> None:
+    torch.save({"model": STATE, "ema": {"shadow_params": [W, D]}}, tmp_path / "model.pth")
+    status, text = run("fold", tmp_path / "model.pth", tmp_path / "out.safetensors", "--ema")
+    assert (status, text.count("\n")) == (1, 1)
+    assert "the average in ema has no names" in text
+
+
 @pytest.mark.parametrize("content", [b"", b"no pickle", b"PK\x03\x04" + bytes(100)])
 def test_a_broken_file_is_one_line(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "model.pth").write_bytes(content)
@@ -257,13 +282,36 @@ def test_the_options_of_a_training_script_beside_the_weights(zipped: bool, tmp_p
 
 @pytest.mark.parametrize(
     ("content", "kind"),
-    [(b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS"), (b"<!doctype html>", "a web page")],
+    [
+        (b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS"),
+        (b"<!doctype html>", "a web page"),
+        (gzip.compress(b"x" * 99), "compressed by gzip"),
+        (save({"a": np.ones(3)}), "a safetensors file, which needs a name that ends in .safetensors"),
+    ],
 )
 def test_what_a_download_left_is_named(content: bytes, kind: str, tmp_path: Path) -> None:
     (tmp_path / "model.pth").write_bytes(content)
     status, text = run("inspect", tmp_path / "model.pth")
     assert (status, text.count("\n")) == (1, 1)
     assert f"it is {kind}" in text
+
+
+def test_endings_in_capitals_are_the_same(tmp_path: Path) -> None:
+    torch.save(STATE, tmp_path / "MODEL.PTH")
+    np.savez(tmp_path / "model.npz", **{name: tensor.numpy() for name, tensor in STATE.items()})
+    (tmp_path / "model.npz").rename(tmp_path / "MODEL.NPZ")
+    for name in ("MODEL.PTH", "MODEL.NPZ"):
+        status, text = run("fold", tmp_path / name, tmp_path / "out", "--kernel-size", "conv=3x3")
+        assert text.startswith("1 layer folded, 0 tensors passed on\n"), text
+        assert status == 0
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_a_torchscript_program_is_named(tmp_path: Path) -> None:
+    torch.jit.script(torch.nn.Linear(2, 2)).save(tmp_path / "program.pt")
+    status, text = run("inspect", tmp_path / "program.pt")
+    assert (status, text.count("\n")) == (1, 1)
+    assert "it is a TorchScript program" in text
 
 
 def test_a_saved_model_says_its_kernels(tmp_path: Path) -> None:
