@@ -55,7 +55,9 @@ def find_state(
             notes.append(f"the average in {average} has no names: the library that wrote it copies it into the model")
             average = None
         if isinstance(loaded.get(LIVE), Mapping) and "state_dict" in loaded:
-            notes.append(f"state_dict is Lightning's average of the weights; the weights themselves are in {LIVE} (key)")
+            notes.append(
+                f"state_dict is Lightning's average of the weights; the weights themselves are in {LIVE} (key)"
+            )
             average = "state_dict"
         inner = average if ema and average else _first(loaded, KEYS)
         if inner is None:

@@ -13,6 +13,7 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
+    from doconv_core.checkpoint import ShardedFile
     from doconv_core.checkpoint._sources import Source
 
 SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".tar")
@@ -82,6 +83,24 @@ def load_pickle(path: Path, *, key: str | None = None, ema: bool = False) -> tup
             raise CheckpointError("; ".join([str(error), *notes])) from None
         return chosen, [*notes, *more]
     return Arrays(str(path), arrays, getattr(state, "_metadata", None)), notes
+
+
+def load_shards(path: Path) -> tuple[ShardedFile, list[str]]:
+    """The files of a `pytorch_model.bin.index.json`, and what was chosen of them, in sentences.
+
+    Raises:
+        CheckpointError, ImportError, MemoryError, OSError: as `load_pickle`, and as `ShardedFile`.
+    """
+    from doconv_core.checkpoint import ShardedFile
+
+    said: dict[str, None] = {}
+
+    def opened(shard: Path) -> Source:
+        source, notes = load_pickle(shard)
+        said.update(dict.fromkeys(notes))
+        return source
+
+    return ShardedFile(path, opened), list(said)
 
 
 def _checked(path: Path, name: Any, tensor: torch.Tensor) -> LoadedTensor:

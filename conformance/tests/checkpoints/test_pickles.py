@@ -2,6 +2,7 @@
 
 import argparse
 import gzip
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from typer.testing import CliRunner
 
 from doconv_conformance.cli import app
 from doconv_conformance.cli.pickles import load_pickle
-from doconv_core.checkpoint import CheckpointError, find_state
+from doconv_core.checkpoint import CheckpointError, find_state, open_checkpoint
 from doconv_torch import fold, overparameterize
 
 W, D = torch.rand(4, 2, 9), torch.rand(2, 9, 9)
@@ -294,6 +295,48 @@ def test_what_a_download_left_is_named(content: bytes, kind: str, tmp_path: Path
     status, text = run("inspect", tmp_path / "model.pth")
     assert (status, text.count("\n")) == (1, 1)
     assert f"it is {kind}" in text
+
+
+@pytest.fixture
+def sharded(tmp_path: Path) -> Path:
+    """Hugging Face's files of PyTorch: a layer's `W` in one, its `D` in the other."""
+    files = {
+        "pytorch_model-00001-of-00002.bin": {"conv.W": W},
+        "pytorch_model-00002-of-00002.bin": {"conv.D": D, "n": W[0]},
+    }
+    for name, state in files.items():
+        torch.save(state, tmp_path / name)
+    index = {"metadata": {"total_size": 1}, "weight_map": {key: name for name, state in files.items() for key in state}}
+    (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+    return tmp_path / "pytorch_model.bin.index.json"
+
+
+@pytest.mark.parametrize("target", ["out.safetensors", "out.safetensors.index.json"])
+def test_an_index_of_pickles_folds_to_one_file_or_to_an_index(target: str, sharded: Path, tmp_path: Path) -> None:
+    status, text = run("fold", sharded, tmp_path / target, "--kernel-size", "conv=3x3")
+    assert (status, text.splitlines()[0]) == (0, "1 layer folded, 1 tensor passed on"), text
+    written = [load_file(path) for path in tmp_path.glob("out*.safetensors")]
+    assert len(written) == (1 if target == "out.safetensors" else 2)
+    np.testing.assert_array_equal(next(file["conv.weight"] for file in written if "conv.weight" in file), kernel(W))
+    assert run("inspect", sharded, "--like", tmp_path / target)[0] == 0
+
+
+def test_a_part_or_a_wrong_index_of_pickles_is_one_line(sharded: Path, tmp_path: Path) -> None:
+    part = tmp_path / "pytorch_model-00001-of-00002.bin"
+    for arguments, error in (
+        ((part, "out"), "it is one of several files: open their index (*.bin.index.json)"),
+        ((sharded, part), "must not end in another format's suffix"),
+        ((sharded, "out", "--key", "model"), "--key is for a .pth"),
+        ((sharded, "out", "--ema"), "has no average of the weights beside them"),
+    ):
+        status, text = run("fold", *arguments)
+        assert error in text
+        assert status != 0
+        assert text.count("\n") == 1
+    with pytest.raises(CheckpointError, match="lists pickles, which only PyTorch reads"):
+        open_checkpoint(sharded)
+    sharded.write_text(json.dumps({"weight_map": {"conv.W": "../pytorch_model.bin"}}))
+    assert "must be in a file beside the index. Received: '../pytorch_model.bin'" in run("inspect", sharded)[1]
 
 
 def test_endings_in_capitals_are_the_same(tmp_path: Path) -> None:
