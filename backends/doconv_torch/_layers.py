@@ -140,8 +140,13 @@ class DOConvMixin(_ConvNd):
         if weight.is_meta and not self.W.is_meta:
             raise ValueError("weight must have values. Received: a tensor on the meta device")
         if text := self._misfit(weight):
-            raise ValueError(text)
+            raise ValueError(f"{text}; to change a layer's sizes, fold it before")
         W, D = start_parameters(weight, self.in_channels, self.d_mul)
+        if W.shape != self.W.shape:
+            raise ValueError(
+                f"the layer's sizes were changed, which its W and D do not follow: fold it before. Received: W of shape "
+                f"{tuple(self.W.shape)}, {self}"
+            )
         for name, value in (("W", W), ("D", D)):
             parameter = self._parameters[name]
             if parameter is None or value is None:

@@ -29,6 +29,7 @@ _READERS = {
     for cls in (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 }
 _READ_DATA, _WRITE_DATA = Tensor.data.__get__, Tensor.data.__set__  # type: ignore[attr-defined]
+_UNCOUNTED = (Tensor.apply_, Tensor.map_)  # writes that leave the version as it was
 _WRITE_GRAD = Tensor.grad.__set__  # type: ignore[union-attr]
 
 
@@ -109,6 +110,8 @@ class ComposedKernel(Tensor):
             # Not `.data`, which has a version counter of its own.
             result = args[0].detach() if func == _READ_DATA else func(*args, **(kwargs or {}))
             for origin in origins:
+                if func in _UNCOUNTED:
+                    origin.start_from(origin.whole)
                 origin.take_writes()
             return _follow_all(result, origins)
 
