@@ -26,7 +26,7 @@ from doconv_torch._loaders import asked_by_accelerate, refuse_left_out_kernel
 from doconv_torch._made import MADE, made_kernel
 from doconv_torch._optimizers import note_layer
 from doconv_torch._recompute import remember
-from doconv_torch._written import give_out, only_reads
+from doconv_torch._written import give_out, is_kernel_of_another, only_reads
 
 FLOATS = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
 SWAPS = "torch.nn.utils._named_member_accessor"  # puts tensors in place of a module's, and back, for `functional_call`
@@ -101,6 +101,11 @@ class DOConvMixin(_ConvNd):
                 raise RuntimeError(
                     "functional_call can't replace the composed `weight` of a DO layer: give its W and D. "
                     f"Received: weight, for {self}"
+                )
+            if is_kernel_of_another(value, self):
+                raise ValueError(
+                    "a layer can't be tied by the composed weight of another: tie both parameters, `b.W = a.W; b.D = a.D`, "
+                    f"or copy it, `b.weight = a.weight.detach()`. Received: the weight of a DO layer, for {self}"
                 )
             self.start_from(value)
             return

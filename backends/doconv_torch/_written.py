@@ -136,6 +136,11 @@ class ComposedKernel(Tensor):
         return _plain(self).__reduce_ex__(protocol)
 
 
+def is_kernel_of_another(value: Any, layer: _ConvNd) -> bool:
+    """Whether a value is another layer's kernel, as where `b.weight = a.weight` ties plain layers."""
+    return type(value) is ComposedKernel and value.requires_grad and value._origin.layer() is not layer
+
+
 def _follow(tensor: Tensor, origin: _Origin) -> ComposedKernel:
     kernel = tensor.as_subclass(ComposedKernel)
     kernel._origin = origin

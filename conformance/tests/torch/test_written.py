@@ -141,6 +141,20 @@ def test_a_layer_does_not_change_its_sizes() -> None:
         assert layer.weight.shape == before.shape
 
 
+def test_the_kernel_of_another_layer_is_no_tie() -> None:
+    a, b = trained(), trained()
+    nn.init.normal_(b.W)
+    before = b.weight.detach().clone()
+    with pytest.raises(ValueError, match=r"tie both parameters, `b.W = a.W; b.D = a.D`"):
+        b.weight = a.weight
+    assert torch.equal(b.weight, before)
+    b.weight = a.weight.detach()
+    assert torch.equal(b.weight, a.weight)
+    b.W, b.D = a.W, a.D
+    fold(nn.ModuleList([a, b]))
+    assert a.weight is b.weight
+
+
 def test_re_parameterised_blocks_fuse() -> None:
     torch.manual_seed(0)
     large, small = overparameterize(nn.ModuleList([nn.Conv2d(4, 4, 7, padding=3), nn.Conv2d(4, 4, 3, padding=1)]))
