@@ -16,7 +16,7 @@ from typing import Any
 
 from doconv_core.checkpoint._hints import Shapes
 from doconv_core.checkpoint._layers import LayerInfo, join
-from doconv_core.checkpoint._reading import Reading
+from doconv_core.checkpoint._reading import TAKEN_ALIKE, TAKEN_PLAIN, Reading
 from doconv_core.composition import dialect_rows
 from doconv_core.geometry import ConvGeometry
 
@@ -35,6 +35,7 @@ def torch_layer(reading: Reading, path: str, leaves: Leaves, shape: Shapes) -> L
     delta = next((leaf for leaf in DELTAS if len(shape.get(leaf, ())) == 3), None)
     if len(shape.get("W", ())) != 3:
         assert delta
+        _refuse_computed(reading, path, "W", shape)
         reading.fail(
             f"{name[leaves[delta]]} has no {join(path, 'W')} of three axes beside it. {received(shape)}{_excluding(path)}"
         )
@@ -42,6 +43,7 @@ def torch_layer(reading: Reading, path: str, leaves: Leaves, shape: Shapes) -> L
         reading.fail(f"{name[leaves['W']]} has no values. {received(shape)}{_excluding(path)}")
     if delta is None:
         if shape["W"][2] != 1:
+            _refuse_computed(reading, path, "D", shape)
             reading.fail(f"{name[leaves['W']]} has no {join(path, 'D')} beside it. {received(shape)}{_excluding(path)}")
         return _one_tap(reading, path, leaves, shape)
     return over_layer(reading, path, leaves, shape, delta)
@@ -96,7 +98,8 @@ def over_layer(
             f"Received: dialect=None, {conv.describe()}"
         )
     if not transposed and first == channels and dialect is None and not diagonal and not reading.is_known(path):
-        reading.note("taken not to be transposed convolutions, which the shapes cannot show", path)
+        reading.note(TAKEN_ALIKE if second == 1 else TAKEN_PLAIN, path)
+    reading.compare(path, geometry["kernel_size"], transposed)
     stored = {"diagonal": diagonal} if diagonal else {}
     tensors = _tensors(leaves, W="W", D_delta=delta, bias="bias", **stored)
     guessed = ("groups", "out_channels") if transposed and "bias" not in shape else ()
@@ -130,7 +133,7 @@ def flax_layer(reading: Reading, path: str, leaves: Leaves, shape: Shapes) -> La
     if kernel != (*columns, middle, last) or (swapped and channels != last):
         reading.fail(f"{name[leaves['kernel']]} and {name[leaves['D']]} do not belong together. {received(shape)}")
     if channels == middle and not geometry["transposed"]:
-        reading.note("taken not to be transposed convolutions, which the shapes cannot show; both fold alike", path)
+        reading.note(TAKEN_ALIKE, path)
     tensors = _tensors(leaves, W="kernel", D_delta="D", bias="bias")
     return LayerInfo("conv", tensors, geometry, transpose_kernel=swapped)
 
@@ -200,6 +203,18 @@ def _is_over_transposed(reading: Reading, path: str, shape: Shapes, delta: str, 
 def _fits_plain(first: int, second: int, channels: int) -> bool:
     """Whether `C_in` channels in groups of `second` divide `first` outputs."""
     return bool(second) and channels % second == 0 and bool(channels) and first % (channels // second) == 0
+
+
+def _refuse_computed(reading: Reading, path: str, leaf: str, shape: Shapes) -> None:
+    """Name a parameter that PyTorch's pruning, norms and parametrizations compute from what the file has in its place."""
+    names = reading.plain.names.values()
+    if {f"{leaf}_orig", f"{leaf}_v"} & shape.keys() or any(
+        name.startswith(join(path, f"parametrizations.{leaf}.")) for name in names
+    ):
+        reading.fail(
+            f"{join(path, leaf)} is computed from other tensors, by pruning, a norm or a parametrization: remove that from the "
+            f"model (prune.remove, remove_weight_norm, remove_parametrizations) and save it again. {received(shape)}"
+        )
 
 
 def _excluding(path: str) -> str:

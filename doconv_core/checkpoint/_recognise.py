@@ -45,6 +45,7 @@ def recognise(label: str, shapes: Shapes, dialect: str | None, hints: Hints) -> 
     reading = Reading(label, shapes, dialect, hints)
     grouped = _by_layer(reading)
     ours = {path: leaves for path, leaves in grouped.items() if not reading.matches(path, hints.exclude)}
+    reading.forget_renamed([path for path, leaves in ours.items() if len(shapes.get(leaves.get("W", ""), ())) == 3])
     found = _each(_over, reading, ours, shapes)
     layout = _layout(reading, found, grouped)
     rest = {path: leaves for path, leaves in ours.items() if path not in found}
