@@ -108,7 +108,7 @@ def over_layer(
 
 def flax_layer(reading: Reading, path: str, leaves: Leaves, shape: Shapes) -> LayerInfo:
     """A layer of Flax's (and Keras's) names: `D` `(*kernel_size, S, C_in)` beside `kernel`, which has the plain kernel's shape
-    `(*kernel_size, C_in/G, C_out)` where `S == K`, else `(S, C_in/G, C_out)`.
+    `(*kernel_size, C_in/G, C_out)` where `S == K`, else `(S, C_in/G, C_out)`. The bias of Keras's depthwise layers shows them.
 
     Raises:
         CheckpointError: shapes that do not belong together.
@@ -117,12 +117,13 @@ def flax_layer(reading: Reading, path: str, leaves: Leaves, shape: Shapes) -> La
     kernel, (*size, multiplier, channels) = shape["kernel"], shape["D"]
     middle, last = kernel[-2:]
     swapped = channels != middle and not _fits_plain(last, middle, channels)  # `transpose_kernel`: (..., C_out, C_in)
+    depthwise = channels == middle and shape.get("bias", (last,)) == (middle * last,) != (last,)  # Keras's
     geometry: dict[str, Any] = {
         "in_channels": channels,
-        "out_channels": middle if swapped else last,
+        "out_channels": middle * last if depthwise else middle if swapped else last,
         "kernel_size": size,
-        "groups": 1 if swapped or not middle else channels // middle,
-        "transposed": swapped or is_transposed(reading, path, kernel, {}),
+        "groups": channels if depthwise else 1 if swapped or not middle else channels // middle,
+        "transposed": not depthwise and (swapped or is_transposed(reading, path, kernel, {})),
         "d_mul": multiplier,
     }
     try:
@@ -132,10 +133,10 @@ def flax_layer(reading: Reading, path: str, leaves: Leaves, shape: Shapes) -> La
     columns = tuple(size) if multiplier == conv.taps else (multiplier,)
     if kernel != (*columns, middle, last) or (swapped and channels != last):
         reading.fail(f"{name[leaves['kernel']]} and {name[leaves['D']]} do not belong together. {received(shape)}")
-    if channels == middle and not geometry["transposed"]:
+    if channels == middle and not depthwise and not geometry["transposed"]:
         reading.note(TAKEN_ALIKE, path)
     tensors = _tensors(leaves, W="kernel", D_delta="D", bias="bias")
-    return LayerInfo("conv", tensors, geometry, transpose_kernel=swapped)
+    return LayerInfo("conv", tensors, geometry, depthwise=depthwise, transpose_kernel=swapped)
 
 
 def is_transposed(

@@ -131,7 +131,7 @@ def _gluon(reading: Reading, path: str, leaves: Leaves, shape: Shapes) -> LayerI
 
 
 def _layout(reading: Reading, layers: Mapping[str, LayerInfo], grouped: Mapping[str, Leaves]) -> str:
-    if reading.dialect == "original-tf":
+    if reading.dialect == "original-tf" or any(info.depthwise for info in layers.values()):
         return "keras"
     over = {"flax" if split(_dotted(i.tensors["W"]))[1] == "kernel" else "torch": p for p, i in layers.items()}
     if len(over) > 1:
