@@ -19,7 +19,7 @@ from doconv_core.checkpoint._hints import Hints
 from doconv_core.checkpoint._layers import COMPARED, OPTIONAL, LayerInfo, join, split
 from doconv_core.checkpoint._metadata import KEY, describe
 from doconv_core.checkpoint._prefixes import model_names, without_inner
-from doconv_core.checkpoint._writer import write_tensors
+from doconv_core.checkpoint._writer import name_of_another_format, write_tensors
 
 NameMap = Mapping[str, str] | Callable[[str], str] | Sequence[tuple[str, str]]
 log = logging.getLogger("doconv")
@@ -99,11 +99,13 @@ def save_model(
     Raises:
         TypeError: metadata that are not strings, a `name_map` of another form.
         ValueError: such tensors, two layers or tensors with one name in the file, a `name_map` that names no layer or has no
-            regular expressions.
+            regular expressions, a `path` that ends as files of another format do.
         OSError: the file cannot be written.
     """
     check_name_map(name_map)
     check_metadata(metadata or {})
+    if text := name_of_another_format(path):
+        raise ValueError(f"the file {text}")
     if KEY in (metadata or {}):
         raise ValueError(f"the format keeps a key of the metadata for itself. Received: {KEY!r}")
     if strict and model.others:
