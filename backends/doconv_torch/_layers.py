@@ -26,7 +26,7 @@ from doconv_torch._loaders import asked_by_accelerate, refuse_left_out_kernel
 from doconv_torch._made import MADE, made_kernel
 from doconv_torch._optimizers import note_layer
 from doconv_torch._recompute import remember
-from doconv_torch._written import give_out, only_reads
+from doconv_torch._written import give_out, is_kernel_of_another, only_reads
 
 FLOATS = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
 SWAPS = "torch.nn.utils._named_member_accessor"  # puts tensors in place of a module's, and back, for `functional_call`
@@ -102,6 +102,11 @@ class DOConvMixin(_ConvNd):
                     "functional_call can't replace the composed `weight` of a DO layer: give its W and D. "
                     f"Received: weight, for {self}"
                 )
+            if is_kernel_of_another(value, self):
+                raise ValueError(
+                    "a layer can't be tied by the composed weight of another: tie both parameters, `b.W = a.W; b.D = a.D`, "
+                    f"or copy it, `b.weight = a.weight.detach()`. Received: the weight of a DO layer, for {self}"
+                )
             self.start_from(value)
             return
         if name == "W" and isinstance(value, nn.Parameter) and self._lacks_values() and not value.is_meta:
@@ -140,8 +145,13 @@ class DOConvMixin(_ConvNd):
         if weight.is_meta and not self.W.is_meta:
             raise ValueError("weight must have values. Received: a tensor on the meta device")
         if text := self._misfit(weight):
-            raise ValueError(text)
+            raise ValueError(f"{text}; to change a layer's sizes, fold it before")
         W, D = start_parameters(weight, self.in_channels, self.d_mul)
+        if W.shape != self.W.shape:
+            raise ValueError(
+                f"the layer's sizes were changed, which its W and D do not follow: fold it before. Received: W of shape "
+                f"{tuple(self.W.shape)}, {self}"
+            )
         for name, value in (("W", W), ("D", D)):
             parameter = self._parameters[name]
             if parameter is None or value is None:
@@ -194,7 +204,10 @@ class DOConvMixin(_ConvNd):
             return
         note = read_note(local_metadata)
         if "W" in found and note is not None and note != self._note():
-            error_msgs.append(f"{prefix}W is of another layer: {note.to_json()} in the checkpoint. Received: {self}")
+            error_msgs.append(
+                f"{prefix}W is of another layer: {note.to_json()} in the metadata of the state dict, which `dict(state_dict)` "
+                f"leaves out where entries were renamed. Received: {self}"
+            )
             return
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
@@ -291,13 +304,13 @@ def adopt(conv: DOConvMixin, d_mul: int, W: nn.Parameter, D: nn.Parameter | None
 
 def exchange(conv: _ConvNd, old: tuple[str, ...], new: dict[str, nn.Parameter | None]) -> None:
     """Put parameters in the place of others; the order is that of the plain layer, which optimizers rely on."""
-    parameters = list(conv._parameters.items())
-    conv._parameters.clear()
-    for name, parameter in parameters:
+    parameters = dict[str, nn.Parameter | None]()
+    for name, parameter in conv._parameters.items():
         if name == old[0]:
-            conv._parameters.update(new)
+            parameters |= new
         elif name not in old:
-            conv._parameters[name] = parameter
+            parameters[name] = parameter
+    conv._parameters = parameters  # a shallow copy of the layer has the old ones
 
 
 def options_of(conv: _ConvNd, d_mul: int | None) -> dict[str, Any]:

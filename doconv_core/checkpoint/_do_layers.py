@@ -16,7 +16,7 @@ from typing import Any
 
 from doconv_core.checkpoint._hints import Shapes
 from doconv_core.checkpoint._layers import LayerInfo, join
-from doconv_core.checkpoint._reading import Reading
+from doconv_core.checkpoint._reading import TAKEN_ALIKE, TAKEN_PLAIN, Reading
 from doconv_core.composition import dialect_rows
 from doconv_core.geometry import ConvGeometry
 
@@ -35,6 +35,7 @@ def torch_layer(reading: Reading, path: str, leaves: Leaves, shape: Shapes) -> L
     delta = next((leaf for leaf in DELTAS if len(shape.get(leaf, ())) == 3), None)
     if len(shape.get("W", ())) != 3:
         assert delta
+        _refuse_computed(reading, path, "W", shape)
         reading.fail(
             f"{name[leaves[delta]]} has no {join(path, 'W')} of three axes beside it. {received(shape)}{_excluding(path)}"
         )
@@ -42,6 +43,7 @@ def torch_layer(reading: Reading, path: str, leaves: Leaves, shape: Shapes) -> L
         reading.fail(f"{name[leaves['W']]} has no values. {received(shape)}{_excluding(path)}")
     if delta is None:
         if shape["W"][2] != 1:
+            _refuse_computed(reading, path, "D", shape)
             reading.fail(f"{name[leaves['W']]} has no {join(path, 'D')} beside it. {received(shape)}{_excluding(path)}")
         return _one_tap(reading, path, leaves, shape)
     return over_layer(reading, path, leaves, shape, delta)
@@ -96,7 +98,8 @@ def over_layer(
             f"Received: dialect=None, {conv.describe()}"
         )
     if not transposed and first == channels and dialect is None and not diagonal and not reading.is_known(path):
-        reading.note("taken not to be transposed convolutions, which the shapes cannot show", path)
+        reading.note(TAKEN_ALIKE if second == 1 else TAKEN_PLAIN, path)
+    reading.compare(path, geometry["kernel_size"], transposed)
     stored = {"diagonal": diagonal} if diagonal else {}
     tensors = _tensors(leaves, W="W", D_delta=delta, bias="bias", **stored)
     guessed = ("groups", "out_channels") if transposed and "bias" not in shape else ()
@@ -105,7 +108,7 @@ def over_layer(
 
 def flax_layer(reading: Reading, path: str, leaves: Leaves, shape: Shapes) -> LayerInfo:
     """A layer of Flax's (and Keras's) names: `D` `(*kernel_size, S, C_in)` beside `kernel`, which has the plain kernel's shape
-    `(*kernel_size, C_in/G, C_out)` where `S == K`, else `(S, C_in/G, C_out)`.
+    `(*kernel_size, C_in/G, C_out)` where `S == K`, else `(S, C_in/G, C_out)`. The bias of Keras's depthwise layers shows them.
 
     Raises:
         CheckpointError: shapes that do not belong together.
@@ -114,12 +117,13 @@ def flax_layer(reading: Reading, path: str, leaves: Leaves, shape: Shapes) -> La
     kernel, (*size, multiplier, channels) = shape["kernel"], shape["D"]
     middle, last = kernel[-2:]
     swapped = channels != middle and not _fits_plain(last, middle, channels)  # `transpose_kernel`: (..., C_out, C_in)
+    depthwise = channels == middle and shape.get("bias", (last,)) == (middle * last,) != (last,)  # Keras's
     geometry: dict[str, Any] = {
         "in_channels": channels,
-        "out_channels": middle if swapped else last,
+        "out_channels": middle * last if depthwise else middle if swapped else last,
         "kernel_size": size,
-        "groups": 1 if swapped or not middle else channels // middle,
-        "transposed": swapped or is_transposed(reading, path, kernel, {}),
+        "groups": channels if depthwise else 1 if swapped or not middle else channels // middle,
+        "transposed": not depthwise and (swapped or is_transposed(reading, path, kernel, {})),
         "d_mul": multiplier,
     }
     try:
@@ -129,10 +133,10 @@ def flax_layer(reading: Reading, path: str, leaves: Leaves, shape: Shapes) -> La
     columns = tuple(size) if multiplier == conv.taps else (multiplier,)
     if kernel != (*columns, middle, last) or (swapped and channels != last):
         reading.fail(f"{name[leaves['kernel']]} and {name[leaves['D']]} do not belong together. {received(shape)}")
-    if channels == middle and not geometry["transposed"]:
-        reading.note("taken not to be transposed convolutions, which the shapes cannot show; both fold alike", path)
+    if channels == middle and not depthwise and not geometry["transposed"]:
+        reading.note(TAKEN_ALIKE, path)
     tensors = _tensors(leaves, W="kernel", D_delta="D", bias="bias")
-    return LayerInfo("conv", tensors, geometry, transpose_kernel=swapped)
+    return LayerInfo("conv", tensors, geometry, depthwise=depthwise, transpose_kernel=swapped)
 
 
 def is_transposed(
@@ -200,6 +204,18 @@ def _is_over_transposed(reading: Reading, path: str, shape: Shapes, delta: str, 
 def _fits_plain(first: int, second: int, channels: int) -> bool:
     """Whether `C_in` channels in groups of `second` divide `first` outputs."""
     return bool(second) and channels % second == 0 and bool(channels) and first % (channels // second) == 0
+
+
+def _refuse_computed(reading: Reading, path: str, leaf: str, shape: Shapes) -> None:
+    """Name a parameter that PyTorch's pruning, norms and parametrizations compute from what the file has in its place."""
+    names = reading.plain.names.values()
+    if {f"{leaf}_orig", f"{leaf}_v"} & shape.keys() or any(
+        name.startswith(join(path, f"parametrizations.{leaf}.")) for name in names
+    ):
+        reading.fail(
+            f"{join(path, leaf)} is computed from other tensors, by pruning, a norm or a parametrization: remove that from the "
+            f"model (prune.remove, remove_weight_norm, remove_parametrizations) and save it again. {received(shape)}"
+        )
 
 
 def _excluding(path: str) -> str:

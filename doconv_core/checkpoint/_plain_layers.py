@@ -41,7 +41,9 @@ def channels_last_plain(reading: Reading, path: str, leaves: Leaves, shape: Shap
     """A layer of Keras's or Flax's names; None where it is none that is known here."""
     bias = {"bias": leaves["bias"]} if "bias" in leaves else {}
     kernel = shape.get("kernel", ())
-    if len(shape.get("depthwise_kernel", ())) in (3, 4, 5):
+    if kernel and shape.get("bias", kernel[-1:]) != kernel[-1:]:
+        return None  # a depthwise or a transposed layer of Keras, whose names are Flax's
+    if reading.dialect == "original-tf" and len(shape.get("depthwise_kernel", ())) in (3, 4, 5):
         return _depthwise(leaves, shape["depthwise_kernel"], bias)
     if len(kernel) == 2:
         return LayerInfo("linear", {"weight": leaves["kernel"]} | bias)

@@ -45,6 +45,7 @@ def recognise(label: str, shapes: Shapes, dialect: str | None, hints: Hints) -> 
     reading = Reading(label, shapes, dialect, hints)
     grouped = _by_layer(reading)
     ours = {path: leaves for path, leaves in grouped.items() if not reading.matches(path, hints.exclude)}
+    reading.forget_renamed([path for path, leaves in ours.items() if len(shapes.get(leaves.get("W", ""), ())) == 3])
     found = _each(_over, reading, ours, shapes)
     layout = _layout(reading, found, grouped)
     rest = {path: leaves for path, leaves in ours.items() if path not in found}
@@ -130,7 +131,7 @@ def _gluon(reading: Reading, path: str, leaves: Leaves, shape: Shapes) -> LayerI
 
 
 def _layout(reading: Reading, layers: Mapping[str, LayerInfo], grouped: Mapping[str, Leaves]) -> str:
-    if reading.dialect == "original-tf":
+    if reading.dialect == "original-tf" or any(info.depthwise for info in layers.values()):
         return "keras"
     over = {"flax" if split(_dotted(i.tensors["W"]))[1] == "kernel" else "torch": p for p, i in layers.items()}
     if len(over) > 1:

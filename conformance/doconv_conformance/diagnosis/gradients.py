@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from itertools import product, takewhile
 from typing import Any
 
 import numpy as np
 
 from doconv_conformance.cases.table import Case
-from doconv_conformance.diagnosis import convolution, moves, selections
+from doconv_conformance.diagnosis import convolution, in_parts, moves, selections
 from doconv_conformance.diagnosis.agreement import same
 from doconv_conformance.diagnosis.asking import Ask, Question, random_question
 from doconv_conformance.diagnosis.composition import computed_identities, computed_rows, identities, rows
-from doconv_conformance.diagnosis.options import families
+from doconv_conformance.diagnosis.copies import of_copies
+from doconv_conformance.diagnosis.options import readings
 from doconv_conformance.diagnosis.planted import joined, run
 from doconv_conformance.faults.faulty_port import Fault, FaultyPort
 from doconv_conformance.faults.gradients import GRADIENTS
@@ -26,6 +27,8 @@ from doconv_core.geometry import ConvGeometry
 Fits = list[tuple[Fault, ...]]
 # Ends the names of faults that change nothing alone.
 OF_RIGHT = "-of-the-right-layer"
+# Rules that do the same at a geometry, of which so many are tried.
+MOST_ALIKE = 3
 OUTPUTS = ("grad_x", "grad_W", "grad_D_delta", "grad_bias")
 
 
@@ -43,23 +46,21 @@ def fits(ask: Ask, case: Case, known: Sequence[Fault], left_out: Collection[Faul
         return [(typed,)] if _explains(typed, known, question, got, list(right)) else []
     wrong = [name for name in OUTPUTS if name in right and not same(_only(got, name), _only(right, name))]
     everything = [name for name in OUTPUTS if name in right]
-    shared = [
-        fault
-        for fault in (*_of_all(), *_gates())
-        if fault not in left_out and _explains(fault, known, question, got, everything)
-    ]
-    if shared:
+
+    def explaining(faults: Sequence[Fault], of: Sequence[str]) -> list[Fault]:
+        found = []
+        for fault in faults:
+            ask.check()
+            if fault not in left_out and _explains(fault, known, question, got, of):
+                found.append(fault)
+        return found
+
+    if shared := explaining((*_of_all(), *_gates()), everything):
         alone = _of(wrong[0], case.geometry) if len(wrong) == 1 else []
-        more = [fault for fault in alone if fault not in (*left_out, *shared)]
-        shared += [fault for fault in more if _explains(fault, known, question, got, wrong)]
-        return [(fault,) for fault in shared]
+        return [(fault,) for fault in (*shared, *explaining([one for one in alone if one not in shared], wrong))]
     chosen: list[Fits] = []
     for name in wrong:
-        of_name: Fits = [
-            (fault,)
-            for fault in _of(name, case.geometry)
-            if fault not in left_out and _explains(fault, known, question, got, [name])
-        ]
+        of_name: Fits = [(fault,) for fault in explaining(_of(name, case.geometry), [name])]
         if not of_name and name == "grad_x":
             of_name = [fit for fit in _map_of_grad_x(ask, case, known) if fit]  # of a right map nothing is said
         if not of_name and name in ("grad_W", "grad_D_delta"):
@@ -74,8 +75,12 @@ def fits(ask: Ask, case: Case, known: Sequence[Fault], left_out: Collection[Faul
         if not of_name and name in got:
             of_name = [(fault,) for fault in selections.fits(name, got[name], right[name], case.geometry)]
         if not of_name:
+            of_name = [(fault,) for fault in in_parts.of_gradient(ask, case, known, name)]
+        if not of_name:
             return []
         chosen.append(of_name)
+    if len(chosen) == 1:
+        return chosen[0]
     found: Fits = [()]
     for of_name in chosen:
         found = [(*before, *one) for before in found for one in of_name[:8]]
@@ -244,6 +249,7 @@ def _of_ones() -> Fault:
     )
 
 
+@lru_cache(maxsize=64)
 def _of(name: str, g: ConvGeometry) -> list[Fault]:
     """What can happen to one gradient alone."""
     found = [_as_if_right(name)]
@@ -253,11 +259,12 @@ def _of(name: str, g: ConvGeometry) -> list[Fault]:
         if name in fault.hooks or "gradients" in fault.hooks or fault.hooks.keys() & {"compose_vjp", "sum_group"}
     ]
     if name == "grad_x":
-        found += moves.of_activations("grad_x")
+        found += [*of_copies(), *moves.of_activations("grad_x")]
         found += moves.of_kernel("grad_x_kernel")
-        found += [rule.fault("options_grad_x", "in the gradient of x") for family in families(g) for rule in family]
+        found += [
+            rule.fault("options_grad_x", "in the gradient of x") for rules in readings(g) for rule in rules[:MOST_ALIKE]
+        ]
         found += _kernel_without_delta()
-        found.append(_summed_into_first_group())
         found += [_grad_y_moved(fault, ("grad_x",), "the gradient of x") for fault in moves.of_activations("y")]
     elif name == "grad_bias":
         found += moves.of_bias("grad_bias")
@@ -312,8 +319,10 @@ def _only_in(name: str, fault: Fault) -> Fault:
     (key,) = fault.hooks
     hook = fault.hooks[key]
 
+    alone = Fault("", "", "", {key: hook})
+
     def change(gradients: Tensors, inputs: Tensors, g: ConvGeometry) -> Tensors:
-        other = run([Fault("", "", "", {key: hook})], g, "backward", inputs)
+        other = run([alone], g, "backward", inputs)
         return gradients if other is None or name not in other else gradients | {name: other[name]}
 
     of = {"grad_W": "W", "grad_D_delta": "D_delta"}[name]
@@ -324,21 +333,6 @@ def _only_in(name: str, fault: Fault) -> Fault:
 
 def _parts(name: str, words: str, one: float, other: float) -> Fault:
     return Fault(name, words, "the gradient of W: g E + D_delta^T g", {"grad_parts": (one, other)})
-
-
-def _summed_into_first_group() -> Fault:
-    def change(grad: np.ndarray, g: ConvGeometry) -> np.ndarray:
-        of_first = g.in_channels // g.groups
-        total = np.zeros_like(grad)
-        total[:, :of_first] = grad.reshape(len(grad), g.groups, of_first, *grad.shape[2:]).sum(axis=1)
-        return total
-
-    return Fault(
-        "grad-x-first-group",
-        "adds the gradient of x of every group to the channels of the first",
-        "the offset of the group in grad_x",
-        {"grad_x": change},
-    )
 
 
 def _added_identity() -> Fault:
@@ -460,6 +454,13 @@ def _bias_sums() -> list[Fault]:
             lambda grad: grad[..., :1].sum((0, *space(grad))),
         ),
         summed(
+            "last-axis",
+            "sums the gradient of the bias over every axis but the last, where that is C_out long",
+            lambda grad: grad.sum(
+                (0, *space(grad)) if grad.shape[-1] != grad.shape[1] else tuple(range(grad.ndim - 1))
+            ),
+        ),
+        summed(
             "count",
             "counts the positions for the gradient of the bias, whatever grad_y is",
             lambda grad: np.ones_like(grad).sum((0, *space(grad))),
@@ -546,13 +547,13 @@ def _both_of_kernel(
 ) -> Fits:
     """Mistakes of the composed kernel's gradient, from which both parameters' follow: other options, then two at a time."""
     parameters = [name for name in wrong if name in ("grad_W", "grad_D_delta")]
-    single = [
-        rule.fault("options_grad_kernel", "in the gradient of the composed kernel")
-        for family in families(g)
-        for rule in family
-    ]
-    single += [_overwritten(), *(_x_moved(fault) for fault in moves.of_activations("x"))]
-    found: Fits = [(fault,) for fault in single if _explains(fault, known, question, got, parameters)]
+    found: Fits = []
+    for rules in readings(g):
+        faults = [rule.fault("options_grad_kernel", "in the gradient of the composed kernel") for rule in rules]
+        if _explains(faults[0], known, question, got, parameters):
+            found += [(fault,) for fault in faults]
+    single = (_overwritten(), *(_x_moved(fault) for fault in moves.of_activations("x")))
+    found += [(fault,) for fault in single if _explains(fault, known, question, got, parameters)]
     if found or len(parameters) == 1:
         return found
     of_each = {

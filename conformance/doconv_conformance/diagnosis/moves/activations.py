@@ -12,6 +12,7 @@ from doconv_conformance.diagnosis.moves.generic import (
     along,
     by_group,
     has_axis,
+    in_bytes,
     move,
     scaled,
 )
@@ -23,6 +24,7 @@ from doconv_core.geometry import ConvGeometry
 def of_activations(hook: str) -> tuple[Fault, ...]:
     """Everything that can happen to `x` or `y`, `(N, C, *space)`."""
     found = [*scaled(hook), *by_group(hook, 1), *along(hook, 0, "the batch"), *along(hook, 1, "the channels")]
+    found += in_bytes(hook)
     for axis in range(3):
         found += (
             replace(fault, where=has_axis(axis)) for fault in along(hook, axis + 2, f"the {AXES[axis]} spatial axis")
@@ -54,6 +56,38 @@ def of_activations(hook: str) -> tuple[Fault, ...]:
             "exchanges the spatial axes of {} where they are equally long",
             "the order of the spatial axes",
             lambda t, g: t.swapaxes(-1, -2) if g.spatial_rank > 1 and t.shape[-1] == t.shape[-2] else t,
+        )
+    )
+    for axis, name in ((2, "first spatial"), (-1, "last")):
+        found.append(
+            move(
+                hook,
+                f"channels-exchanged-{axis}",
+                f"exchanges the channels and the {name} axis of {{}} where they are equally long",
+                "the layout of {}",
+                lambda t, g, axis=axis: t.swapaxes(1, axis) if t.shape[1] == t.shape[axis] else t,
+            )
+        )
+    found.append(
+        move(
+            hook,
+            "batch-exchanged",
+            "exchanges the batch and the channels of {} where they are equally long",
+            "the layout of {}",
+            lambda t, g: t.swapaxes(0, 1) if t.shape[0] == t.shape[1] else t,
+        )
+    )
+    found.append(
+        move(
+            hook,
+            "channels-last-alike",
+            "takes {} for (N, *space, C) where its last axis is as long as there are channels",
+            "the layout of {}",
+            lambda t, g: (
+                np.moveaxis(t.reshape(len(t), *t.shape[2:], t.shape[1]), -1, 1).reshape(t.shape)
+                if t.shape[-1] == t.shape[1]
+                else t
+            ),
         )
     )
     found.append(
