@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
+from doconv_core.checks import FLOAT_DTYPES
 from doconv_core.geometry import depth_multiplier
 from doconv_flax._names import d_names, plain_names, w_names
 from doconv_flax._placing import explicit_sharding, sharding_beside
@@ -39,10 +40,12 @@ def compose(kernel: jax.Array, D: jax.Array | None, *, transpose_kernel: bool = 
         `(*kernel_size, C_in/G, C_out)` in the dtype of `kernel`; bfloat16 and float16 are composed in float32 and rounded once.
 
     Raises:
+        TypeError: `kernel` is not of a floating point dtype.
         ValueError: the shapes of `kernel` and `D` do not belong together.
     """
     if D is None:
         return kernel
+    check_dtype(kernel)
     local = kernel.shape[-1 if transpose_kernel else -2]
     if math.prod(kernel.shape[:-2]) != D.shape[-2] or D.shape[-1] % local:
         raise ValueError(f"kernel and D do not belong together. Received: shapes {kernel.shape} and {D.shape}")
@@ -140,6 +143,16 @@ def _as_one_sum(W: jax.Array, delta: jax.Array) -> jax.Array:
     kernel_size, multiplier, ends = delta.shape[:-2], delta.shape[-2], W.shape[-2:]
     scaled = delta.reshape(-1, multiplier, ends[0], 1) * W.reshape(1, multiplier, *ends)
     return scaled.sum(1).reshape(*kernel_size, *ends)
+
+
+def check_dtype(kernel: Any, path: str = "") -> None:
+    """
+    Raises:
+        TypeError: the kernel of the layer at `path` is not of a floating point dtype.
+    """
+    if kernel.dtype not in FLOAT_DTYPES:
+        of = f" of {path!r}" if path else ""
+        raise TypeError(f"the kernel{of} must be bfloat16, float16, float32 or float64. Received: {kernel.dtype}")
 
 
 def w_shape(plain: tuple[int, ...], kernel_size: tuple[int, ...], d_mul: int | None) -> tuple[int, ...]:

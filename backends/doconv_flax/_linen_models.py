@@ -19,7 +19,7 @@ import numpy as np
 from flax.core import meta
 
 from doconv_core.selection import Where, depth_multipliers, describe_convolution, select
-from doconv_flax._compose import start_from
+from doconv_flax._compose import check_dtype, start_from
 from doconv_flax._fold import belong_together, compose_kernel, fold_kernel, is_here
 from doconv_flax._linen_spec import ConvEntry, ConvSpec
 from doconv_flax._linen_tree import Flat, Names, boxed, flatten, leaf_names, path_of, raw, unflatten, with_d
@@ -51,7 +51,8 @@ def overparameterize(
         Stacked layers keep their leading axes. Leaves that do not change are the given arrays themselves.
 
     Raises:
-        TypeError: `params` is not a tree of dicts, or a selected convolution keeps its kernel in a way of its own.
+        TypeError: `params` is not a tree of dicts, or a selected convolution keeps its kernel in a way of its own, or in a
+            dtype that is not a floating point one.
         ValueError: there is no convolution, none that `where` selects, none left to convert, a kernel is missing or of
             another shape, or `d_mul` is too small.
     """
@@ -80,7 +81,7 @@ def is_plain(flat: Flat, path: str, entry: ConvEntry) -> bool:
 
 
 def _check_kernels(flat: Flat, selected: Mapping[str, ConvEntry]) -> None:
-    """Raise where a selected convolution keeps its kernel in a way of its own, or a kernel is missing or of another shape."""
+    """Raise where a selected convolution keeps its kernel in a way of its own, or a kernel is missing or does not fit."""
     refused = [f"{path}: {entry.refused}" for path, entry in selected.items() if entry.refused]
     if refused:
         raise TypeError(f"leave these out by `where`: they are not over-parameterized. Received: {'; '.join(refused)}")
@@ -91,7 +92,10 @@ def _check_kernels(flat: Flat, selected: Mapping[str, ConvEntry]) -> None:
             raise ValueError(
                 f'params has no kernel of the layer {path!r}; give the collection "params". Received: {tops}'
             )
-        if is_plain(flat, path, entry) and tuple(kernel.shape) != (*entry.stacked, *entry.kernel_shape):
+        if not is_plain(flat, path, entry):
+            continue
+        check_dtype(kernel, path)
+        if tuple(kernel.shape) != (*entry.stacked, *entry.kernel_shape):
             raise ValueError(
                 f"the kernel of {path!r} must have shape {(*entry.stacked, *entry.kernel_shape)}. Received: {kernel.shape}"
             )

@@ -54,6 +54,8 @@ class OverParameterized(nn.Module):
     def setup(self) -> None:
         if isinstance(self.module, OverParameterized):
             raise TypeError(f"the module is over-parameterized already. Received: {type(self.module).__name__}")
+        if not isinstance(self.module, nn.Module):
+            raise TypeError(f"module must be a flax.linen module, not its class. Received: {self.module!r:.100}")
         nn.share_scope(self, self.module)
 
     @nn.nowrap

@@ -11,7 +11,7 @@ import jax
 from flax import nnx
 
 from doconv_core.selection import Where, depth_multipliers, describe_convolution, select
-from doconv_flax._compose import start_from
+from doconv_flax._compose import check_dtype, start_from
 from doconv_flax._fold import fold_kernel
 from doconv_flax._names import plain_names, w_names
 from doconv_flax._nnx_layers import DOConv, DOConvTranspose, add_d
@@ -46,7 +46,8 @@ def overparameterize(
 
     Raises:
         TypeError: `model` is not an nnx module, or abstract; a selected convolution is of a subclass, or something else acts on
-            its kernel: `nnx.WeightNorm`, `nnx.SpectralNorm`, or the code of a module that uses `layer.kernel` in its call.
+            its kernel: `nnx.WeightNorm`, `nnx.SpectralNorm`, a Variable with a hook or a `get_value` of its own, or the code of
+            a module that uses `layer.kernel` in its call; or a kernel is not of a floating point dtype.
         ValueError: there is no convolution, none that `where` selects, none left to convert, `d_mul` is too small, layers are
             stacked along another axis than the first, a kernel is tied to something that is not converted with it, a plain
             layer holds a `D`, or the model holds an optimizer. Nothing has been changed then.
@@ -168,6 +169,8 @@ def _check_arrays(layers: dict[str, Any]) -> None:
             "an abstract model has shapes and no arrays: convert it where it is made, "
             f"`nnx.eval_shape(lambda: overparameterize(Net(...)))`. Received: {', '.join(abstract)}"
         )
+    for path, layer in layers.items():
+        check_dtype(layer.kernel, path)
 
 
 def _check_use(model: nnx.Module, layers: dict[str, Any], advice: str) -> None:
@@ -178,6 +181,7 @@ def _check_use(model: nnx.Module, layers: dict[str, Any], advice: str) -> None:
         for _, norm in nnx.iter_graph(model) if isinstance(norm, nnx.WeightNorm | nnx.SpectralNorm)
         for _, node in nnx.iter_graph(norm.layer_instance) if id(node) in paths
     }  # fmt: skip
+    acted |= {path: hook for path, layer in layers.items() if (hook := _hook(layer.kernel))}
     used, unclear = kernel_uses(model, layers)
     acted |= used
     if acted:
@@ -189,6 +193,15 @@ def _check_use(model: nnx.Module, layers: dict[str, Any], advice: str) -> None:
         log.warning(
             "%s uses `.kernel` of something: if that is a convolution's, it sees W, not the composed kernel", name
         )
+
+
+def _hook(kernel: nnx.Variable) -> str:
+    """What a Variable makes of its value where it is read or written, or nothing."""
+    cls = type(kernel)
+    for name in ("get_value", "set_value"):
+        if getattr(cls, name) is not getattr(nnx.Variable, name) or kernel.get_metadata().get(f"on_{name}"):
+            return f"{cls.__name__}.{name}"
+    return ""
 
 
 def _check_stacks(layers: dict[str, Any]) -> None:

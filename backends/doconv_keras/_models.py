@@ -12,7 +12,7 @@ from doconv_core.selection import Where, depth_multipliers, describe_convolution
 from doconv_keras._config import Change
 from doconv_keras._in_place import change_in_place, remake_whole
 from doconv_keras._layers import EXPLICIT, DOConvMixin, do_class
-from doconv_keras._owners import note_owners, plain_owners
+from doconv_keras._owners import note_owners, plain_class_of, plain_owners
 from doconv_keras._remake import remake
 from doconv_keras._transfer import walk
 
@@ -90,9 +90,9 @@ def fold(model: L, *, in_place: bool = False) -> L:
     if not found:
         return model
     derived = [
-        f"{path or layer.name}: {type(layer).__name__}"
+        f"{path or layer.name}: {cls.__name__}"
         for path, layer in found.items()
-        if type(layer) is not do_class(layer.plain_class) and "plain_class" not in vars(type(layer))
+        if (cls := plain_class_of(layer)) is not do_class(layer.plain_class) and "plain_class" not in vars(cls)
     ]
     if derived:
         raise ValueError(
@@ -145,8 +145,7 @@ def _check_layer(model: Any) -> None:
 
 
 def _do_class(layer: Any) -> Any:
-    plain: Any = type(layer)
-    return do_class(plain)
+    return do_class(plain_class_of(layer))
 
 
 def _obstacle(layer: Any) -> str:
