@@ -19,10 +19,12 @@ from doconv_conformance.diagnosis import (
     arithmetic,
     composition,
     convolution,
+    gradient_faults,
     gradients,
     linear,
     selections,
     shrinking,
+    starting,
     structure,
     values,
 )
@@ -317,7 +319,7 @@ class _State:
 
         Returns whether that explains rows, and breaks none.
         """
-        alone = replace(item, faults=(gradients.in_grad_x_only(item.faults),), operations=frozenset({"backward"}))
+        alone = replace(item, faults=(gradient_faults.in_grad_x_only(item.faults),), operations=frozenset({"backward"}))
         with_, without = (
             np.array([reproduces(self.faults(row, found), row) for row in rows])
             for found in ([*self.findings, alone], self.findings)
@@ -497,7 +499,7 @@ class _State:
         elif operation == "backward":
             found = gradients.fits(self.asker, case, known, set(CATALOGUE) - set(self.catalogue))
         elif operation == "initialise":
-            found = structure.start_fits(row)
+            found = starting.start_fits(row)
         if not found and not listed and operation in ("compose", "forward"):
             found = [(fault,) for fault in values.limits(self.asker, case, operation)]
         allowed = [fit for fit in found if self._is_allowed(fit) and self._has_effect(operation, row, fit)]
@@ -535,7 +537,7 @@ class _State:
         inputs = question.inputs(operation)
         right = run([], row.case.geometry, operation, inputs)
         return all(
-            fault.name.endswith(gradients.OF_RIGHT)
+            fault.name.endswith(gradient_faults.OF_RIGHT)
             or not same(run([fault], row.case.geometry, operation, inputs), right)
             for fault in fit
         )
