@@ -42,6 +42,7 @@ class ModelLayer:
     @classmethod
     def of(cls, info: LayerInfo, tensors: Mapping[str, ModelTensor], layout: str) -> ModelLayer:
         """A layer whose tensors, by role, lie in `layout`: "torch", "keras" or "flax"."""
+        info = replace(info, geometry={option: _plain(value) for option, value in info.geometry.items()})
 
         def read() -> dict[str, np.ndarray]:
             return {role: info.to_canonical(role, tensor.read(), layout) for role, tensor in tensors.items()}
