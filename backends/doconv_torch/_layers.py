@@ -104,13 +104,10 @@ class DOConvMixin(_ConvNd):
                 )
             self.start_from(value)
             return
-        if name == "W" and isinstance(value, nn.Parameter) and self._lacks_values() and not value.is_meta:
+        old = self._parameters.get("W") if name == "W" else None
+        if old is not None and old.is_meta and isinstance(value, nn.Parameter) and not value.is_meta:
             refuse_left_out_kernel(self)
         super().__setattr__(name, value)
-
-    def _lacks_values(self) -> bool:
-        W = self._parameters.get("W")
-        return W is not None and W.is_meta
 
     @property
     def geometry(self) -> ConvGeometry:
@@ -216,7 +213,7 @@ class DOConvMixin(_ConvNd):
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Classes made by `do_class` have no name to be imported by: pickle the class they were made from."""
-        if type(self) is _made.get(self.plain_class):
+        if type(self) is _forms.get(self.plain_class) and not isinstance(self, _Explicit):
             return _blank, (self.plain_class,), self.__getstate__()
         return super().__reduce_ex__(protocol)
 
@@ -227,6 +224,12 @@ class DOConvMixin(_ConvNd):
     def __prepare_scriptable__(self) -> None:
         """What `torch.jit.script` asks first: its compiler knows neither composition nor autocast."""
         raise TypeError(f"torch.jit.script can't compile a DO layer: fold the model first. Received: {self}")
+
+
+def check_module(model: object) -> None:
+    """Raise TypeError unless a model is one of PyTorch's."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module. Received: {type(model).__name__}")
 
 
 @torch.fx.wrap
@@ -407,23 +410,18 @@ class DOConvTranspose3d(_Transposed[_size_3_t], nn.ConvTranspose3d):
     plain_class = nn.ConvTranspose3d
 
 
-EXPLICIT: dict[type[_ConvNd], type[_ConvNd]] = {
+_forms: dict[type[_ConvNd], type[_ConvNd]] = {
     cls.plain_class: cls
     for cls in (DOConv1d, DOConv2d, DOConv3d, DOConvTranspose1d, DOConvTranspose2d, DOConvTranspose3d)
 }
 
 
-_made: dict[type[_ConvNd], type[_ConvNd]] = {}
-
-
 def do_class(plain: type[_ConvNd]) -> type[_ConvNd]:
     """The DO form of a class of convolutions, a user's subclass included: one class for each, made once."""
-    if plain in EXPLICIT:
-        return EXPLICIT[plain]
-    if plain not in _made:
+    if plain not in _forms:
         members = {"plain_class": plain, "__module__": plain.__module__}
-        _made[plain] = type(f"DO{plain.__name__}", (DOConvMixin, plain), members)
-    return _made[plain]
+        _forms[plain] = type(f"DO{plain.__name__}", (DOConvMixin, plain), members)
+    return _forms[plain]
 
 
 def _blank(plain: type[_ConvNd]) -> _ConvNd:
