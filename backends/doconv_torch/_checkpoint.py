@@ -44,7 +44,10 @@ from doconv_torch._saved import load_saved
 
 M = TypeVar("M", bound=nn.Module)
 log = logging.getLogger("doconv")
-NORMS = {"layer": nn.LayerNorm, "rms": nn.RMSNorm, "group": nn.GroupNorm, "instance": _InstanceNorm}
+KINDS: dict[type[nn.Module], str] = {
+    nn.Linear: "linear", nn.Embedding: "embedding", _BatchNorm: "batch_norm", nn.LayerNorm: "layer", nn.RMSNorm: "rms",
+    nn.GroupNorm: "group", _InstanceNorm: "instance",
+}  # fmt: skip
 
 
 def save_checkpoint(
@@ -271,19 +274,11 @@ def _state(model: nn.Module) -> ModelState:
 
 def _layer(module: nn.Module) -> tuple[LayerInfo, dict[str, str]] | None:
     """The kind of a layer, and the names of its own tensors by role; None for a module of no kind that is covered."""
-    epsilon: Any = getattr(module, "eps", None)
-    which = next((name for name, cls in NORMS.items() if isinstance(module, cls)), "")
+    kind = next((kind for cls, kind in KINDS.items() if isinstance(module, cls)), "")
     if isinstance(module, _ConvNd):
         info = LayerInfo("conv", {}, _geometry(module))
-    elif isinstance(module, nn.Linear):
-        info = LayerInfo("linear", {})
-    elif isinstance(module, nn.Embedding):
-        info = LayerInfo("embedding", {})
-    elif isinstance(module, _BatchNorm):
-        info = LayerInfo("batch_norm", {}, epsilon=epsilon)
-    elif which and not (isinstance(module, nn.LayerNorm) and len(module.normalized_shape) > 1):
-        groups = {"groups": module.num_groups} if which == "group" else {}
-        info = LayerInfo("norm", {}, {"norm": which, **groups}, epsilon)
+    elif kind and not (isinstance(module, nn.LayerNorm) and len(module.normalized_shape) > 1):
+        info = LayerInfo.of_kind(kind, getattr(module, "eps", None), getattr(module, "num_groups", None))
     else:
         return None
     own = {**module._parameters, **module._buffers}

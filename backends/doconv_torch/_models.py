@@ -14,7 +14,7 @@ from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils import parametrize
 
 from doconv_core.checkpoint._layers import join
-from doconv_core.selection import Where, depth_multipliers, describe_convolution, select
+from doconv_core.selection import Where, depth_multipliers, describe_convolution, listed, select
 from doconv_torch._arrays import has_no_values
 from doconv_torch._batch_norm import Pairs, find_pairs, fuse
 from doconv_torch._layers import (
@@ -210,8 +210,7 @@ def _find_convolutions(model: nn.Module) -> dict[str, _ConvNd]:
 
 
 def _refuse(verb: str, reasons: dict[str, str]) -> None:
-    stated = "; ".join(f"{path or 'the layer'}: {reason}" for path, reason in reasons.items() if reason)
-    if stated:
+    if stated := listed(reasons):
         raise ValueError(f"some convolutions can't be {verb}. Received: {stated}")
 
 

@@ -73,6 +73,13 @@ class LayerInfo:
     guessed: tuple[str, ...] = ()
     form: str = ""
 
+    @classmethod
+    def of_kind(cls, kind: str, epsilon: float | None = None, groups: int | None = None) -> LayerInfo:
+        """A layer that is no convolution, its tensors not named yet; a `kind` that is none of `NAMES` is which norm it is."""
+        if kind in NAMES:
+            return cls(kind, {}, epsilon=epsilon)
+        return cls("norm", {}, {"norm": kind} | ({} if groups is None else {"groups": groups}), epsilon)
+
     @property
     def conv(self) -> ConvGeometry:
         """The convolution, as far as known.
