@@ -191,7 +191,7 @@ def _open(source: str | os.PathLike[str] | Mapping[str, Any], key: str | None) -
         label, loaded = "state dict", source
     else:
         label, path = str(source), Path(source)
-        if path.suffix in (".safetensors", *ARCHIVES):
+        if path.suffix.lower() in (".safetensors", *ARCHIVES):
             if key is not None:
                 raise CheckpointError(f"{label} has no dicts around its tensors. Received: key={key!r}")
             return open_source(path), label, []
@@ -218,8 +218,10 @@ def _choose(loaded: Any, label: str, key: str | None) -> tuple[Mapping[str, Any]
     found = find_state(loaded, label, is_tensor, key=key)
     if key is None:
         try:
-            _, average = find_state(loaded, label, is_tensor, ema=True)
+            state, average = find_state(loaded, label, is_tensor, ema=True)
         except CheckpointError:
+            return found
+        if state is found[0]:  # Lightning's, and said in a note
             return found
         weights = found[1][-1] if found[1] else "the weights are those at the top (key='')"
         raise CheckpointError(

@@ -191,7 +191,10 @@ class DOConvMixin(_ConvNd):
             return
         note = read_note(local_metadata)
         if "W" in found and note is not None and note != self._note():
-            error_msgs.append(f"{prefix}W is of another layer: {note.to_json()} in the checkpoint. Received: {self}")
+            error_msgs.append(
+                f"{prefix}W is of another layer: {note.to_json()} in the metadata of the state dict, which `dict(state_dict)` "
+                f"leaves out where entries were renamed. Received: {self}"
+            )
             return
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
@@ -294,13 +297,13 @@ def adopt(conv: DOConvMixin, d_mul: int, W: nn.Parameter, D: nn.Parameter | None
 
 def exchange(conv: _ConvNd, old: tuple[str, ...], new: dict[str, nn.Parameter | None]) -> None:
     """Put parameters in the place of others; the order is that of the plain layer, which optimizers rely on."""
-    parameters = list(conv._parameters.items())
-    conv._parameters.clear()
-    for name, parameter in parameters:
+    parameters = dict[str, nn.Parameter | None]()
+    for name, parameter in conv._parameters.items():
         if name == old[0]:
-            conv._parameters.update(new)
+            parameters |= new
         elif name not in old:
-            conv._parameters[name] = parameter
+            parameters[name] = parameter
+    conv._parameters = parameters  # a shallow copy of the layer has the old ones
 
 
 def options_of(conv: _ConvNd, d_mul: int | None) -> dict[str, Any]:

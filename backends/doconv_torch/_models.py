@@ -13,7 +13,8 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils import parametrize
 
-from doconv_core.checkpoint._layers import join
+from doconv_core.checkpoint._format import some
+from doconv_core.checkpoint._layers import join, split
 from doconv_core.selection import Where, depth_multipliers, describe_convolution, listed, select
 from doconv_torch._arrays import has_no_values
 from doconv_torch._batch_norm import Pairs, find_pairs, fuse
@@ -165,7 +166,8 @@ def fold(model: M, *, batch_norm: bool | Pairs = False) -> M:
     Raises:
         TypeError: `model` is not a module, `batch_norm` is neither.
         ValueError: the parameters of a layer are sharded (FSDP), pruned, parametrized or not finite; its class is derived from
-            a DO layer, overrides `forward` and names no `plain_class` of its own; normalisations can't be fused: the model is
+            a DO layer, overrides `forward` and names no `plain_class` of its own; there is no DO layer, but the `W` and `D` of
+            some, as in a traced model; normalisations can't be fused: the model is
             in training mode, can't be traced, or a pair is none. Nothing has been changed then.
     """
     found = _find_convolutions(model)
@@ -176,6 +178,11 @@ def fold(model: M, *, batch_norm: bool | Pairs = False) -> M:
             f"fold that by `fold_state_dict`. Received: {type(model).__name__}"
         )
     _refuse("folded", {path: _obstacle(conv) for path, conv in layers.items()})
+    if not layers and (apart := _taken_apart(model)):
+        raise ValueError(
+            "no layer is of doconv, and there are W and D, as after a trace (torch.fx, torch.export, torch.jit) and in the "
+            f"authors' code: fold before tracing, or the state dict by `fold_state_dict`. Received: {some(apart, 8)}"
+        )
     pairs = find_pairs(model, batch_norm)
     done: dict[tuple[object, ...], nn.Parameter] = {}
     for path, conv in layers.items():
@@ -250,6 +257,15 @@ def _obstacle_to_fold(conv: _ConvNd) -> str:
         if "forward" in vars(cls) or "_conv_forward" in vars(cls):
             return f"{cls.__name__} overrides forward: give it a `plain_class`, the class it is to be folded into"
     return ""
+
+
+def _taken_apart(model: nn.Module) -> list[str]:
+    """The `W` of modules that are no DO layers and have parameters like theirs."""
+    parameters = dict(model.named_parameters())
+    pairs = {name: (W, parameters.get(f"{name[:-1]}D")) for name, W in parameters.items() if split(name)[1] == "W"}
+    return [
+        name for name, (W, D) in pairs.items() if D is not None and D.ndim == W.ndim == 3 and D.shape[2] == W.shape[2]
+    ]
 
 
 def _obstacle_to_overparameterize(conv: _ConvNd) -> str:

@@ -14,6 +14,7 @@ from doconv_core.checkpoint import Arrays, Checkpoint, CheckpointError, Hints
 from doconv_core.checkpoint._layers import join
 from doconv_core.checkpoint._noted import NOTE
 from doconv_core.checkpoint._prefixes import without_inner
+from doconv_core.checkpoint._reading import DOUBTS
 from doconv_torch._arrays import has_no_values, is_dense, lazy_array, to_tensor
 
 LEAVES = ("W", "D", "D_diag", "d_diag")
@@ -36,7 +37,7 @@ def fold_state_dict(
     `<layer>.W` and `<layer>.D` become `<layer>.weight`, composed in float64 and rounded once; everything else is passed on as
     it is, entries that are no tensors included. What wrappers put before or into all names ("module.", "_orig_mod.") is
     dropped; with `like`, whatever stands before its names ("net.", "model."), unless `like` has it too. What was assumed is
-    logged at level INFO by the logger "doconv".
+    logged by the logger "doconv", as a warning where it could be wrong and the shapes would not show it.
 
     A state dict holds the number of taps of a kernel, not its height and width. Nor does it show whether a convolution is
     transposed where both channel counts are equal. `like` answers both; else `kernel_size` and `transposed` do; else 9 taps
@@ -76,7 +77,7 @@ def fold_state_dict(
         if name := layer.tensors.get("W"):
             folded[name] = _fold(checkpoint, path, state_dict[name])
     for note in checkpoint.notes:
-        log.info("%s", note)
+        log.log(logging.WARNING if note.startswith(DOUBTS) else logging.INFO, "%s", note)
     result: OrderedDict[str, Any] = OrderedDict()
     for name, value in state_dict.items():
         plain = checkpoint.names.get(name, _without(name, checkpoint.prefix))
@@ -121,10 +122,10 @@ def _tensors(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _shapes_of(like: nn.Module | Mapping[str, Tensor] | None) -> tuple[dict[str, tuple[int, ...]], set[str]]:
-    """The shapes of the plain model's tensors, and which of them are kernels of transposed convolutions."""
+def _shapes_of(like: nn.Module | Mapping[str, Tensor] | None) -> tuple[dict[str, tuple[int, ...]], set[str] | None]:
+    """The shapes of the plain model's tensors, and which are kernels of transposed convolutions, if it shows them."""
     if like is None:
-        return {}, set()
+        return {}, None
     state = like.state_dict() if isinstance(like, nn.Module) else like
     if not isinstance(state, Mapping) or not any(isinstance(tensor, Tensor) for tensor in state.values()):
         raise TypeError(f"like must be a module with parameters, or its state dict. Received: {type(like).__name__}")
@@ -135,7 +136,7 @@ def _shapes_of(like: nn.Module | Mapping[str, Tensor] | None) -> tuple[dict[str,
             name = join(path, "weight")
             shapes[name] = tuple(conv.weight.shape)  # composed, should it be a DO layer
             turned |= {name} if conv.transposed else set()
-    return shapes, turned
+    return shapes, turned if isinstance(like, nn.Module) else None
 
 
 def _fold(checkpoint: Checkpoint, path: str, W: Tensor) -> Tensor:

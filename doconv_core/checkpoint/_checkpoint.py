@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,12 +19,11 @@ from doconv_core.checkpoint._layers import LayerInfo
 from doconv_core.checkpoint._metadata import KEY, read_metadata
 from doconv_core.checkpoint._nested import find_average
 from doconv_core.checkpoint._recognise import recognise
-from doconv_core.checkpoint._shards import INDEX
 from doconv_core.checkpoint._sources import Source, open_source
 from doconv_core.composition import DIALECTS, dialect_rows, identity, start_from_kernel
 from doconv_core.geometry import ConvGeometry
 
-SHARD = re.compile(r"-\d{5}-of-\d{5}\.safetensors$")
+SHARD = re.compile(r"-\d{5}-of-\d{5}(\.safetensors|\.bin)$")
 
 
 class Checkpoint:
@@ -82,7 +82,8 @@ class Checkpoint:
         if noted := getattr(self.source, "noted", None):
             if dialect is not None:
                 raise CheckpointError(
-                    f"{self.label}: the layers of this project wrote it, which no dialect is for. Received: {dialect}"
+                    f"{self.label}: the layers of this project wrote it, which no dialect is for: its models take it by "
+                    f"load_state_dict. Received: {dialect}"
                 )
             known = {path: note.kernel_size for path, note in noted.items()}
             turned = [path for path, note in noted.items() if note.transposed]
@@ -269,17 +270,26 @@ def open_checkpoint(
     """
     source = open_source(Path(path))
     try:
-        chosen, notes = find_average(source, str(path)) if ema else (source, [])
-        checkpoint = Checkpoint(chosen, str(path), dialect=dialect, hints=hints)
+        with naming_the_index(path):
+            chosen, notes = find_average(source, str(path)) if ema else (source, [])
+            checkpoint = Checkpoint(chosen, str(path), dialect=dialect, hints=hints)
         checkpoint.add_notes(*notes)
         return checkpoint
-    except CheckpointError as error:
-        source.close()
-        if SHARD.search(os.fspath(path)):
-            raise CheckpointError(f"{error}; it is one of several files: open their index (*{INDEX})") from None
-        raise
     except BaseException:
         source.close()
+        raise
+
+
+@contextmanager
+def naming_the_index(path: str | os.PathLike[str]) -> Iterator[None]:
+    """What is wrong with a file may be that it is one of several, whose layers lie in more than one: say so."""
+    try:
+        yield
+    except CheckpointError as error:
+        if shard := SHARD.search(os.fspath(path)):
+            raise CheckpointError(
+                f"{error}; it is one of several files: open their index (*{shard[1]}.index.json)"
+            ) from None
         raise
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from doconv_core.checkpoint._hints import Shapes
 from doconv_core.checkpoint._layers import LayerInfo, join
-from doconv_core.checkpoint._reading import Candidate
+from doconv_core.checkpoint._reading import TAKEN_ALIKE, TAKEN_PLAIN, Candidate
 from doconv_core.composition import dialect_rows
 from doconv_core.geometry import ConvGeometry
 
@@ -29,12 +29,14 @@ def torch_layer(layer: Candidate) -> LayerInfo:
     excluding = f"; --exclude '{layer.path}' passes on what is another kind of layer"
     delta = layer.first(DELTAS, 3)
     if layer.rank("W") != 3:
+        _refuse_computed(layer, "W")
         layer.fail(f"{layer.called(delta)} has no {join(layer.path, 'W')} of three axes beside it", excluding)
     if 0 in layer.shapes["W"]:
         layer.fail(f"{layer.called('W')} has no values", excluding)
     if delta:
         return over_layer(layer, delta)
     if layer.shapes["W"][2] != 1:
+        _refuse_computed(layer, "D")
         layer.fail(f"{layer.called('W')} has no {join(layer.path, 'D')} beside it", excluding)
     return _one_tap(layer)
 
@@ -78,7 +80,8 @@ def over_layer(
             f"Received: dialect=None, {conv.describe()}"
         )
     if not transposed and first == channels and dialect is None and not diagonal and not reading.is_known(layer.path):
-        layer.note("taken not to be transposed convolutions, which the shapes cannot show")
+        layer.note(TAKEN_ALIKE if second == 1 else TAKEN_PLAIN)
+    reading.compare(layer.path, geometry["kernel_size"], transposed)
     stored = {"diagonal": diagonal} if diagonal else {}
     tensors = layer.roles(W="W", D_delta=delta, bias="bias", **stored)
     guessed = ("groups", "out_channels") if transposed and "bias" not in shapes else ()
@@ -107,7 +110,7 @@ def flax_layer(layer: Candidate) -> LayerInfo:
     if kernel != (*columns, middle, last) or (swapped and channels != last):
         layer.fail(f"{layer.called('kernel', 'D')} do not belong together")
     if channels == middle and not geometry["transposed"]:
-        layer.note("taken not to be transposed convolutions, which the shapes cannot show; both fold alike")
+        layer.note(TAKEN_ALIKE)
     return LayerInfo("conv", layer.roles(W="kernel", D_delta="D", bias="bias"), geometry, transpose_kernel=swapped)
 
 
@@ -171,3 +174,14 @@ def _is_over_transposed(layer: Candidate, delta: str, dialect: str | None) -> bo
 def _fits_plain(first: int, second: int, channels: int) -> bool:
     """Whether `C_in` channels in groups of `second` divide `first` outputs."""
     return bool(second) and channels % second == 0 and bool(channels) and first % (channels // second) == 0
+
+
+def _refuse_computed(layer: Candidate, leaf: str) -> None:
+    """Name a parameter that PyTorch's pruning, norms and parametrizations compute from what the file has in its place."""
+    name, names = join(layer.path, leaf), layer.reading.plain.names.values()
+    parametrized = any(other.startswith(join(layer.path, f"parametrizations.{leaf}.")) for other in names)
+    if {f"{leaf}_orig", f"{leaf}_v"} & layer.shapes.keys() or parametrized:
+        layer.fail(
+            f"{name} is computed from other tensors, by pruning, a norm or a parametrization: remove that from the "
+            "model (prune.remove, remove_weight_norm, remove_parametrizations) and save it again"
+        )

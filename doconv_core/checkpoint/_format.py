@@ -44,6 +44,8 @@ OTHERS = {  # files of other formats, by their first bytes
     b"\x93NUMPY": "one array of NumPy: numpy.savez(path, **{'conv.W': W, 'conv.D': D}) keeps names",
     b"GGUF": "a GGUF file, which holds no layers of this kind",
     b"version ": "a pointer of Git LFS and not the file: `git lfs pull` gets it",
+    b"\x1f\x8b": "compressed by gzip: `gunzip` it first",
+    b"{": "JSON: the index of several files needs a name that ends in .safetensors.index.json or .bin.index.json",
     b"<": "a web page, as a download leaves that went wrong",
 }
 LONGEST_HEADER = 100_000_000  # the library's limit

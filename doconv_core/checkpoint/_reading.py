@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import fnmatch
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import NoReturn
 
 from doconv_core.checkpoint._format import CheckpointError, some
 from doconv_core.checkpoint._hints import Hints, Shapes
 from doconv_core.checkpoint._prefixes import PlainNames, plain_names, without_inner
+
+# Notes of what could be wrong and would not show: the folded kernel has its shape.
+TAKEN_PLAIN = "taken not to be transposed convolutions, which the shapes cannot show"
+AGAINST = "taken as was asked, or as the plain model has them, against what the layers say of themselves"
+RENAMED = "the metadata is of other names, as where entries were renamed, and was not used"
+TAKEN_ALIKE = "taken not to be transposed convolutions; both fold alike"
+DOUBTS = (TAKEN_PLAIN, AGAINST, RENAMED)
 
 
 class Reading:
@@ -58,13 +65,32 @@ class Reading:
         hints = self.hints
         return (
             self.matches(path, hints.transposed)
-            or self.plain.in_like(path) in hints.like_transposed
+            or self.plain.in_like(path) in (hints.like_transposed or ())
             or any(name in hints.known_transposed for name in self._called(path))
         )
 
     def is_known(self, path: str) -> bool:
-        """Whether the layer itself, or the model, says what it is."""
-        return any(name in self.hints.known for name in self._called(path))
+        """Whether the layer itself, or a model, says what it is."""
+        in_like = self.hints.like_transposed is not None and self.plain.in_like(path) is not None
+        return in_like or any(name in self.hints.known for name in self._called(path))
+
+    def forget_renamed(self, layers: Collection[str]) -> None:
+        """Drop what layers noted of themselves where entries were renamed since: it may be of another layer by now.
+
+        Entries that were only taken out, or put in, leave it true of the others. With a dialect, a model knows its layers.
+        """
+        here, noted = [self._called(path) for path in layers], self.hints.known.keys()
+        strangers = [names for names in here if noted.isdisjoint(names)]
+        if self.dialect is None and strangers and not noted <= {name for names in here for name in names}:
+            self.hints = replace(self.hints, known={}, known_transposed=())
+            self.note(RENAMED)
+
+    def compare(self, path: str, kernel_size: Sequence[int], transposed: bool) -> None:
+        """Note where a layer is taken for another than it says it is."""
+        for name in self._called(path):
+            said = self.hints.known.get(name, kernel_size), name in self.hints.known_transposed
+            if name in self.hints.known and said != (tuple(kernel_size), transposed):
+                self.note(AGAINST, path)
 
     def kernel_size(self, path: str, taps: int, channels: tuple[int, ...]) -> list[int]:
         """The sides of a kernel: as the user says, as the plain model has it, as is known of the layer, or a square."""

@@ -45,6 +45,7 @@ def recognise(label: str, shapes: Shapes, dialect: str | None, hints: Hints) -> 
     reading = Reading(label, shapes, dialect, hints)
     grouped = _by_layer(reading, shapes)
     ours = {path: layer for path, layer in grouped.items() if not reading.matches(path, hints.exclude)}
+    reading.forget_renamed([path for path, layer in ours.items() if layer.rank("W") == 3])
     found = _each(_over, ours)
     layout = _layout(reading, found, grouped)
     rest = {path: layer for path, layer in ours.items() if path not in found}

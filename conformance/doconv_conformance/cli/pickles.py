@@ -13,6 +13,7 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
+    from doconv_core.checkpoint import ShardedFile
     from doconv_core.checkpoint._sources import Source
 
 SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".tar")
@@ -76,9 +77,30 @@ def load_pickle(path: Path, *, key: str | None = None, ema: bool = False) -> tup
     if left_out:
         notes.append(f"no tensors, and left out: {some(left_out, 8)}")
     if in_the_same:
-        chosen, more = find_average(Arrays(str(path), arrays), str(path))
+        try:
+            chosen, more = find_average(Arrays(str(path), arrays), str(path))
+        except CheckpointError as error:
+            raise CheckpointError("; ".join([str(error), *notes])) from None
         return chosen, [*notes, *more]
     return Arrays(str(path), arrays, getattr(state, "_metadata", None)), notes
+
+
+def load_shards(path: Path) -> tuple[ShardedFile, list[str]]:
+    """The files of a `pytorch_model.bin.index.json`, and what was chosen of them, in sentences.
+
+    Raises:
+        CheckpointError, ImportError, MemoryError, OSError: as `load_pickle`, and as `ShardedFile`.
+    """
+    from doconv_core.checkpoint import ShardedFile
+
+    said: dict[str, None] = {}
+
+    def opened(shard: Path) -> Source:
+        source, notes = load_pickle(shard)
+        said.update(dict.fromkeys(notes))
+        return source
+
+    return ShardedFile(path, opened), list(said)
 
 
 def _checked(path: Path, name: Any, tensor: torch.Tensor) -> LoadedTensor:

@@ -13,6 +13,7 @@ from doconv_conformance.diagnosis.replay import Row
 from doconv_conformance.faults.faulty_port import Fault
 from doconv_conformance.port import Tensors
 from doconv_conformance.verdicts.bounds import UNIT_ROUNDOFF
+from doconv_conformance.verdicts.judge import judge
 
 # Where a mistake makes fractions of integers, the order of summation shows in the last digits.
 NEAR = 2.0**-18
@@ -76,6 +77,17 @@ def _reproduces(faults: tuple[Fault, ...], row: Row) -> bool:
         if not _equal(got, value) and not _beyond_exact(got, value, str(row.got[name].dtype)):
             return False
     return not _dead(row, planted)
+
+
+def spoils(faults: Sequence[Fault], row: Row) -> bool:
+    """Whether the reference with the faults answers wrongly, or not at all, what the port answered rightly."""
+    return _spoils(tuple(faults), row)
+
+
+@lru_cache(maxsize=2**16)
+def _spoils(faults: tuple[Fault, ...], row: Row) -> bool:
+    planted = run(faults, row.case.geometry, row.operation, row.case.inputs(row.operation))
+    return planted is None or judge(row.want, planted, exact=row.exact)["verdict"] == "mismatch"
 
 
 def _beyond_exact(got: np.ndarray, value: np.ndarray, dtype: str) -> bool:

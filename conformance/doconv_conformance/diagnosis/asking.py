@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 
@@ -86,7 +87,15 @@ BUSIEST = 6.0
 PATIENCE = 90.0
 # Seconds for what was measured of a failure that is left, once the time for questions is over.
 RESERVE = 4.0
-Ask = Callable[[str, Question], Tensors | None]
+
+
+class Ask(Protocol):
+    """Who answers questions, as `Asker` does."""
+
+    def __call__(self, operation: str, question: Question) -> Tensors | None: ...
+
+    def check(self) -> None:
+        """Raises `Spent` where no time is left."""
 
 
 @dataclass

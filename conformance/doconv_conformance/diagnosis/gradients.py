@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from itertools import product, takewhile
 from typing import Any
 
@@ -43,23 +43,21 @@ def fits(ask: Ask, case: Case, known: Sequence[Fault], left_out: Collection[Faul
         return [(typed,)] if _explains(typed, known, question, got, list(right)) else []
     wrong = [name for name in OUTPUTS if name in right and not same(_only(got, name), _only(right, name))]
     everything = [name for name in OUTPUTS if name in right]
-    shared = [
-        fault
-        for fault in (*_of_all(), *_gates())
-        if fault not in left_out and _explains(fault, known, question, got, everything)
-    ]
-    if shared:
+
+    def explaining(faults: Sequence[Fault], of: Sequence[str]) -> list[Fault]:
+        found = []
+        for fault in faults:
+            ask.check()
+            if fault not in left_out and _explains(fault, known, question, got, of):
+                found.append(fault)
+        return found
+
+    if shared := explaining((*_of_all(), *_gates()), everything):
         alone = _of(wrong[0], case.geometry) if len(wrong) == 1 else []
-        more = [fault for fault in alone if fault not in (*left_out, *shared)]
-        shared += [fault for fault in more if _explains(fault, known, question, got, wrong)]
-        return [(fault,) for fault in shared]
+        return [(fault,) for fault in (*shared, *explaining([one for one in alone if one not in shared], wrong))]
     chosen: list[Fits] = []
     for name in wrong:
-        of_name: Fits = [
-            (fault,)
-            for fault in _of(name, case.geometry)
-            if fault not in left_out and _explains(fault, known, question, got, [name])
-        ]
+        of_name: Fits = [(fault,) for fault in explaining(_of(name, case.geometry), [name])]
         if not of_name and name == "grad_x":
             of_name = [fit for fit in _map_of_grad_x(ask, case, known) if fit]  # of a right map nothing is said
         if not of_name and name in ("grad_W", "grad_D_delta"):
@@ -244,6 +242,7 @@ def _of_ones() -> Fault:
     )
 
 
+@lru_cache(maxsize=64)
 def _of(name: str, g: ConvGeometry) -> list[Fault]:
     """What can happen to one gradient alone."""
     found = [_as_if_right(name)]
@@ -257,7 +256,6 @@ def _of(name: str, g: ConvGeometry) -> list[Fault]:
         found += moves.of_kernel("grad_x_kernel")
         found += [rule.fault("options_grad_x", "in the gradient of x") for family in families(g) for rule in family]
         found += _kernel_without_delta()
-        found.append(_summed_into_first_group())
         found += [_grad_y_moved(fault, ("grad_x",), "the gradient of x") for fault in moves.of_activations("y")]
     elif name == "grad_bias":
         found += moves.of_bias("grad_bias")
@@ -312,8 +310,10 @@ def _only_in(name: str, fault: Fault) -> Fault:
     (key,) = fault.hooks
     hook = fault.hooks[key]
 
+    alone = Fault("", "", "", {key: hook})
+
     def change(gradients: Tensors, inputs: Tensors, g: ConvGeometry) -> Tensors:
-        other = run([Fault("", "", "", {key: hook})], g, "backward", inputs)
+        other = run([alone], g, "backward", inputs)
         return gradients if other is None or name not in other else gradients | {name: other[name]}
 
     of = {"grad_W": "W", "grad_D_delta": "D_delta"}[name]
@@ -324,21 +324,6 @@ def _only_in(name: str, fault: Fault) -> Fault:
 
 def _parts(name: str, words: str, one: float, other: float) -> Fault:
     return Fault(name, words, "the gradient of W: g E + D_delta^T g", {"grad_parts": (one, other)})
-
-
-def _summed_into_first_group() -> Fault:
-    def change(grad: np.ndarray, g: ConvGeometry) -> np.ndarray:
-        of_first = g.in_channels // g.groups
-        total = np.zeros_like(grad)
-        total[:, :of_first] = grad.reshape(len(grad), g.groups, of_first, *grad.shape[2:]).sum(axis=1)
-        return total
-
-    return Fault(
-        "grad-x-first-group",
-        "adds the gradient of x of every group to the channels of the first",
-        "the offset of the group in grad_x",
-        {"grad_x": change},
-    )
 
 
 def _added_identity() -> Fault:

@@ -7,8 +7,9 @@ step, so that "the strides are exchanged" and "the bias is missing" answer toget
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
+from hashlib import sha1
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,9 @@ import numpy as np
 from doconv_conformance.faults.faulty_port import Fault, FaultyPort, moved_back
 from doconv_conformance.port import Tensors
 from doconv_core.geometry import ConvGeometry
+
+# Answers to more bytes than this are not remembered.
+LARGEST_KEPT = 2**16
 
 
 @dataclass(frozen=True)
@@ -444,16 +448,52 @@ def _after(name: str, first: Any, then: Any) -> Any:
 def run(
     faults: Sequence[Fault], geometry: ConvGeometry, operation: str, inputs: Mapping[str, np.ndarray]
 ) -> Tensors | None:
-    """The answer with all `faults` planted; None where the planted reference raises."""
+    """The answer with all `faults` planted; None where the planted reference raises. What was asked before is remembered."""
+    names = sorted(inputs)
+    data = [inputs[name].tobytes() for name in names]
+    if sum(map(len, data)) > LARGEST_KEPT:
+        return _answer(tuple(faults), geometry, operation, inputs)
+    kinds = tuple((name, inputs[name].dtype.num, inputs[name].shape) for name in names)
+    outputs = _kept(_Asked(tuple(faults), geometry, operation, kinds, sha1(b"".join(data)).digest(), inputs))
+    return None if outputs is None else dict(outputs)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    faults: tuple[Fault, ...]
+    geometry: ConvGeometry
+    operation: str
+    kinds: tuple[tuple[str, int, tuple[int, ...]], ...]
+    digest: bytes
+    inputs: Mapping[str, np.ndarray] = field(compare=False)
+
+
+@lru_cache(maxsize=2**13)
+def _kept(asked: _Asked) -> Tensors | None:
+    return _answer(asked.faults, asked.geometry, asked.operation, asked.inputs)
+
+
+def _answer(
+    faults: Sequence[Fault], geometry: ConvGeometry, operation: str, inputs: Mapping[str, np.ndarray]
+) -> Tensors | None:
     try:
+        if operation == "backward" and faults and _changes_the_end(faults):
+            outputs = run(faults[:-1], geometry, operation, inputs)
+            return outputs and faults[-1].hooks["gradients"](outputs, dict(inputs), geometry)
         port = MeasuredPort(joined(faults) if faults else NOTHING)
         if "read" in port.hooks:
             inputs = {name: port.hooks["read"](name, tensor) for name, tensor in inputs.items()}
         with np.errstate(all="ignore"):
-            outputs: Tensors = getattr(port, operation)(geometry, dict(inputs))
+            outputs = getattr(port, operation)(geometry, dict(inputs))
     except (ValueError, TypeError, IndexError, ZeroDivisionError):
         return None
     return outputs
+
+
+def _changes_the_end(faults: Sequence[Fault]) -> bool:
+    """Whether the last fault changes finished gradients, so that those without it, which are remembered, are enough."""
+    *before, last = faults
+    return last.hooks.keys() == {"gradients"} and not any(fault.hooks.keys() & {"read", "grad_y"} for fault in before)
 
 
 NOTHING = Fault("nothing", "makes no mistake", "nothing", {})

@@ -13,10 +13,9 @@ import numpy as np
 
 from doconv_conformance.cases.draws import DIGITS
 from doconv_conformance.diagnosis import arithmetic, values
-from doconv_conformance.diagnosis.agreement import reproduces
-from doconv_conformance.diagnosis.asking import Asker
+from doconv_conformance.diagnosis.agreement import reproduces, spoils
+from doconv_conformance.diagnosis.asking import Asker, Spent
 from doconv_conformance.diagnosis.hypotheses import arithmetics, changed, within
-from doconv_conformance.diagnosis.planted import run
 from doconv_conformance.diagnosis.replay import LEAST_CASES, Row
 from doconv_conformance.diagnosis.scope import EVERYWHERE, best
 from doconv_conformance.faults import Fault
@@ -24,9 +23,10 @@ from doconv_conformance.faults.gradients import FOLDING
 from doconv_conformance.faults.precision import PRECISION
 from doconv_conformance.port import OPERATIONS
 from doconv_conformance.verdicts.bounds import UNIT_ROUNDOFF, Numerics
-from doconv_conformance.verdicts.judge import judge
 
 Cell = tuple[str, str, str]
+# So many right rows of one operation and types are looked at where none fails.
+MOST_RIGHT = 40
 # Of fewer geometries a condition would be an accident.
 LEAST_IN_SCOPE = 3
 
@@ -64,6 +64,7 @@ def explain(
         catalogue: the listed faults that may be used.
         say: called with what is being tried.
     """
+    rows = sorted(rows, key=_numbers)
     failing = [row for row in rows if row.failed]
     say("asking for the arithmetic")
     candidates, facts, digits = _measured(failing, asker)
@@ -74,11 +75,10 @@ def explain(
     measured |= set(arithmetic.composition_sums())
     found, left = list[Rounding](), list(rows)
     while any(row.failed for row in left):
-        widest = max(
-            (_claim(fault, left, known, allowed.get(fault)) for fault in candidates),
-            key=lambda item: len(item.rows),
-            default=None,
-        )
+        try:
+            widest = _widest(candidates, left, known, allowed, asker)
+        except Spent:
+            break
         if widest is None or len({row.case.id for row in widest.rows}) < (
             1 if widest.fault in measured else LEAST_CASES
         ):
@@ -90,16 +90,35 @@ def explain(
     return sorted(found, key=lambda item: -len(item.rows)), facts
 
 
+def _widest(
+    candidates: Sequence[Fault], rows: Sequence[Row], known: Callable[[Row], list[Fault]],
+    allowed: Mapping[Fault, Numerics], asker: Asker,
+) -> Rounding | None:  # fmt: skip
+    """The claim of the most rows."""
+    claims = []
+    for fault in candidates:
+        asker.check()
+        claims.append(_claim(fault, rows, known, allowed.get(fault)))
+    return max(claims, key=lambda item: len(item.rows), default=None)
+
+
+def _numbers(row: Row) -> int:
+    return sum(tensor.size for tensor in row.case.tensors.values())
+
+
 def _measured(failing: Sequence[Row], asker: Asker) -> tuple[list[Fault], list[str], dict[str, arithmetic.Arithmetic]]:
-    """Faults that were measured, what was measured in words, and the digits that each type keeps."""
-    smallest = min(failing, key=lambda row: sum(tensor.size for tensor in row.case.tensors.values()))
+    """Faults that were measured, what was measured in words, and the digits that each type keeps.
+
+    Args:
+        failing: the smallest first.
+        asker: for questions.
+    """
     candidates = list[Fault]()
     with_d = [row for row in failing if row.case.geometry.has_d and row.case.dtype in ("float32", "float64")]
     if with_d:
-        row = min(with_d, key=lambda row: sum(tensor.size for tensor in row.case.tensors.values()))
-        candidates += values.thresholds(asker, row.case, asker.supports)
+        candidates += values.thresholds(asker, with_d[0].case, asker.supports)
     facts, digits = [fault.words for fault in candidates], dict[str, arithmetic.Arithmetic]()
-    rank = smallest.case.geometry.spatial_rank
+    rank = failing[0].case.geometry.spatial_rank
     for dtype, param_dtype in dict.fromkeys((row.case.dtype, row.case.param_dtype) for row in failing):
         measured = arithmetic.measure(asker, dtype, param_dtype, rank)
         if measured is not None:
@@ -132,24 +151,25 @@ def _claim(
 
     Where there is none, those in which no right row of some condition contradicts it.
     """
-    claimed, contradicted, elsewhere, scope = list[Row](), list[Row](), set[str](), EVERYWHERE
+    claimed, contradicted, right, scope = list[Row](), list[Row](), list[Row](), EVERYWHERE
     for cell in dict.fromkeys(map(_cell, rows)):
         mine = [row for row in rows if _cell(row) == cell]
         failing = [row for row in mine if row.failed]
-        if failing and _explain_all(fault, failing, known, allowed):
+        if not failing:
+            right += mine[:MOST_RIGHT]
+        elif _explain_all(fault, failing, known, allowed):
             if any(_contradicts(fault, row, known) for row in mine if not row.failed):
                 contradicted += mine
             else:
                 claimed += failing
-        elif not failing and any(_contradicts(fault, row, known) for row in mine[:40]):
-            elsewhere.add(cell[2])
     failing = [row for row in contradicted if row.failed]
     if not claimed and len({row.case.geometry for row in failing}) >= LEAST_IN_SCOPE:
         losses = np.array([not row.failed and _contradicts(fault, row, known) for row in contradicted])
         if found := best(contradicted, np.array([row.failed for row in contradicted]), losses):
             scope, claimed = found[0], failing
     operations = [name for name in OPERATIONS if any(row.operation == name for row in claimed)]
-    where = f"in {' and '.join(operations)} only" if elsewhere - set(operations) else ""
+    others = [row for row in right if row.operation not in operations] if claimed else []
+    where = f"in {' and '.join(operations)} only" if any(_contradicts(fault, row, known) for row in others) else ""
     words = ", ".join(filter(None, (fault.words, scope.words, where)))
     return Rounding(fault.name, words, fault.look_at, tuple(claimed), fault)
 
@@ -162,10 +182,10 @@ def _explain_all(
     A rounding of factors that was measured may fall to the other side, where a factor's last digits depend on the order of a
     sum: rows of floats need then be no further off than the rounding allows.
     """
-    left = [row for row in failing if not _explains(fault, row, known)]
-    if not left or allowed is None:
-        return not left
-    return not any(row.exact for row in left) and all(within(row, allowed) for row in left)
+    for row in failing:
+        if not _explains(fault, row, known) and (allowed is None or row.exact or not within(row, allowed)):
+            return False
+    return True
 
 
 def _explains(fault: Fault, row: Row, known: Callable[[Row], list[Fault]]) -> bool:
@@ -174,10 +194,7 @@ def _explains(fault: Fault, row: Row, known: Callable[[Row], list[Fault]]) -> bo
 
 def _contradicts(fault: Fault, row: Row, known: Callable[[Row], list[Fault]]) -> bool:
     """Whether a right row would be wrong with the fault."""
-    if not fault.where(row.case.geometry):
-        return False
-    planted = run([*known(row), fault], row.case.geometry, row.operation, row.case.inputs(row.operation))
-    return planted is None or judge(row.want, planted, exact=row.exact)["verdict"] == "mismatch"
+    return fault.where(row.case.geometry) and spoils([*known(row), fault], row)
 
 
 def _sums(

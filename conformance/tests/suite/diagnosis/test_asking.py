@@ -44,7 +44,7 @@ SAID = {
     "gx-pad-sides": ["low and the high end of the padding in the gradient of x"],
     "gd-mean-o": ["averages the gradient of D_delta"],
     "gb-strided": ["in the gradient of the bias leaves out the odd entries of grad_y along the last axis"],
-    "gx-group-first": ["adds the gradient of x of every group to the channels of the first"],
+    "gx-group-first": ["adds the channels of every group of the gradient of x to those of the first group"],
     "fold-doubled-bias": ["counts the bias twice"],
     "start-d-ones": ["fills D_delta with 1"],
     "x-clipped": ["limits the entries of x to [-2, 2]"],

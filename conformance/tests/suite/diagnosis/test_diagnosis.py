@@ -29,7 +29,10 @@ WHOLE = [
 ]  # fmt: skip
 HONEST = Fault("honest", "makes no mistake", "nothing", {})
 SOME = ("plain-3x3", "kernel-3x2", "groups-2-", "depthwise-times-2", "conv1d-", "transposed-3x3")
-MIXED = [(case, name) for case, name in select() if case.name.startswith(SOME)]
+MIXED = [
+    *((case, name) for case, name in select() if case.name.startswith(SOME)),
+    *((case, name) for case, name in select(extended=True) if case.name.startswith("bias-positions-")),
+]
 # Faults that the exact float32 cases do not show.
 ARITHMETIC = [fault for fault in CATALOGUE if fault in PRECISION or fault.name.startswith("fold-through")]
 # Faults that need several options at once: a few rows of the whole table show each.
