@@ -64,9 +64,6 @@ def compose_kernel(kernel: Any, D: Any, *, transpose_kernel: bool = False) -> ja
         kernel: `(*stacked, *kernel_size, C_in/G, C_out)` where `S == K`, else `(*stacked, S, C_in/G, C_out)`.
         D: `(*stacked, *kernel_size, S, C_in)`.
         transpose_kernel: whether the input channels are the last axis of `kernel`.
-
-    Raises:
-        ValueError: the shapes do not belong together.
     """
     stacked = stacked_axes(kernel.shape, D.shape, transpose_kernel=transpose_kernel)
     function = partial(compose, transpose_kernel=transpose_kernel)
@@ -80,9 +77,6 @@ def fold_kernel(kernel: Any, D: Any, *, transpose_kernel: bool = False) -> Any:
 
     Returns:
         A NumPy array for NumPy arrays, else a JAX array where `kernel` is; the dtype is that of `kernel`.
-
-    Raises:
-        ValueError: the shapes do not belong together.
     """
     stacked = stacked_axes(kernel.shape, D.shape, transpose_kernel=transpose_kernel)
     plain = (*D.shape[:-2], *kernel.shape[-2:])

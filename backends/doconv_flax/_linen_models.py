@@ -157,11 +157,7 @@ def inspect_model(params: Any, spec: ConvSpec) -> dict[str, str]:
 
 
 def _known(pairs: dict[str, tuple[Names, Names]], flat: Flat, spec: ConvSpec) -> dict[str, tuple[Names, Names]]:
-    """The pairs of the spec's layers. Others may be a module's own `D` beside its own `kernel`, if their shapes allow no more.
-
-    Raises:
-        ValueError: a layer that the spec does not know, or that can't be folded.
-    """
+    """The pairs of the spec's layers; others may be a module's own `D` and `kernel`, if their shapes allow no more."""
     for path, (kernel, D) in pairs.items():
         if path not in spec and belong_together(raw(flat[kernel]).shape, raw(flat[D]).shape):
             raise ValueError(

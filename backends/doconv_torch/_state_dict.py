@@ -91,11 +91,7 @@ def fold_state_dict(
 
 
 def _tensors(state_dict: Mapping[str, Any]) -> dict[str, Any]:
-    """The tensors that can be of a layer.
-
-    Raises:
-        TypeError, CheckpointError: as `fold_state_dict`.
-    """
+    """The tensors that can be of a layer."""
     if not isinstance(state_dict, Mapping):
         raise TypeError(f"state_dict must be a dict of tensors. Received: {type(state_dict).__name__}")
     found, sharded = dict[str, Any](), list[str]()

@@ -21,11 +21,7 @@ DELTAS = ("D", "D_delta")
 
 
 def torch_layer(layer: Candidate) -> LayerInfo:
-    """A layer with `W` `(C_out, C_in/G, S)`, transposed `(C_in, C_out/G, S)`, and `D` `(C_in, K, S)`; or `W` with `S == 1`.
-
-    Raises:
-        CheckpointError: one of the two without the other, or shapes that do not belong together.
-    """
+    """A layer with `W` `(C_out, C_in/G, S)`, transposed `(C_in, C_out/G, S)`, and `D` `(C_in, K, S)`; or `W` with `S == 1`."""
     excluding = f"; --exclude '{layer.path}' passes on what is another kind of layer"
     delta = layer.first(DELTAS, 3)
     if layer.rank("W") != 3:
@@ -48,10 +44,6 @@ def over_layer(
 
     Of a layer in one of the authors' forms (`LayerInfo.form`), rows are paired as in their TensorFlow file. `kernel_size` is
     given where the shapes show it.
-
-    Raises:
-        CheckpointError: shapes that do not belong together, a kernel size that is not known, or the authors' file where their
-            dialect matters and is not given.
     """
     reading, shapes = layer.reading, layer.shapes
     dialect = "original-tf" if form else reading.dialect
@@ -91,9 +83,6 @@ def over_layer(
 def flax_layer(layer: Candidate) -> LayerInfo:
     """A layer of Flax's (and Keras's) names: `D` `(*kernel_size, S, C_in)` beside `kernel`, which has the plain kernel's shape
     `(*kernel_size, C_in/G, C_out)` where `S == K`, else `(S, C_in/G, C_out)`.
-
-    Raises:
-        CheckpointError: shapes that do not belong together.
     """
     kernel, (*size, multiplier, channels) = layer.shapes["kernel"], layer.shapes["D"]
     middle, last = kernel[-2:]
@@ -115,11 +104,7 @@ def flax_layer(layer: Candidate) -> LayerInfo:
 
 
 def is_transposed(layer: Candidate, ends: tuple[int, ...], dialect: str | None = None) -> bool:
-    """Whether a kernel is said to be transposed, or has a bias that shows it.
-
-    Raises:
-        CheckpointError: it is said of a layer of the authors' code (`dialect`), which has no such layers.
-    """
+    """Whether a kernel is said to be transposed, or has a bias that shows it."""
     said, bias = layer.reading.is_said_transposed(layer.path), layer.shapes.get("bias", (ends[0],))
     if said and dialect:
         layer.reading.fail(f"the authors' files have no transposed DO-Conv layer. Received: {layer.path}, {dialect}")

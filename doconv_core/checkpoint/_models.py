@@ -244,11 +244,7 @@ class _Fit:
 
 
 def _without_wrappers(checkpoint: Checkpoint, wanted: Iterable[str]) -> tuple[str, dict[str, str]]:
-    """What stands before the names of a file, "" for nothing, and its names by those of the plain model.
-
-    Raises:
-        CheckpointError: the model is found below more than one prefix.
-    """
+    """What stands before the names of a file, "" for nothing, and its names by those of the plain model."""
     kernels = {join(layer, "weight"): (1,) for layer in (*checkpoint.layers, *checkpoint.aliases)}
     like = [join(name, "weight") for name in wanted]
     found = model_names(kernels, like, checkpoint.label, choice="name_map")

@@ -106,11 +106,7 @@ class Reading:
         return self._square(path, taps)
 
     def check_hints(self, layers: Iterable[str], convs: Iterable[str]) -> None:
-        """Every pattern must match one of `layers` (or of what only looks like one) or of `convs`: else it is misspelt.
-
-        Raises:
-            CheckpointError: a pattern that matches nothing.
-        """
+        """Every pattern must match one of `layers` (or of what only looks like one) or of `convs`: else it is misspelt."""
         layers, convs, hints = tuple(dict.fromkeys(layers)), tuple(convs), self.hints
         for option, patterns, paths in (
             ("kernel size", hints.kernel_sizes, convs),

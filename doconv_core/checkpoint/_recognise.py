@@ -63,11 +63,7 @@ def _each(rule: Callable[[Candidate], LayerInfo | None], layers: Mapping[str, Ca
 
 
 def _over(layer: Candidate) -> LayerInfo | None:
-    """An over-parameterized layer, or one of one tap that counts as such; None if it is neither.
-
-    Raises:
-        CheckpointError: a `D` or `W` that is part of no such layer would be left over.
-    """
+    """An over-parameterized layer, or one of one tap that counts as such; None if it is neither."""
     kernel, passes_it_on = layer.shapes.get("kernel", ()), f"--exclude '{layer.path}' passes it on"
     if layer.reading.dialect == "original-tf" and (layer.rank("D") or (len(kernel) == 3 and kernel[0] == 1)):
         return _tensorflow(layer)
@@ -180,9 +176,6 @@ def _by_layer(reading: Reading, shapes: Shapes) -> dict[str, Candidate]:
     """The tensors by the layer that they may be of.
 
     Flax's names may have slashes, and its collections before them: `params/conv/kernel` is `kernel` of `conv`.
-
-    Raises:
-        CheckpointError: two names that differ in this only.
     """
     layers: dict[str, dict[str, str]] = {}
     flat = {stored: _dotted(plain) for stored, plain in reading.plain.names.items()}

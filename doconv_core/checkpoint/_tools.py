@@ -173,11 +173,7 @@ class Plan:
         return names[0] if names else ""
 
     def add(self, layer: str, info: LayerInfo, role: str, layout: str, parts: Parts | None) -> None:
-        """Put in a tensor of a layer, which is to be `info` in `layout`; a copy of that in the input where no `parts` make it.
-
-        Raises:
-            CheckpointError: the layout cannot hold the tensor, or its name is taken.
-        """
+        """Put in a tensor of a layer, which is to be `info` in `layout`: by `parts`, or a copy of the input's."""
         source, stored = self.checkpoint.layers[layer], self.checkpoint.source
         origin = source.tensors.get(role) or source.tensors["W"]
         if info.kind == "conv":
@@ -192,11 +188,7 @@ class Plan:
         self.put(layer, info.tensors[role], Entry(stored.code(origin), shape, origin, parts, True))
 
     def put(self, layer: str, name: str, entry: Entry) -> None:
-        """Put a tensor of a layer in, which may have the name of one that the same layer has in the input.
-
-        Raises:
-            CheckpointError: the name is taken by another one.
-        """
+        """Put a tensor of a layer in, which may have the name of one that the same layer has in the input."""
         old = self.entries.get(name)
         if old is not None and (old.is_made or old.origin not in self.checkpoint.layers[layer].tensors.values()):
             raise CheckpointError(
