@@ -11,6 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from doconv_core.checkpoint._archives import Member
 
+FLOATS = (torch.bfloat16, torch.float16, torch.float32, torch.float64)  # the types of parameters
 # What NumPy has a type for, the other floating point types of PyTorch excepted.
 NUMPY_TYPES = {torch.bfloat16: np.dtype(ml_dtypes.bfloat16)} | {
     getattr(torch, name): np.dtype(name)

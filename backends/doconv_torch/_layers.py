@@ -19,7 +19,7 @@ from torch.nn.modules.conv import _ConvNd
 from doconv_core.blocked import compose_blocked
 from doconv_core.checkpoint._noted import NOTE, Noted, read_note
 from doconv_core.geometry import ConvGeometry
-from doconv_torch._arrays import has_no_values, to_numpy, to_tensor
+from doconv_torch._arrays import FLOATS, has_no_values, to_numpy, to_tensor
 from doconv_torch._compose import CHANNELS_LAST, compose, ordered
 from doconv_torch._kept import kept_kernel
 from doconv_torch._loaders import asked_by_accelerate, refuse_left_out_kernel
@@ -28,7 +28,6 @@ from doconv_torch._optimizers import note_layer
 from doconv_torch._recompute import remember
 from doconv_torch._written import give_out, only_reads
 
-FLOATS = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
 SWAPS = "torch.nn.utils._named_member_accessor"  # puts tensors in place of a module's, and back, for `functional_call`
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 Size = TypeVar("Size", _size_1_t, _size_2_t, _size_3_t)

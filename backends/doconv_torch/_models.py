@@ -16,18 +16,9 @@ from torch.nn.utils import parametrize
 from doconv_core.checkpoint._format import some
 from doconv_core.checkpoint._layers import join, split
 from doconv_core.selection import Where, depth_multipliers, describe_convolution, listed, select
-from doconv_torch._arrays import has_no_values
+from doconv_torch._arrays import FLOATS, has_no_values
 from doconv_torch._batch_norm import Pairs, find_pairs, fuse
-from doconv_torch._layers import (
-    FLOATS,
-    DOConvMixin,
-    adopt,
-    check_module,
-    do_class,
-    fold_weight,
-    make_parameters,
-    make_plain,
-)
+from doconv_torch._layers import DOConvMixin, adopt, check_module, do_class, fold_weight, make_parameters, make_plain
 from doconv_torch._loaders import initialisation_is_skipped
 from doconv_torch._optimizers import note_layer, note_replacement
 from doconv_torch._sharded import FLAT, is_sharded, is_wrapped
