@@ -65,7 +65,7 @@ def sum_tiles(W: Tensor, taps: int, dim: int = 2) -> Tensor:
 def spread_tiles(g: Tensor, columns: int, dim: int = 2) -> Tensor:
     """`g E`, the transpose of `sum_tiles`: `K` columns along `dim` to `S`, zeros in the surplus columns."""
     tiles, surplus = divmod(columns, g.shape[dim])
-    if tiles == 1 and not surplus:
+    if g.shape[dim] == columns:
         return g
     copies = g.repeat([tiles if axis == dim else 1 for axis in range(3)])
     return torch.nn.functional.pad(copies, (0, 0) * (2 - dim) + (0, surplus))
