@@ -26,7 +26,7 @@ from doconv_torch._loaders import asked_by_accelerate, refuse_left_out_kernel
 from doconv_torch._made import MADE, made_kernel
 from doconv_torch._optimizers import note_layer
 from doconv_torch._recompute import remember
-from doconv_torch._written import give_out, only_reads
+from doconv_torch._written import give_out, is_kernel_of_another, only_reads
 
 SWAPS = "torch.nn.utils._named_member_accessor"  # puts tensors in place of a module's, and back, for `functional_call`
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
@@ -101,6 +101,11 @@ class DOConvMixin(_ConvNd):
                     "functional_call can't replace the composed `weight` of a DO layer: give its W and D. "
                     f"Received: weight, for {self}"
                 )
+            if is_kernel_of_another(value, self):
+                raise ValueError(
+                    "a layer can't be tied by the composed weight of another: tie both parameters, `b.W = a.W; b.D = a.D`, "
+                    f"or copy it, `b.weight = a.weight.detach()`. Received: the weight of a DO layer, for {self}"
+                )
             self.start_from(value)
             return
         old = self._parameters.get("W") if name == "W" else None
@@ -136,8 +141,13 @@ class DOConvMixin(_ConvNd):
         if weight.is_meta and not self.W.is_meta:
             raise ValueError("weight must have values. Received: a tensor on the meta device")
         if text := self._misfit(weight):
-            raise ValueError(text)
+            raise ValueError(f"{text}; to change a layer's sizes, fold it before")
         W, D = start_parameters(weight, self.in_channels, self.d_mul)
+        if W.shape != self.W.shape:
+            raise ValueError(
+                f"the layer's sizes were changed, which its W and D do not follow: fold it before. Received: W of shape "
+                f"{tuple(self.W.shape)}, {self}"
+            )
         for name, value in (("W", W), ("D", D)):
             parameter = self._parameters[name]
             if parameter is None or value is None:

@@ -225,8 +225,8 @@ def _obstacle_in_parameters(conv: _ConvNd) -> str:
         return "lazy, without a shape yet: run the model once before"
     if parametrize.is_parametrized(conv):
         return "parametrized: call torch.nn.utils.parametrize.remove_parametrizations before"
-    if any(name not in conv._parameters for name in names):
-        return f"its {names[0]} is not its Parameter (weight_norm, spectral_norm, prune, FSDP?): remove that before"
+    if missing := [name for name in names if name not in conv._parameters]:
+        return f"its {missing[0]} is not its Parameter (weight_norm, spectral_norm, prune, FSDP?): remove that before"
     parameters = [parameter for name in names if (parameter := conv._parameters[name]) is not None]
     if any(map(is_sharded, parameters)):
         return "sharded: convert before sharding, or a model loaded from the full state dict"

@@ -95,7 +95,8 @@ class Checkpoint:
     @property
     def notes(self) -> list[str]:
         """What was assumed, in sentences."""
-        return [f"{note}: {some(paths, 5)}" if paths else note for note, paths in self._notes.items()]
+        named = {note: [path or "the layer" for path in paths] for note, paths in self._notes.items()}
+        return [f"{note}: {some(paths, 5)}" if paths else note for note, paths in named.items()]
 
     def add_notes(self, *notes: str) -> None:
         """Say more of what was assumed, before the rest."""

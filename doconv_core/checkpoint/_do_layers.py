@@ -82,25 +82,32 @@ def over_layer(
 
 def flax_layer(layer: Candidate) -> LayerInfo:
     """A layer of Flax's (and Keras's) names: `D` `(*kernel_size, S, C_in)` beside `kernel`, which has the plain kernel's shape
-    `(*kernel_size, C_in/G, C_out)` where `S == K`, else `(S, C_in/G, C_out)`.
+    `(*kernel_size, C_in/G, C_out)` where `S == K`, else `(S, C_in/G, C_out)`. The bias of Keras's depthwise layers shows them.
     """
     kernel, (*size, multiplier, channels) = layer.shapes["kernel"], layer.shapes["D"]
     middle, last = kernel[-2:]
     swapped = channels != middle and not _fits_plain(last, middle, channels)  # `transpose_kernel`: (..., C_out, C_in)
+    depthwise = channels == middle and layer.shapes.get("bias", (last,)) == (middle * last,) != (last,)  # Keras's
+    outs, groups = last, channels // middle if middle else 1
+    if depthwise:
+        outs, groups = middle * last, channels
+    elif swapped:
+        outs, groups = middle, 1
     geometry: dict[str, Any] = {
         "in_channels": channels,
-        "out_channels": middle if swapped else last,
+        "out_channels": outs,
         "kernel_size": size,
-        "groups": 1 if swapped or not middle else channels // middle,
-        "transposed": swapped or layer.reading.is_said_transposed(layer.path),
+        "groups": groups,
+        "transposed": not depthwise and (swapped or layer.reading.is_said_transposed(layer.path)),
         "d_mul": multiplier,
     }
     columns = tuple(size) if multiplier == _convolution(layer, "kernel", geometry).taps else (multiplier,)
     if kernel != (*columns, middle, last) or (swapped and channels != last):
         layer.fail(f"{layer.called('kernel', 'D')} do not belong together")
-    if channels == middle and not geometry["transposed"]:
+    if channels == middle and not depthwise and not geometry["transposed"]:
         layer.note(TAKEN_ALIKE)
-    return LayerInfo("conv", layer.roles(W="kernel", D_delta="D", bias="bias"), geometry, transpose_kernel=swapped)
+    tensors = layer.roles(W="kernel", D_delta="D", bias="bias")
+    return LayerInfo("conv", tensors, geometry, depthwise=depthwise, transpose_kernel=swapped)
 
 
 def is_transposed(layer: Candidate, ends: tuple[int, ...], dialect: str | None = None) -> bool:

@@ -34,7 +34,9 @@ def torch_plain(layer: Candidate) -> LayerInfo | None:
 def channels_last_plain(layer: Candidate) -> LayerInfo | None:
     """A layer of Keras's or Flax's names; None where it is none that is known here."""
     kernel, tensors = layer.shapes.get("kernel", ()), layer.roles(weight="kernel", bias="bias")
-    if layer.rank("depthwise_kernel") in (3, 4, 5):
+    if kernel and layer.shapes.get("bias", kernel[-1:]) != kernel[-1:]:
+        return None  # a depthwise or a transposed layer of Keras, whose names are Flax's
+    if layer.reading.dialect == "original-tf" and layer.rank("depthwise_kernel") in (3, 4, 5):
         return _depthwise(layer)
     if len(kernel) == 2:
         return LayerInfo("linear", tensors)

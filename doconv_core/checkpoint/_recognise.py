@@ -120,7 +120,7 @@ def _gluon(layer: Candidate) -> LayerInfo:
 
 
 def _layout(reading: Reading, layers: Mapping[str, LayerInfo], grouped: Mapping[str, Candidate]) -> str:
-    if reading.dialect == "original-tf":
+    if reading.dialect == "original-tf" or any(info.depthwise for info in layers.values()):
         return "keras"
     over = {"flax" if split(_dotted(i.tensors["W"]))[1] == "kernel" else "torch": p for p, i in layers.items()}
     if len(over) > 1:

@@ -51,9 +51,15 @@ def reproduces(faults: Sequence[Fault], row: Row) -> bool:
 
 @lru_cache(maxsize=2**16)
 def _reproduces(faults: tuple[Fault, ...], row: Row) -> bool:
-    planted = run(faults, row.case.geometry, row.operation, row.case.inputs(row.operation))
-    if planted is None or (row.failed and _changes_nothing(planted, row)):
+    if row.failed and not faults:
         return False
+    planted = run(faults, row.case.geometry, row.operation, row.case.inputs(row.operation))
+    return (
+        planted is not None and _is_answer(planted, faults, row) and not (row.failed and _changes_nothing(planted, row))
+    )
+
+
+def _is_answer(planted: Tensors, faults: Sequence[Fault], row: Row) -> bool:
     if row.operation == "initialise":
         if faults and _starts_in_its_own_way(faults, row):
             return True

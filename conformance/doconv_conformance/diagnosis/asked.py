@@ -9,7 +9,7 @@ from dataclasses import replace
 from doconv_conformance.cases.table import LOW_PRECISION
 from doconv_conformance.diagnosis import reading, rounding, state
 from doconv_conformance.diagnosis.agreement import reproduces
-from doconv_conformance.diagnosis.asking import Asker, Spent
+from doconv_conformance.diagnosis.asking import OVER, Asker, Spent
 from doconv_conformance.diagnosis.claims import Diagnosis, claimed, size, unknown
 from doconv_conformance.diagnosis.measured import Finding, Measured, measure
 from doconv_conformance.diagnosis.planted import joined, run
@@ -42,7 +42,7 @@ def by_asking(
         work.structure_of_other_types()
         work.arithmetic()
     except Spent:
-        work.facts.append("the time for questions was over")
+        work.facts.append(OVER)
     return work.result()
 
 
@@ -79,7 +79,7 @@ class _Work:
         if words:
             look_at = "what is kept between questions: caches, buffers, globals"
             self._claim("state", "state", words, look_at, rows, facts)
-        self.asker.restart()
+            self.asker.restart()
 
     def structure(self, rows: Sequence[Row]) -> None:
         """What is computed where the types cannot matter."""
@@ -171,15 +171,15 @@ class _Work:
             of_arithmetic = any(row.case.dtype in LOW_PRECISION or not row.exact for row in left)
             heads, facts = list[str](), list(self.facts) if of_arithmetic and not self.measured.findings else []
             for operation, lines in self.measured.facts.items():
-                where = self.measured.where.get(operation, "")
-                head = " ".join(filter(None, (operation, where)))
-                if lines:
+                head = " ".join(filter(None, (operation, self.measured.where.get(operation, ""))))
+                if lines and lines != [OVER]:
                     heads.append(f"{head}: {'; '.join(lines[:2])}")
+                    facts += lines[2:]
                 else:
-                    facts.insert(0, f"{head} is wrong on the same geometries")
-                facts += lines[2:]
+                    facts.append(OVER if lines else f"{head} is wrong on the same geometries")
+            facts = facts if heads else [fact for fact in facts if fact == OVER]  # on the same as what was measured
             most = len(left) > max((len(item.cases) for item in claims), default=0)
-            found = unknown(left, len(self.wrong), [*heads, *facts], rest=bool(claims))
+            found = unknown(left, len(self.wrong), heads, dict.fromkeys(facts), rest=bool(claims))
             claims.insert(0 if most else len(claims), found)
         return claims
 

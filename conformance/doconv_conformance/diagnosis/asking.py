@@ -24,6 +24,9 @@ NAMES = {
 }
 
 
+OVER = "the time for questions was over"
+
+
 class Spent(Exception):
     """The time for questions is over."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -65,7 +65,9 @@ def claimed(
     )  # fmt: skip
 
 
-def unknown(failing: Sequence[Row], total: int, facts: Sequence[str] = (), *, rest: bool = False) -> Diagnosis:
+def unknown(
+    failing: Sequence[Row], total: int, facts: Sequence[str] = (), further: Iterable[str] = (), *, rest: bool = False
+) -> Diagnosis:
     """The smallest failing case of the earliest stage: its first wrong element, and what that is the sum of.
 
     Rows whose shapes are wrong say less, and are taken only where there are no others.
@@ -73,7 +75,8 @@ def unknown(failing: Sequence[Row], total: int, facts: Sequence[str] = (), *, re
     Args:
         failing: rows that nothing explains.
         total: how many rows failed in all.
-        facts: what was measured, the plainest first.
+        facts: what was measured, the plainest first, to be said in the first line.
+        further: what is said below it.
         rest: whether other rows are explained.
     """
     ordered = sorted(failing, key=size)
@@ -89,7 +92,7 @@ def unknown(failing: Sequence[Row], total: int, facts: Sequence[str] = (), *, re
         f"the smallest failing case is {case.id}, {row.operation}: {reason}; re-run it alone with --case {case.id}",
         tuple(item.key for item in failing),
         total,
-        (*facts, *(_first_wrong(row) or (reason,))),
+        (*facts, *further, *(_first_wrong(row) or (reason,))),
     )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 from functools import cache
 from itertools import product
+from typing import Any
 
 import numpy as np
 
@@ -27,6 +28,8 @@ from doconv_core.geometry import ConvGeometry
 
 Fits = list[tuple[Fault, ...]]
 MOST = 24
+# Float32 tells factors apart that differ by more.
+NEAR_FACTOR = 2.0**-22
 ROWS_AT = "the index of D: i = (o // (C_out/G)) * (C_in/G) + c"
 
 
@@ -331,14 +334,44 @@ def scaled_parts(search: _Search, case: Case, question: Question, got: Tensors) 
     one, other = (_plain(float(number)) for number in solved)
     if (one, other) == (1, 1):
         return []
-    fault = factors(one, other)
-    return [(fault,)] if search.gives((fault,), question, got) else []
+    found = [factors(one, other), *_by_formulas(float(solved[0]), float(solved[1]), case.geometry)]
+    return [(fault,) for fault in found if search.gives((fault,), question, got)]
+
+
+FORMULAS: dict[str, Callable[[ConvGeometry], float]] = {
+    "K/S": lambda g: g.taps / g.d_mul,
+    "S/K": lambda g: g.d_mul / g.taps,
+    "1/K": lambda g: 1 / g.taps,
+    "1/S": lambda g: 1 / g.d_mul,
+    "1/sqrt(K)": lambda g: g.taps**-0.5,
+    "1/sqrt(S)": lambda g: g.d_mul**-0.5,
+    "1/G": lambda g: 1 / g.groups,
+    "1/(C_in/G)": lambda g: g.groups / g.in_channels,
+    "1/(C_out/G)": lambda g: g.groups / g.out_channels,
+    "K": lambda g: g.taps,
+    "S": lambda g: g.d_mul,
+    "G": lambda g: g.groups,
+}
+
+
+def _by_formulas(e: float, d: float, g: ConvGeometry) -> list[Fault]:
+    """The same factors as a formula of the sizes, where one of them is 1."""
+    found = []
+    for words, of in FORMULAS.items():
+        if abs(of(g) - 1) < NEAR_FACTOR:
+            continue  # says nothing here
+        for part, hook, number, other in (("the identity's part", "identity", e, d), ("D_delta", "delta", d, e)):
+            if abs(number - of(g)) < NEAR_FACTOR and abs(other - 1) < NEAR_FACTOR:
+                change: Any = of if hook == "delta" else lambda g, of=of: of(g) * identity(g)
+                look_at = "a factor in the residual form W E^T + D_delta o W"
+                found.append(Fault(f"factor-{hook}-{words}", f"counts {part} {words} times", look_at, {hook: change}))
+    return found
 
 
 def _plain(number: float) -> Fraction:
     """A fraction where it is one, else as many decimal places as float32 tells apart."""
     fraction = Fraction(number).limit_denominator(64)
-    return fraction if abs(float(fraction) - number) < 2**-22 else Fraction(f"{number:.6f}")
+    return fraction if abs(float(fraction) - number) < NEAR_FACTOR else Fraction(f"{number:.6f}")
 
 
 def factors(e: Fraction | int, d: Fraction | int) -> Fault:
@@ -463,8 +496,11 @@ def facts(ask: Ask, case: Case, known: Sequence[Fault]) -> list[str]:
         lines.append("with W = 0 the composed kernel is not 0")
     tensors = {"W": W} | ({"D_delta": np.zeros(g.d_shape)} if g.has_d else {})
     answer = ask("compose", Question(g, tensors, *types))
-    right = run(known, g, "compose", Question(g, tensors, *types).inputs("compose"))
-    if answer and right and "weight" in answer:
+    right = run((), g, "compose", Question(g, tensors, *types).inputs("compose"))
+    planted = run(
+        [fault for fault in known if fault.where(g)], g, "compose", Question(g, tensors, *types).inputs("compose")
+    )
+    if answer and right and planted and "weight" in answer and not same(answer, planted):
         lines += _first_difference("with D_delta = 0 and W counted up from 1", answer["weight"], right["weight"])
     if g.has_d and not lines:
         lines += _table(ask, case)

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from doconv_conformance.cases.table import Case
-from doconv_conformance.diagnosis import convolution, moves, selections
+from doconv_conformance.diagnosis import convolution, in_parts, moves, selections
 from doconv_conformance.diagnosis.agreement import same
 from doconv_conformance.diagnosis.asking import Ask, Question, random_question
 from doconv_conformance.diagnosis.composition import computed_identities, computed_rows, identities, rows
-from doconv_conformance.diagnosis.options import families
+from doconv_conformance.diagnosis.copies import of_copies
+from doconv_conformance.diagnosis.options import readings
 from doconv_conformance.diagnosis.planted import joined, run
 from doconv_conformance.faults.faulty_port import Fault, FaultyPort
 from doconv_conformance.faults.gradients import GRADIENTS
@@ -26,6 +27,8 @@ from doconv_core.geometry import ConvGeometry
 Fits = list[tuple[Fault, ...]]
 # Ends the names of faults that change nothing alone.
 OF_RIGHT = "-of-the-right-layer"
+# Rules that do the same at a geometry, of which so many are tried.
+MOST_ALIKE = 3
 OUTPUTS = ("grad_x", "grad_W", "grad_D_delta", "grad_bias")
 
 
@@ -72,8 +75,12 @@ def fits(ask: Ask, case: Case, known: Sequence[Fault], left_out: Collection[Faul
         if not of_name and name in got:
             of_name = [(fault,) for fault in selections.fits(name, got[name], right[name], case.geometry)]
         if not of_name:
+            of_name = [(fault,) for fault in in_parts.of_gradient(ask, case, known, name)]
+        if not of_name:
             return []
         chosen.append(of_name)
+    if len(chosen) == 1:
+        return chosen[0]
     found: Fits = [()]
     for of_name in chosen:
         found = [(*before, *one) for before in found for one in of_name[:8]]
@@ -252,9 +259,11 @@ def _of(name: str, g: ConvGeometry) -> list[Fault]:
         if name in fault.hooks or "gradients" in fault.hooks or fault.hooks.keys() & {"compose_vjp", "sum_group"}
     ]
     if name == "grad_x":
-        found += moves.of_activations("grad_x")
+        found += [*of_copies(), *moves.of_activations("grad_x")]
         found += moves.of_kernel("grad_x_kernel")
-        found += [rule.fault("options_grad_x", "in the gradient of x") for family in families(g) for rule in family]
+        found += [
+            rule.fault("options_grad_x", "in the gradient of x") for rules in readings(g) for rule in rules[:MOST_ALIKE]
+        ]
         found += _kernel_without_delta()
         found += [_grad_y_moved(fault, ("grad_x",), "the gradient of x") for fault in moves.of_activations("y")]
     elif name == "grad_bias":
@@ -533,8 +542,8 @@ def _both_of_kernel(
     parameters = [name for name in wrong if name in ("grad_W", "grad_D_delta")]
     single = [
         rule.fault("options_grad_kernel", "in the gradient of the composed kernel")
-        for family in families(g)
-        for rule in family
+        for rules in readings(g)
+        for rule in rules[:MOST_ALIKE]
     ]
     single += [_overwritten(), *(_x_moved(fault) for fault in moves.of_activations("x"))]
     found: Fits = [(fault,) for fault in single if _explains(fault, known, question, got, parameters)]

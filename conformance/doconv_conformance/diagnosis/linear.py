@@ -154,7 +154,7 @@ def factors(ask: Ask, case: Case, known: Sequence[Fault], operation: str, output
     found: dict[str, tuple[int, ...]] = {}
     for at in np.argwhere(both):
         found.setdefault(_number(ratios[0][tuple(at)]), tuple(int(i) for i in at))
-    if len(found) > MOST_FACTORS or found.keys() == {"1"}:
+    if len(found) > MOST_FACTORS or found.keys() in ({"1"}, {"0"}):
         return ""
     name = NAMES.get(output, output)
     if len(found) == 1:

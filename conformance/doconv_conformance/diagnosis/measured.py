@@ -27,7 +27,7 @@ from doconv_conformance.diagnosis import (
     values,
 )
 from doconv_conformance.diagnosis.agreement import reproduces, same
-from doconv_conformance.diagnosis.asking import Asker, Spent, question_of, random_question
+from doconv_conformance.diagnosis.asking import OVER, Asker, Spent, question_of, random_question
 from doconv_conformance.diagnosis.planted import run
 from doconv_conformance.diagnosis.replay import Row
 from doconv_conformance.diagnosis.scope import EVERYWHERE, Scope, best
@@ -43,6 +43,8 @@ COMPOSED = {"W", "D_delta", "kernel", "rows", "identity", "delta", "compose"}
 ROUNDS = 4
 TRIED = 3
 FITS = 24
+# Of more, those that explain the most of so many failing rows are taken.
+MOST_COMPARED = 8
 # A condition on fewer answers than this, further ones among them, would be an accident.
 LEAST_IN_SCOPE = 3
 LEAST_OF_SEVERAL = 5
@@ -128,7 +130,7 @@ def measure(
         try:
             state.stage(operation)
         except Spent:
-            state.give_up(operation, "the time for questions was over")
+            state.give_up(operation, OVER)
     return state.result()
 
 
@@ -245,6 +247,10 @@ class _State:
             if rows >= MOSTLY * len(active[id(worst)]):
                 facts = self.measured.facts.setdefault(worst.stage, [])
                 facts.append(f"{rows} of {len(active[id(worst)])} rows look as if it {worst.words}; the others do not")
+        for item in sorted(self.findings, key=lambda item: len(active[id(item)])):
+            others = [other for other in self.findings if other is not item]
+            if all(reproduces(self.faults(row, others), row) for row in active[id(item)]):  # a wider one holds there
+                self.findings = others
         for item in self.findings:
             self.measured.findings.append(replace(item, only=self._only(item)))
             self.measured.explained.append(active[id(item)])
@@ -275,7 +281,9 @@ class _State:
         return tuple(name for name in OPERATIONS if name in shown) if others else ()
 
     def _shows(self, item: Finding, row: Row) -> bool:
-        """Whether a finding changes a row, the others in place."""
+        """Whether a finding changes a row, the others in place; of a very large row, whether all of them explain it."""
+        if row.case.large:
+            return reproduces(self.faults(row), row)
         with_ = run(self.faults(row), row.case.geometry, row.operation, row.case.inputs(row.operation))
         others = [other for other in self.findings if other is not item]
         without = run(self.faults(row, others), row.case.geometry, row.operation, row.case.inputs(row.operation))
@@ -316,6 +324,8 @@ class _State:
         return False
 
     def _changes(self, item: Finding, row: Row) -> bool:
+        if row.case.large:  # says nothing either way
+            return row.failed
         planted = run(
             [fault for fault in item.faults if fault.where(row.case.geometry)],
             row.case.geometry,
@@ -327,7 +337,7 @@ class _State:
 
     def _explain(self, operation: str, row: Row, rows: Sequence[Row]) -> bool:
         """Find what explains one row, and how far it reaches; whether something did."""
-        candidates = self._fits(operation, row)
+        candidates = self._likeliest(self._fits(operation, row), rows)
         everything, rows = rows, [item for item in rows if item is row or _cost(item) <= max(LARGE, _cost(row))]
         asked = self._varied(operation, row) if candidates else []
         while True:
@@ -341,6 +351,18 @@ class _State:
             self.findings.pop()
             rows = [*rows, *contrary]
 
+    def _likeliest(self, candidates: Sequence[tuple[Fault, ...]], rows: Sequence[Row]) -> list[tuple[Fault, ...]]:
+        """Of more than can be looked at closely, those that explain the most of a few other rows."""
+        if len(candidates) <= FITS:
+            return list(candidates)
+        others = {
+            row.case.geometry: row
+            for row in sorted(rows, key=_size, reverse=True)
+            if row.failed and _cost(row) <= LARGE
+        }
+        some = list(others.values())[:: max(1, len(others) // MOST_COMPARED)]
+        return sorted(candidates, key=lambda fit: -sum(self._reproduces_with(row, fit) for row in some))[:FITS]
+
     def _widest(
         self,
         operation: str,
@@ -350,10 +372,10 @@ class _State:
         candidates: Sequence[tuple[Fault, ...]],
     ) -> Finding | None:
         """The candidate that explains the most rows, each with the plainest condition that `asked` does not refute."""
-        found_: list[tuple[tuple[int, bool, bool, int, int], Finding]] = []
+        found_: list[tuple[tuple[int, bool, bool, int, int, int], Finding]] = []
         count, rows = len(rows), [*rows, *asked]
         base = np.array([reproduces(self.faults(item), item) for item in rows])
-        for order, fit in enumerate(candidates[:FITS]):
+        for order, fit in enumerate(candidates):
             self.asker.check()
             finding = Finding(fit, EVERYWHERE, frozenset({operation}), operation)
             trial = [*self.findings, finding]
@@ -374,12 +396,12 @@ class _State:
             if is_rich and scope is not EVERYWHERE and len(won) < LEAST_OF_SEVERAL:
                 continue  # two mistakes, or a number, and a condition fit a few cases by accident
             left = (mask & ~base & ~with_)[:count]
-            rank = (len(won), not left.any(), scope is EVERYWHERE, -len(fit), -order)
+            rank = (len(won), not left.any(), scope is EVERYWHERE, -len(fit), -scope.conditions, -order)
             found_.append((rank, Finding(fit, scope, frozenset({operation}), operation)))
         if not found_:
             return None
         found_.sort(key=lambda item: item[0], reverse=True)
-        alike = [finding for rank, finding in found_ if rank[:4] == found_[0][0][:4]]
+        alike = [finding for rank, finding in found_ if rank[:-1] == found_[0][0][:-1]]
         return self._told_apart(operation, row, alike)
 
     def _where_it_fails(
@@ -536,7 +558,7 @@ class _State:
             try:
                 facts += self._facts(operation, own)
             except Spent:
-                why = "the time for questions was over"
+                why = OVER
         self.measured.facts[operation] = [*facts, *filter(None, [why])]
         if own:
             self.measured.where[operation] = self._whereabouts(operation, own, rows)

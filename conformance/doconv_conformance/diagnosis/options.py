@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 from itertools import combinations, product
 from typing import Any
 
@@ -27,10 +27,30 @@ class Rule:
     words: str
     change: Change
 
+    @cache  # noqa: B019  rules are made once, and so are their faults
     def fault(self, hook: str, where: str = "") -> Fault:
         """As a fault; `where` says in which part ("in the gradient of x") where the hook is not that of the whole."""
         words = f"{self.words} {where}".strip()
         return Fault(f"{hook}-{self.name}", words, f"the {self.field} {where}".strip(), {hook: self.change})
+
+
+# On which axes a rule may hold only: `(geometry, axis) -> bool`.
+ON_AXES: dict[str, Callable[[ConvGeometry, int], bool]] = {
+    "on the first axis": lambda g, axis: axis == 0,
+    "on the last axis": lambda g, axis: axis == g.spatial_rank - 1,
+    "on every axis but the first": lambda g, axis: axis > 0,
+    "on every axis but the last": lambda g, axis: axis < g.spatial_rank - 1,
+    "on axes where the kernel is even": lambda g, axis: g.kernel_size[axis] % 2 == 0,
+    "on axes where the kernel is odd and longer than 1": lambda g, axis: (
+        g.kernel_size[axis] % 2 == 1 < g.kernel_size[axis]
+    ),
+    "on axes with a stride": lambda g, axis: g.stride[axis] > 1,
+    "on axes with a dilation": lambda g, axis: g.dilation[axis] > 1,
+    "on axes without a stride": lambda g, axis: g.stride[axis] == 1,
+    "on axes without a dilation": lambda g, axis: g.dilation[axis] == 1,
+    "on axes whose two ends are padded differently": lambda g, axis: g.padding[axis][0] != g.padding[axis][1],
+}
+PER_AXIS = ("stride", "dilation", "low", "high", "output_padding")
 
 
 def _of(field: str, name: str, words: str, rule: Any) -> Rule:
@@ -103,7 +123,9 @@ def _numbers(field: str, plural: str, none: int) -> Iterator[Rule]:
         lambda v, o, g: (*v[:-2], *(none,) * min(2, len(v))),
     )
     for at, of, words in ((-2, -1, "the last axis's {} on the axis before it, too"),
-                          (-1, -2, "the {} of the axis before the last on the last one, too")):  # fmt: skip
+                          (-1, -2, "the {} of the axis before the last on the last one, too"),
+                          (-1, 0, "the first axis's {} on the last one, too"),
+                          (0, -1, "the last axis's {} on the first one, too")):  # fmt: skip
         yield _of(
             field,
             f"taken-{at}-{of}",
@@ -322,27 +344,6 @@ def paddings() -> tuple[Rule, ...]:
                 undilated,
             )
         )
-    for name, where, holds in (
-        ("even", "on axes where the kernel is even", lambda g, axis: g.kernel_size[axis] % 2 == 0),
-        (
-            "odd",
-            "on axes where the kernel is odd and longer than 1",
-            lambda g, axis: g.kernel_size[axis] % 2 == 1 < g.kernel_size[axis],
-        ),
-        ("strided", "on axes with a stride", lambda g, axis: g.stride[axis] > 1),
-        ("dilated", "on axes with a dilation", lambda g, axis: g.dilation[axis] > 1),
-    ):
-        for step, words in ((1, "early"), (-1, "late")):
-            found.append(
-                pairs(
-                    f"{words}-{name}",
-                    f"starts one element too {words} {where}",
-                    lambda p, g, step=step, holds=holds: [
-                        (low + step, high - step) if holds(g, axis) else (low, high)
-                        for axis, (low, high) in enumerate(p)
-                    ],
-                )
-            )
     for axis in range(3):
         found.append(
             pairs(
@@ -436,6 +437,8 @@ def modes_of_ends() -> tuple[Rule, ...]:
             if way != asked and (way != "zeros" or said):  # zeros at one end of every axis are among `modes`
                 kinds[f"low-{way}"] = f"{way}|asked", f"{words} at the low end"
                 kinds[f"high-{way}"] = f"asked|{way}", f"{words} at the high end"
+        for end, mode in (("low", "absolute|asked"), ("high", "asked|absolute")):
+            kinds[f"absolute-{end}"] = mode, f"what is at |q| modulo the size for position q at the {end} end"
         kinds["below-size"] = "asked-below-size", "zeros at an end where the padding is as long as the axis"
         if asked == "circular":
             kinds["by-high"] = (
@@ -507,6 +510,44 @@ def families(g: ConvGeometry) -> list[tuple[Rule, ...]]:
     if g.padding_mode != "zeros":
         found.append(modes())
     return found
+
+
+def on_axes(rules: Sequence[Rule]) -> list[Rule]:
+    """The same rules, each on some axes only."""
+
+    def of(rule: Rule, where: str, holds: Callable[[ConvGeometry, int], bool]) -> Rule:
+        def change(o: Options, g: ConvGeometry) -> Options:
+            changed = rule.change(o, g)
+            mixed = {
+                name: tuple(new if holds(g, axis) else old for axis, (old, new) in enumerate(zip(*pair, strict=True)))
+                for name in PER_AXIS
+                if (pair := (getattr(o, name), getattr(changed, name)))
+            }
+            return replace(changed, **mixed)
+
+        words = f"{rule.words.split(' (')[0]} {where}"
+        return Rule(rule.field, f"{rule.name}-{where.replace(' ', '-')}", words, change)
+
+    return [of(rule, where, holds) for rule in rules for where, holds in ON_AXES.items()]
+
+
+@cache
+def _on_some_axes() -> tuple[Rule, ...]:
+    return _with_size_kept(on_axes([*strides(), *dilations(), *paddings()]))
+
+
+@lru_cache(maxsize=256)
+def readings(g: ConvGeometry) -> tuple[tuple[Rule, ...], ...]:
+    """Misreadings of one option at a geometry: the rules that give the same options together, those of every axis first."""
+    asked, found = Options.of(g), dict[Options, list[Rule]]()
+    for rule in (*(rule for family in families(g) for rule in family), *_on_some_axes()):
+        try:
+            changed = rule.change(asked, g)
+        except (ValueError, ZeroDivisionError, IndexError):
+            continue
+        if replace(changed, keeps_size=False) != asked:
+            found.setdefault(changed, []).append(rule)
+    return tuple(map(tuple, found.values()))
 
 
 # So many options may be misread at once.

@@ -123,6 +123,9 @@ def inside(position: int, size: int, mode: str, ends: tuple[int, int] = (0, 0)) 
         size: of the axis.
         mode: of the padding; two of them with | between for the two ends.
         ends: the padding at the low and the high end.
+
+    Raises:
+        ValueError: a reflection of more elements than there are.
     """
     if 0 <= position < size:
         return position
@@ -131,6 +134,8 @@ def inside(position: int, size: int, mode: str, ends: tuple[int, int] = (0, 0)) 
     if mode.endswith("-below-size"):
         short = ends[position >= 0] < size
         return inside(position, size, mode.removesuffix("-below-size"), ends) if short else None
+    if mode == "absolute":
+        return abs(position) % size
     if mode == "circular-by-high":
         return (position + ends[0] - ends[1]) % size
     if mode == "replicate":
@@ -145,6 +150,8 @@ def inside(position: int, size: int, mode: str, ends: tuple[int, int] = (0, 0)) 
         return position % length if position % length < size else None
     if mode in ("reflect", "symmetric"):
         edge = 1 if mode == "symmetric" else 0
+        if not -size < position + (position < 0) * edge < 2 * size - 1 + edge:
+            raise ValueError("there is no reflection so far out, and ports read anything")
         period = max(1, 2 * (size - 1 + edge))
         position = (position + (edge if position < 0 else 0)) % period if mode == "reflect" else position % period
         return position if position < size else period - position - edge

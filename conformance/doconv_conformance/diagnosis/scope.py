@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations, pairwise, product
+from functools import lru_cache
+from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
@@ -18,10 +19,11 @@ Condition = Any
 
 @dataclass(frozen=True)
 class Scope:
-    """A part of the cases; `words` are empty for all of them."""
+    """A part of the cases; `words` are empty for all of them. `conditions` is how many hold together."""
 
     words: str
     holds: Condition
+    conditions: int = 1
 
 
 MOST_TOGETHER, ROWS_FOR_ONE = 4, 6
@@ -74,6 +76,15 @@ def _plain() -> Iterator[Scope]:
     yield Scope("with padding only", lambda case: any(map(any, case.geometry.padding)))
     yield Scope("without padding only", lambda case: not any(map(any, case.geometry.padding)))
     yield Scope("where low and high padding differ only", lambda case: any(a != b for a, b in case.geometry.padding))
+    for axis, which in ((0, "first"), (-1, "last")):
+        for number, name in (("stride", "a stride"), ("dilation", "a dilation")):
+            yield Scope(
+                f"where the {which} axis has {name} only",
+                lambda case, axis=axis, number=number: getattr(case.geometry, number)[axis] > 1,
+            )
+        yield Scope(
+            f"where the {which} axis has padding only", lambda case, axis=axis: any(case.geometry.padding[axis])
+        )
     yield Scope("with a bias only", lambda case: case.bias)
     yield Scope("without a bias only", lambda case: not case.bias)
     yield Scope("with kernels of 3 along every axis only", lambda case: set(case.geometry.kernel_size) == {3})
@@ -126,39 +137,41 @@ SIZES: dict[str, Callable[[Case], int]] = {
 }
 
 
-def scopes(cases: Sequence[Case]) -> list[Scope]:
-    """Every condition that splits the cases: the plain ones, then one on a size, then two plain ones together."""
-    found = list(PLAIN)
-    for name, size in SIZES.items():
-        for rest, words in ((1, "odd"), (0, "even")):
-            found.append(
-                Scope(f"where {name} is {words} only", lambda case, size=size, rest=rest: size(case) % 2 == rest)
-            )
-            found.append(
-                Scope(
-                    f"where {name} is {words} and above {2 - rest} only",
-                    lambda case, size=size, rest=rest: size(case) % 2 == rest and size(case) > 2 - rest,
-                )
-            )
-        if "C_" in name:
-            for width in (4, 8, 16):
-                words = f"where {name} is a multiple of {width} only"
-                found.append(Scope(words, lambda case, size=size, width=width: size(case) % width == 0))
-        values = sorted({size(case) for case in cases})
-        for low, high in pairwise(values):
-            found.append(
-                Scope(
-                    f"where {name} is {high} or more only ({low} is right)",
-                    lambda case, size=size, high=high: size(case) >= high,
-                )
-            )
-            found.append(
-                Scope(
-                    f"where {name} is {low} or less only ({high} is right)",
-                    lambda case, size=size, low=low: size(case) <= low,
-                )
-            )
-    return found
+@lru_cache(maxsize=2**13)
+def _holds(case: Case) -> np.ndarray:
+    """Which of `PLAIN` hold."""
+    return np.array([scope.holds(case) for scope in PLAIN])
+
+
+@lru_cache(maxsize=2**13)
+def _numbers(case: Case) -> np.ndarray:
+    """Each of `SIZES`."""
+    return np.array([size(case) for size in SIZES.values()])
+
+
+def scopes(cases: Sequence[Case]) -> tuple[list[Scope], np.ndarray]:
+    """Every condition that splits the cases, the plain ones, then those on a size; and in which cases each holds."""
+    found, masks = list(PLAIN), [np.array([_holds(case) for case in cases]).T]
+    numbers = np.array([_numbers(case) for case in cases]).T
+    for (name, size), values in zip(SIZES.items(), numbers, strict=True):
+        for words, holds in _of_size(name, np.unique(values)):
+            said = f"where {name} is {words}" + ("" if words.endswith(")") else " only")
+            found.append(Scope(said, lambda case, size=size, holds=holds: bool(holds(size(case)))))
+            masks.append(holds(values)[None])
+    return found, np.concatenate(masks)
+
+
+def _of_size(name: str, values: np.ndarray) -> Iterator[tuple[str, Any]]:
+    """Conditions on a size, of which these values occur: in words, and as a function of one or of many."""
+    for rest, parity in ((1, "odd"), (0, "even")):
+        yield parity, lambda n, rest=rest: n % 2 == rest
+        yield f"{parity} and above {2 - rest}", lambda n, rest=rest: (n % 2 == rest) & (n > 2 - rest)
+    if "C_" in name:
+        for width in (4, 8, 16):
+            yield f"a multiple of {width}", lambda n, width=width: n % width == 0
+    for low, high in pairwise(values.tolist()):
+        yield f"{high} or more only ({low} is right)", lambda n, high=high: n >= high
+        yield f"{low} or less only ({high} is right)", lambda n, low=low: n <= low
 
 
 def best(rows: Sequence[Row | Case], gains: np.ndarray, losses: np.ndarray) -> tuple[Scope, np.ndarray] | None:
@@ -172,24 +185,18 @@ def best(rows: Sequence[Row | Case], gains: np.ndarray, losses: np.ndarray) -> t
     if not losses.any():
         return EVERYWHERE, np.ones(len(rows), bool)
     cases = [row.case if isinstance(row, Row) else row for row in rows]
-    candidates = scopes(cases)
-    masks = np.array([[scope.holds(case) for case in cases] for scope in candidates])
+    candidates, masks = scopes(cases)
     fits = ~(masks & losses).any(axis=1) & ~(~masks & gains).any(axis=1)
     if fits.any():
         at = int(np.flatnonzero(fits)[0])
         return candidates[at], masks[at]
-    plain = masks[1 : len(PLAIN)]
-    for first, second in combinations(range(len(plain)), 2):
-        mask = plain[first] & plain[second]
-        if (mask & losses).any() or (~mask & gains).any():
-            continue
-        one, other = PLAIN[1 + first], PLAIN[1 + second]
-        return _together((one, other)), mask
-    holding = ~(~masks & gains).any(axis=1)  # a size beside a plain condition
-    for plain_at, at in product(np.flatnonzero(holding[: len(PLAIN)]).tolist(), np.flatnonzero(holding).tolist()):
-        mask = masks[plain_at] & masks[at]
-        if at >= len(PLAIN) and not (mask & losses).any():
-            return _together((candidates[at], candidates[plain_at])), mask
+    holding = np.flatnonzero(~(~masks & gains).any(axis=1)).tolist()
+    plain = [at for at in holding if 0 < at < len(PLAIN)]
+    on_sizes = [at for at in holding if at >= len(PLAIN)]
+    for one, other in (*combinations(plain, 2), *((at, plain_at) for plain_at in plain for at in on_sizes)):
+        mask = masks[one] & masks[other]
+        if not (mask & losses).any():
+            return _together((candidates[one], candidates[other])), mask
     return _several(PLAIN, masks[: len(PLAIN)], gains, losses) or _several(candidates, masks, gains, losses)
 
 
@@ -214,4 +221,5 @@ def _several(
 
 def _together(several: Sequence[Scope]) -> Scope:
     *before, last = (scope.words.removesuffix(" only") for scope in several)
-    return Scope(f"{', '.join(before)} and {last} only", lambda case: all(scope.holds(case) for scope in several))
+    words = f"{', '.join(before)} and {last} only"
+    return Scope(words, lambda case: all(scope.holds(case) for scope in several), len(several))

@@ -27,7 +27,7 @@ SMALL, LONGER = 0.8, 0.05
 # In fewer cases any place may be the same by accident.
 LEAST_SAMPLES = 3
 # Where a number is named it may be one of the few cases only.
-NUMBERED, ACCIDENT = "^{}| from | below ", 0.3
+NUMBERED, WIDE, ACCIDENT = "^{}| from | below ", "multiple of (8|16|32)", 0.3
 # `(values, size) -> mask`. A lambda that remembers a variable by a default has no type that mypy could infer.
 Holds = Any
 KERNELS = ("kernel", "conv_kernel", "grad_x_kernel", "grad_kernel", "out_weight")
@@ -117,6 +117,8 @@ def axes(tensor: str, shape: Sequence[int], g: ConvGeometry) -> list[Axis]:
         channels(1, ACTIVATIONS[tensor])
         if (ACTIVATIONS[tensor] == "input") != g.transposed:
             found += _reached(shape, g)
+        if ACTIVATIONS[tensor] == "output" and any(g.output_padding):
+            found.append(_output_padding(shape, g))
         space(2)
         found += _counted(shape)
     elif tensor in ("bias", "grad_bias", "out_bias"):
@@ -174,6 +176,18 @@ REACHES = (
 )
 
 
+def _output_padding(shape: Sequence[int], g: ConvGeometry) -> Axis:
+    """The last positions along each axis, as many as its output padding."""
+    ends = [np.arange(size).reshape([-1 if at == axis else 1 for at in range(len(shape) - 2)]) >= size - more
+            for axis, (size, more) in enumerate(zip(shape[2:], g.output_padding, strict=True))]  # fmt: skip
+    outside = np.any(np.broadcast_arrays(*ends), axis=0)[None, None]
+    parts_ = (
+        Condition("the positions of output padding", lambda at, n: at == 1),
+        Condition("the positions before those of output padding", lambda at, n: at == 0),
+    )
+    return Axis("side of output padding", outside.astype(int), 2, parts_)
+
+
 def _counted(shape: Sequence[int]) -> list[Axis]:
     """Positions counted through, as a loop over blocks of them does: over space, and over the batch and space."""
     positions = np.arange(int(np.prod(shape[2:]))).reshape(1, 1, *shape[2:])
@@ -184,8 +198,13 @@ def _counted(shape: Sequence[int]) -> list[Axis]:
         ("position counted over batch and space", images * positions.size + positions),
     ):
         ends = [item for item in conditions(at.size) if not re.search(NUMBERED, item.words)]
+        ends += [_beyond_first(width) for width in (8, 16, 32, 64, 128, 256) if width < at.size]
         found.append(Axis(name, at, at.size, tuple(ends)))
     return found
+
+
+def _beyond_first(width: int) -> Condition:
+    return Condition(f"each {{}} beyond the first {width}", lambda at, n: at >= width)
 
 
 def _whole_blocks(shape: Sequence[int], width: int) -> Axis:
@@ -327,7 +346,7 @@ def located(tensor: str, samples: Sequence[tuple[np.ndarray, np.ndarray, ConvGeo
         shares = left
 
     def rank(part: tuple[tuple[str, str], ...]) -> float:
-        numbered = sum(bool(re.search(NUMBERED, words)) for _, words in part)
+        numbered = sum(bool(re.search(f"{NUMBERED}|{WIDE}", words)) for _, words in part)
         return sum(shares[part]) / len(samples) + LONGER * len(part) + ACCIDENT * numbered
 
     ranked = sorted(shares, key=rank)

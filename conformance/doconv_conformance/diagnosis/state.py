@@ -16,8 +16,8 @@ AGAIN, ALONE = 8, 3
 def depends(rows: Sequence[Row], failing: Sequence[Row], asker: Asker) -> tuple[str, list[str], list[Row]]:
     """What a port does in words, what was measured, and the failing rows of it; nothing where only the question decides.
 
-    Asked are the smallest failing rows of each operation, each first in a fresh process: what else may be wrong with a port, a
-    question has one answer.
+    Asked are the smallest failing rows of each operation, in two fresh processes and orders: what else may be wrong, a question
+    has one answer. Where one has another, they are asked again, each first in a process of its own.
 
     Args:
         rows: all rows, in the order in which they were asked.
@@ -27,7 +27,9 @@ def depends(rows: Sequence[Row], failing: Sequence[Row], asker: Asker) -> tuple[
     by_operation = {name: [row for row in failing if row.operation == name] for name in dict.fromkeys(
         row.operation for row in failing
     )}  # fmt: skip
-    changed = {name: row for name, mine in by_operation.items() if (row := _other_alone(mine[:SAMPLE], asker))}
+    changed = dict[str, Row]()
+    if _other_together(list(by_operation.values()), asker):
+        changed = {name: row for name, mine in by_operation.items() if (row := _other_alone(mine[:SAMPLE], asker))}
     if not changed:
         return *_differs(failing[0], asker), list(failing)
     for name, mine in by_operation.items():
@@ -40,6 +42,19 @@ def depends(rows: Sequence[Row], failing: Sequence[Row], asker: Asker) -> tuple[
     if set(of_operations) != {row.operation for row in rows}:
         words += f", in {' and '.join(of_operations)}"
     return words, facts, [row for row in failing if row.operation in of_operations]
+
+
+def _other_together(by_operation: Sequence[Sequence[Row]], asker: Asker) -> bool:
+    """Whether a fresh process gives another answer to one of the smallest rows of each operation than came among others."""
+    for number, operations in enumerate((by_operation, by_operation[::-1])):
+        if number:
+            asker.restart()
+        for mine in operations:
+            row = mine[min(number, len(mine) - 1)]
+            answer = asker.afresh(row.operation, question_of(row.case))
+            if answer is not None and not same(answer, dict(row.got)):
+                return True
+    return False
 
 
 def _other_alone(sample: Sequence[Row], asker: Asker) -> Row | None:

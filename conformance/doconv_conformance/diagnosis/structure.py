@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 
 from doconv_conformance.cases.table import Case
-from doconv_conformance.diagnosis import composition, convolution, moves, selections
+from doconv_conformance.diagnosis import composition, convolution, in_parts, moves, selections
 from doconv_conformance.diagnosis.agreement import is_near, same
 from doconv_conformance.diagnosis.asking import Ask, Question, random_question
-from doconv_conformance.diagnosis.options import families, modes_of_ends
+from doconv_conformance.diagnosis.options import modes_of_ends, readings
 from doconv_conformance.diagnosis.planted import run
 from doconv_conformance.diagnosis.replay import Row
 from doconv_conformance.diagnosis.wiring import wirings
-from doconv_conformance.faults.convolution import BIASES
+from doconv_conformance.faults.convolution import BIASES, CONVOLUTION
 from doconv_conformance.faults.faulty_port import Fault
 from doconv_conformance.faults.gradients import FOLDING, STARTS
 from doconv_conformance.port import Tensors
@@ -64,26 +64,30 @@ def _with_bias(bases: Fits, whole: Tensors, known: Sequence[Fault], question: Qu
     found = [base for base in bases if same(whole, _planted((*known, *base), question, operation))]
     if found or "bias" not in question.tensors:
         return found
-    return [
-        (*base, fault)
-        for base in bases[:8]
-        for fault in biases()
-        if same(whole, _planted((*known, *base, fault), question, operation))
-    ]
+    for base in bases[:8]:
+        bare = _planted((*known, *base), question.with_(bias=np.zeros_like(question.tensors["bias"])), operation)
+        in_a_part = in_parts.of_bias(whole["y"], bare["y"], question) if bare and "y" in whole else []
+        usable = [
+            fault
+            for fault in (*biases(), *in_a_part)
+            if same(whole, _planted((*known, *base, fault), question, operation))
+        ]
+        found += [(*base, fault) for fault in usable]
+    return found
 
 
 def _of_the_map(
     ask: Ask, case: Case, known: Sequence[Fault], operation: str, bare: Question, answer: Tensors
 ) -> Iterator[Fits]:
     """What explains the answer without a bias, from one source after the other."""
-    right = _planted(known, bare, operation)
+    right, found = _planted(known, bare, operation), list[tuple[Fault, ...]]()
     if operation == "forward":
         measured = convolution.measure(ask, case, known)
         ends = [rule.fault("options") for rule in modes_of_ends() if case.geometry.padding_mode != "zeros"]
         of_ends = _planted_alike([*ends, *wirings()], known, bare, answer, operation)
-        yield [*(convolution.fits(measured) if measured else ()), *of_ends]
+        found += [*(convolution.fits(measured) if measured else ()), *of_ends]
     if operation == "fold":
-        yield [(fault,) for fault in folds() if same(answer, _planted((*known, fault), bare, operation))]
+        found += [(fault,) for fault in folds() if same(answer, _planted((*known, fault), bare, operation))]
     single = (
         *moves.of_activations("x"),
         *moves.of_activations("bare"),
@@ -91,15 +95,21 @@ def _of_the_map(
         *moves.of_kernel("conv_kernel"),
         *elementwise(answer, right),
         *by_taps_inside(),
-        *(rule.fault("options") for family in families(case.geometry) for rule in family),
         *paddings(),
     )
-    yield _planted_alike(single, known, bare, answer, operation)
+    single = (*single, *padded_with(answer_to_nothing(ask, bare), known, bare))
+    found += [*_readings_alike(known, bare, answer, operation), *_planted_alike(single, known, bare, answer, operation)]
+    yield [fit for at, fit in enumerate(found) if fit not in found[:at]]
     if right is not None and "y" in answer:
         hooks = ("bare", "y") if operation == "forward" else ("out_y",)
         yield [(fault,) for hook in hooks for fault in selections.fits(hook, answer["y"], right["y"], case.geometry)]
-    if operation == "forward":
+    if operation == "forward" and "y" in answer:
         yield composition.fits(ask, replace(case, bias=False), known, operation)
+        yield [
+            (fault,)
+            for fault in in_parts.of_output((*CONVOLUTION, *single, *_firsts(case.geometry)), known, bare, answer["y"])
+        ]
+        yield [(fault,) for fault in in_parts.of_input_channels(ask, case, known)]
 
 
 def _planted_alike(
@@ -108,6 +118,20 @@ def _planted_alike(
     """Those of single faults with which the reference answers like that."""
     usable = [fault for fault in faults if fault.where(question.geometry)]
     return [(fault,) for fault in usable if same(answer, _planted((*known, fault), question, operation))]
+
+
+def _firsts(g: ConvGeometry) -> list[Fault]:
+    return [rules[0].fault("options") for rules in readings(g)]
+
+
+def _readings_alike(known: Sequence[Fault], question: Question, answer: Tensors, operation: str) -> Fits:
+    """The same for every misreading of one option."""
+    found: Fits = []
+    for rules in readings(question.geometry):
+        one, *others = (rule.fault("options") for rule in rules)
+        if same(answer, _planted((*known, one), question, operation)):
+            found += [(fault,) for fault in (one, *others)]
+    return found
 
 
 @cache
@@ -147,6 +171,33 @@ def paddings() -> tuple[Fault, ...]:
         Fault("padding-first-image", words, "the index of the image where the padding is copied", {"padded": of_first_image},
               lambda g: g.padding_mode != "zeros"),
     )  # fmt: skip
+
+
+def answer_to_nothing(ask: Ask, bare: Question) -> Tensors | None:
+    """What comes for an input of zeros without a bias."""
+    return ask("forward", bare.with_(x=np.zeros_like(bare.tensors["x"])))
+
+
+def padded_with(nothing: Tensors | None, known: Sequence[Fault], bare: Question) -> list[Fault]:
+    """Padding by another number than 0, which is what an input of zeros shows."""
+    g = bare.geometry
+    if nothing is None or "y" not in nothing or not nothing["y"].any() or g.padding_mode != "zeros" or g.transposed:
+        return []
+    ones = _planted((*known, _padded(1.0)), bare.with_(x=np.zeros_like(bare.tensors["x"])), "forward")
+    if ones is None or ones["y"].shape != nothing["y"].shape or not ones["y"].any():
+        return []
+    at = np.unravel_index(np.abs(ones["y"]).argmax(), ones["y"].shape)
+    return [_padded(float(nothing["y"][at] / ones["y"][at]))]
+
+
+def _padded(number: float) -> Fault:
+    def padded(x: np.ndarray, g: ConvGeometry) -> np.ndarray:
+        if g.padding_mode != "zeros":
+            return pad(x, g.padding, g.padding_mode)
+        return np.pad(x, [(0, 0), (0, 0), *g.padding], constant_values=number)
+
+    return Fault(f"padding-{number:.6g}", f"pads with {number:.6g} where the mode is zeros", "the number that is padded with",
+                 {"padded": padded}, lambda g: g.padding_mode == "zeros" and not g.transposed)  # fmt: skip
 
 
 def elementwise(got: Tensors, right: Tensors | None) -> list[Fault]:

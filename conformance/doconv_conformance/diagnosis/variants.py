@@ -23,6 +23,10 @@ def variants(case: Case) -> Iterator[Case]:
     for batch in dict.fromkeys((1, 2, case.batch + 1, case.batch + 2)):
         if batch != case.batch:
             yield replace(case, name=f"{case.name}-varied", batch=batch)
+    for more in dict.fromkeys(((1,) * rank, (*(0,) * (rank - 1), 1))):  # sizes of the other parity
+        yield replace(
+            case, name=f"{case.name}-varied", input_size=tuple(map(sum, zip(case.input_size, more, strict=True)))
+        )
     padding = tuple((low, high) for low, high in g.padding)
     zeros = tuple((0, 0) for _ in ones)
     changes: list[dict[str, Any]] = [

@@ -12,6 +12,7 @@ from doconv_conformance.diagnosis.moves.generic import (
     along,
     by_group,
     has_axis,
+    in_bytes,
     move,
     scaled,
 )
@@ -23,6 +24,7 @@ from doconv_core.geometry import ConvGeometry
 def of_activations(hook: str) -> tuple[Fault, ...]:
     """Everything that can happen to `x` or `y`, `(N, C, *space)`."""
     found = [*scaled(hook), *by_group(hook, 1), *along(hook, 0, "the batch"), *along(hook, 1, "the channels")]
+    found += in_bytes(hook)
     for axis in range(3):
         found += (
             replace(fault, where=has_axis(axis)) for fault in along(hook, axis + 2, f"the {AXES[axis]} spatial axis")

@@ -220,6 +220,7 @@ def along(hook: str, axis: int, name: str) -> Iterator[Fault]:
             f"the remainder of a loop over blocks of {width}",
             only(lambda at, size, width=width: (at < size // width * width) | (size < width)),
         )
+    for width in (4, 8, 16, 32, 64, 128, 256):
         yield move(
             hook,
             f"{name}-first-{width}",
@@ -227,6 +228,27 @@ def along(hook: str, axis: int, name: str) -> Iterator[Fault]:
             f"a buffer or a loop of {width}",
             only(lambda at, size, width=width: at < width),
         )
+
+
+def in_bytes(hook: str) -> Iterator[Fault]:
+    """Indices that are counted in a byte, so that element 256 is element 0 again: of the whole tensor, or of a part of it."""
+    for axes, of in ((0, "in the whole tensor"), (1, "in each entry of its first axis"), (2, "in each channel")):
+
+        def read(tensor: np.ndarray, g: ConvGeometry, axes: int = axes) -> np.ndarray:
+            flat = tensor.reshape(*tensor.shape[:axes], -1)
+            return flat[..., np.arange(flat.shape[-1]) % 256].reshape(tensor.shape)
+
+        def written(tensor: np.ndarray, g: ConvGeometry, axes: int = axes) -> np.ndarray:
+            flat = tensor.reshape(*tensor.shape[:axes], -1)
+            size, last = flat.shape[-1], np.zeros_like(flat)
+            kept = np.arange(max(size - 256, 0), size)  # what is written later stays
+            last[..., kept % 256] = flat[..., kept]
+            return last.reshape(tensor.shape)
+
+        for name, words, change in (("read", "reads", read), ("written", "writes", written)):
+            if name == "read" or hook in ("y", "bare", "kernel"):
+                said = f"{words} element i modulo 256 of {{}} for element i, counted {of}"
+                yield move(hook, f"byte-{name}-{axes}", said, "an index of {} that is kept in 8 bits", change)
 
 
 def _pairs_exchanged(at: np.ndarray, size: int) -> np.ndarray:

@@ -12,6 +12,7 @@ from doconv_conformance.diagnosis.moves.generic import (
     along,
     by_group,
     has_axis,
+    in_bytes,
     move,
     scaled,
     swapped,
@@ -24,7 +25,12 @@ from doconv_core.geometry import ConvGeometry
 @cache
 def of_kernel(hook: str) -> tuple[Fault, ...]:
     """Everything that can happen to a kernel, `(C_out, C_in/G, *kernel_size)`."""
-    found = [*scaled(hook), *tap_orders(hook, 2), swapped(hook, 0, 1, ("of the output", "of the input channels"))]
+    found = [
+        *scaled(hook),
+        *in_bytes(hook),
+        *tap_orders(hook, 2),
+        swapped(hook, 0, 1, ("of the output", "of the input channels")),
+    ]
     found.append(
         move(
             hook,

@@ -12,6 +12,7 @@ from doconv_conformance.diagnosis.moves.generic import (
     Move,
     along,
     by_group,
+    in_bytes,
     move,
     re_read,
     scaled,
@@ -26,7 +27,7 @@ from doconv_core.geometry import ConvGeometry
 @cache
 def of_w(hook: str) -> tuple[Fault, ...]:
     """Everything that can happen to `W`, or to one part's reading of it."""
-    found = [*scaled(hook), *re_read(hook, ORDERS["W"]), swapped(hook, 0, 1, ("C_out", "C_in/G"))]
+    found = [*scaled(hook), *in_bytes(hook), *re_read(hook, ORDERS["W"]), swapped(hook, 0, 1, ("C_out", "C_in/G"))]
     for axis, name in enumerate(("the output channels", "the input channels", "S")):
         found += along(hook, axis, name)
     found += tap_orders(hook, 2)
@@ -47,6 +48,15 @@ def of_w(hook: str) -> tuple[Fault, ...]:
             "leaves out the surplus columns of {}",
             "the number of columns summed: S",
             lambda W, g: np.where(np.arange(g.d_mul) < g.taps * (g.d_mul // g.taps), W, 0.0),
+        )
+    )
+    found.append(
+        move(
+            hook,
+            "columns-modulo-K",
+            "reads column s modulo K of {} for column s",
+            "the index of a column, s, against that of a tap",
+            lambda W, g: W[..., np.arange(g.d_mul) % g.taps],
         )
     )
     found.append(
