@@ -82,7 +82,14 @@ def load_pickle(path: Path, *, key: str | None = None, ema: bool = False) -> tup
         except CheckpointError as error:
             raise CheckpointError("; ".join([str(error), *notes])) from None
         return chosen, [*notes, *more]
-    return Arrays(str(path), arrays, getattr(state, "_metadata", None)), notes
+    return Arrays(str(path), arrays, _metadata(state, loaded)), notes
+
+
+def _metadata(state: Mapping[str, Any], loaded: Any) -> Any:
+    """What layers noted of themselves; Lightning's averages have lost it, and the weights beside them have the same layers."""
+    beside = loaded.values() if isinstance(loaded, Mapping) else ()
+    same = (value for value in beside if isinstance(value, Mapping) and value.keys() == state.keys())
+    return next((found for value in (state, *same) if (found := getattr(value, "_metadata", None))), None)
 
 
 def load_shards(path: Path) -> tuple[ShardedFile, list[str]]:

@@ -454,6 +454,13 @@ def _bias_sums() -> list[Fault]:
             lambda grad: grad[..., :1].sum((0, *space(grad))),
         ),
         summed(
+            "last-axis",
+            "sums the gradient of the bias over every axis but the last, where that is C_out long",
+            lambda grad: grad.sum(
+                (0, *space(grad)) if grad.shape[-1] != grad.shape[1] else tuple(range(grad.ndim - 1))
+            ),
+        ),
+        summed(
             "count",
             "counts the positions for the gradient of the bias, whatever grad_y is",
             lambda grad: np.ones_like(grad).sum((0, *space(grad))),
@@ -540,13 +547,13 @@ def _both_of_kernel(
 ) -> Fits:
     """Mistakes of the composed kernel's gradient, from which both parameters' follow: other options, then two at a time."""
     parameters = [name for name in wrong if name in ("grad_W", "grad_D_delta")]
-    single = [
-        rule.fault("options_grad_kernel", "in the gradient of the composed kernel")
-        for rules in readings(g)
-        for rule in rules[:MOST_ALIKE]
-    ]
-    single += [_overwritten(), *(_x_moved(fault) for fault in moves.of_activations("x"))]
-    found: Fits = [(fault,) for fault in single if _explains(fault, known, question, got, parameters)]
+    found: Fits = []
+    for rules in readings(g):
+        faults = [rule.fault("options_grad_kernel", "in the gradient of the composed kernel") for rule in rules]
+        if _explains(faults[0], known, question, got, parameters):
+            found += [(fault,) for fault in faults]
+    single = (_overwritten(), *(_x_moved(fault) for fault in moves.of_activations("x")))
+    found += [(fault,) for fault in single if _explains(fault, known, question, got, parameters)]
     if found or len(parameters) == 1:
         return found
     of_each = {

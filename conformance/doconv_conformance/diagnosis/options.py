@@ -125,13 +125,15 @@ def _numbers(field: str, plural: str, none: int) -> Iterator[Rule]:
     for at, of, words in ((-2, -1, "the last axis's {} on the axis before it, too"),
                           (-1, -2, "the {} of the axis before the last on the last one, too"),
                           (-1, 0, "the first axis's {} on the last one, too"),
-                          (0, -1, "the last axis's {} on the first one, too")):  # fmt: skip
+                          (0, -1, "the last axis's {} on the first one, too"),
+                          (0, 1, "the second axis's {} on the first one, too"),
+                          (1, 0, "the first axis's {} on the second one, too")):  # fmt: skip
         yield _of(
             field,
             f"taken-{at}-{of}",
             f"uses {words.format(field.replace('_', ' '))}",
             lambda v, o, g, at=at, of=of: (
-                [v[of] if axis == len(v) + at else x for axis, x in enumerate(v)] if len(v) > 1 else v
+                [v[of] if axis == at % len(v) else x for axis, x in enumerate(v)] if len(v) > 1 else v
             ),
         )
     for more in (1, -1):

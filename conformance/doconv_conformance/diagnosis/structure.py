@@ -225,6 +225,8 @@ def elementwise(got: Tensors, right: Tensors | None) -> list[Fault]:
         ("square", "squares the outputs", np.square),
         ("minus-relu", "takes 0 for positive outputs", lambda y: np.minimum(y, 0)),
     ]
+    if abs(offset) <= selections.NO_ROUNDING * np.abs(values).max():
+        changes = [change for change in changes if change[0] != "offset"]
     found = [of(name, words, change) for name, words, change in changes]
     for name, words, change in changes:
         found.append(
@@ -286,11 +288,12 @@ def limited(got: Tensors, right: Tensors | None, g: ConvGeometry) -> list[Fault]
             {"kernel": lambda kernel, g: change(kernel)},
         )
 
+    offsets = [of("offset", f"adds {offset:.6g} to every entry of the composed kernel", lambda kernel: kernel + offset)]
     return [
         of("clip", f"limits the composed kernel to [{low:.6g}, {high:.6g}]", lambda kernel: np.clip(kernel, low, high)),
         of("relu", "takes 0 for negative entries of the composed kernel", lambda kernel: np.maximum(kernel, 0)),
         of("absolute", "gives the absolute values of the composed kernel", np.abs),
-        of("offset", f"adds {offset:.6g} to every entry of the composed kernel", lambda kernel: kernel + offset),
+        *(offsets if abs(offset) > selections.NO_ROUNDING * np.abs(values).max() else ()),
         of("halved", "halves the composed kernel", lambda kernel: kernel / 2),
         *selections.fits("kernel", got["weight"], right["weight"], g),
     ]
@@ -372,9 +375,7 @@ def _added() -> list[Fault]:
             "last-axis",
             "adds the bias along the last axis of y where the lengths allow it",
             lambda b, y: (
-                np.broadcast_to(b, y.shape)
-                if y.shape[-1] in (len(b), 1) or len(b) == 1
-                else np.broadcast_to(column(b, y), y.shape)
+                np.broadcast_to(b, y.shape) if y.shape[-1] == len(b) else np.broadcast_to(column(b, y), y.shape)
             ),
         ),
         added(

@@ -374,3 +374,16 @@ def test_a_saved_model_says_its_kernels(tmp_path: Path) -> None:
         np.testing.assert_array_equal(folded[name], tensor.numpy())
     status, text = run("fold", tmp_path / "last.ckpt", tmp_path / "out.safetensors", "--dialect", "original-torch")
     assert (status, "the layers of this project wrote it" in text) == (1, True)
+
+
+def test_the_layers_of_an_average_say_no_more_than_those_of_the_weights_beside_it(tmp_path: Path) -> None:
+    model = overparameterize(torch.nn.Sequential(torch.nn.ConvTranspose2d(4, 4, 2)))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter)
+    torch.save(
+        {"state_dict": dict(model.state_dict()), "current_model_state": model.state_dict()}, tmp_path / "last.ckpt"
+    )
+    status, text = run("fold", tmp_path / "last.ckpt", tmp_path / "out.safetensors")
+    assert (status, "taken not to be" in text) == (0, False)
+    want = fold(model).state_dict()["0.weight"].numpy()
+    np.testing.assert_array_equal(load_file(tmp_path / "out.safetensors")["0.weight"], want)
