@@ -147,7 +147,7 @@ def _full_size(size: Sequence[int], geometry: ConvGeometry) -> list[int]:
 def _window(array: np.ndarray, start: Iterable[int], size: Sequence[int]) -> np.ndarray:
     """The `size` positions of the spatial axes from `start` on; positions that `array` does not have are zeros.
 
-    Its transpose is the window on what it gave of the size of `array`, from `-start` on.
+    The transpose is the window of the size of `array` from `-start` on.
     """
     window = np.zeros((*array.shape[:2], *size))
     inside, there = [slice(None)] * 2, [slice(None)] * 2

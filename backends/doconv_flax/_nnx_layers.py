@@ -110,11 +110,8 @@ def add_d(layer: Any, D: jax.Array | None = None) -> None:
     known = kernel.get_metadata()
     metadata = {name: known[name] for name in ("mesh", "sharding_rules", "eager_sharding") if name in known}
     if isinstance(known.get("out_sharding"), tuple):
-        dense, transpose_kernel = (
-            getattr(layer, "feature_group_count", 1) == 1,
-            getattr(layer, "transpose_kernel", False),
-        )
-        channels = channel_axis(dense, transpose_kernel)
+        dense = getattr(layer, "feature_group_count", 1) == 1
+        channels = channel_axis(dense, getattr(layer, "transpose_kernel", False))
         names = known["out_sharding"]
         metadata["out_sharding"] = d_names(names, kernel.ndim, D.ndim - spatial - 2, spatial, channels)
     layer.D = type(kernel)(D, **metadata)
