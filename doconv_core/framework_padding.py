@@ -91,7 +91,7 @@ def _keras(padding: Padding, axes: Sequence[_Axis], transposed: bool) -> dict[st
         raise ValueError(f"Keras names its paddings: {', '.join(names)}")
     _check_name(padding, names, axes)
     if transposed:
-        return _spread([_transposed_keras(padding, axis) for axis in axes], axes)
+        return _spread([_transposed(padding, axis) for axis in axes], axes)
     return {"padding": tuple(_named(padding, axis) for axis in axes)}
 
 
@@ -102,7 +102,7 @@ def _flax(padding: Padding, axes: Sequence[_Axis], transposed: bool) -> dict[str
     name = padding.upper()
     if transposed:
         _check_name(name, ("SAME", "VALID"), axes)
-        return _spread([_transposed_flax(name, axis) for axis in axes], axes)
+        return _spread([_transposed(name, axis) for axis in axes], axes)
     _check_name(name, ("SAME", "SAME_LOWER", "VALID", "CAUSAL", "CIRCULAR", "REFLECT"), axes)
     resolved: dict[str, Any] = {"padding": tuple(_named(name, axis) for axis in axes)}
     if name in ("CIRCULAR", "REFLECT"):
@@ -160,27 +160,15 @@ def _pairs(padding: int | Sequence[int] | Sequence[Sequence[int]], axes: Sequenc
     return [(low, high) for low, high in ends]
 
 
-def _transposed_flax(name: str, axis: _Axis) -> Pair:
-    """One axis of `jax.lax.conv_transpose` with "SAME" or "VALID", as padding of the spread input."""
-    span = axis.reach + 1
-    total = span + axis.stride - 2
-    if name == "VALID":
-        total += max(span - axis.stride, 0)
-        before = axis.reach
-    else:
-        before = min(-(-total // 2), axis.reach)
-    return before, total - before
-
-
-def _transposed_keras(name: str, axis: _Axis) -> Pair:
-    """One axis of Keras's transposed layers, as padding of the spread input.
+def _transposed(name: str, axis: _Axis) -> Pair:
+    """One axis of a transposed layer's named padding, of Keras and of `jax.lax.conv_transpose`, as padding of the spread input.
 
     Without `output_padding` the output has `size * stride` elements under "same" and `size * stride + max(span - stride, 0)`
     under "valid", `span = dilation * (kernel - 1) + 1`. This is what Keras documents and what its TensorFlow and JAX backends
     compute; its torch backend warns where it cannot.
     """
     span, extra = axis.reach + 1, axis.output_padding
-    if name == "same":
+    if name.lower() == "same":
         total = span + axis.stride - 2 if extra is None else span + span % 2 - 2 + extra
         before = min(-(-total // 2), axis.reach)
     else:

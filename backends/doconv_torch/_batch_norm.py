@@ -105,7 +105,8 @@ def _traced_pairs(model: nn.Module) -> list[tuple[str, str]]:
             pairs.append(paths)
     for path, module in known.items():
         if isinstance(module, _BatchNorm) and all(path != norm for _, norm in pairs):
-            log.info("%s: stays; it is not the only reader of one convolution's output", path)
+            level = logging.INFO if pairs else logging.WARNING  # nothing was fused
+            log.log(level, "%s: stays; it can't be fused, or is not the only reader of one convolution's output", path)
     return pairs
 
 
@@ -113,11 +114,18 @@ def _called(node: torch.fx.Node, known: dict[str, nn.Module]) -> Any:
     return known[str(node.target)] if node.op == "call_module" else None
 
 
+def _computes_as(plain: type[nn.Module], own: type[_ConvNd]) -> bool:
+    """Whether a class leaves PyTorch's forward pass as it is, of which `_conv_forward` is a part but of transposed ones."""
+    return all(getattr(plain, name, None) is getattr(own, name, None) for name in ("forward", "_conv_forward"))
+
+
 def _obstacle(conv: nn.Module, norm: nn.Module) -> str:
     """Why two layers can't be fused, or nothing."""
     plain = conv.plain_class if isinstance(conv, DOConvMixin) else type(conv)
-    if not isinstance(conv, _ConvNd) or not any(plain.forward is cls.forward for cls in CONVS):
+    if not isinstance(conv, _ConvNd) or not any(_computes_as(plain, cls) for cls in CONVS):
         return f"{type(conv).__name__} is no convolution of PyTorch's own"
+    if "bias" not in conv._parameters or not conv._parameters.keys() & {"weight", "W"}:
+        return "its parameters are computed from others, by a parametrization or a norm"
     if type(norm) not in NORMS:
         return f"{type(norm).__name__} is no batch normalisation of PyTorch's own"
     assert isinstance(norm, _BatchNorm)

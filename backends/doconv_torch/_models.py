@@ -13,11 +13,12 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils import parametrize
 
-from doconv_core.checkpoint._layers import join
-from doconv_core.selection import Where, depth_multipliers, describe_convolution, select
-from doconv_torch._arrays import has_no_values
+from doconv_core.checkpoint._format import some
+from doconv_core.checkpoint._layers import join, split
+from doconv_core.selection import Where, depth_multipliers, describe_convolution, listed, select
+from doconv_torch._arrays import FLOATS, has_no_values
 from doconv_torch._batch_norm import Pairs, find_pairs, fuse
-from doconv_torch._layers import FLOATS, DOConvMixin, adopt, do_class, fold_weight, make_parameters, make_plain
+from doconv_torch._layers import DOConvMixin, adopt, check_module, do_class, fold_weight, make_parameters, make_plain
 from doconv_torch._loaders import initialisation_is_skipped
 from doconv_torch._optimizers import note_layer, note_replacement
 from doconv_torch._sharded import FLAT, is_sharded, is_wrapped
@@ -156,7 +157,8 @@ def fold(model: M, *, batch_norm: bool | Pairs = False) -> M:
     Raises:
         TypeError: `model` is not a module, `batch_norm` is neither.
         ValueError: the parameters of a layer are sharded (FSDP), pruned, parametrized or not finite; its class is derived from
-            a DO layer, overrides `forward` and names no `plain_class` of its own; normalisations can't be fused: the model is
+            a DO layer, overrides `forward` and names no `plain_class` of its own; there is no DO layer, but the `W` and `D` of
+            some, as in a traced model; normalisations can't be fused: the model is
             in training mode, can't be traced, or a pair is none. Nothing has been changed then.
     """
     found = _find_convolutions(model)
@@ -167,6 +169,11 @@ def fold(model: M, *, batch_norm: bool | Pairs = False) -> M:
             f"fold that by `fold_state_dict`. Received: {type(model).__name__}"
         )
     _refuse("folded", {path: _obstacle(conv) for path, conv in layers.items()})
+    if not layers and (apart := _taken_apart(model)):
+        raise ValueError(
+            "no layer is of doconv, and there are W and D, as after a trace (torch.fx, torch.export, torch.jit) and in the "
+            f"authors' code: fold before tracing, or the state dict by `fold_state_dict`. Received: {some(apart, 8)}"
+        )
     pairs = find_pairs(model, batch_norm)
     done: dict[tuple[object, ...], nn.Parameter] = {}
     for path, conv in layers.items():
@@ -196,14 +203,12 @@ def inspect_model(model: nn.Module) -> dict[str, str]:
 
 def _find_convolutions(model: nn.Module) -> dict[str, _ConvNd]:
     """Every convolution once, under its first path; a single layer has the path ""."""
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module. Received: {type(model).__name__}")
+    check_module(model)
     return {path: module for path, module in model.named_modules() if isinstance(module, _ConvNd)}
 
 
 def _refuse(verb: str, reasons: dict[str, str]) -> None:
-    stated = "; ".join(f"{path or 'the layer'}: {reason}" for path, reason in reasons.items() if reason)
-    if stated:
+    if stated := listed(reasons):
         raise ValueError(f"some convolutions can't be {verb}. Received: {stated}")
 
 
@@ -220,8 +225,8 @@ def _obstacle_in_parameters(conv: _ConvNd) -> str:
         return "lazy, without a shape yet: run the model once before"
     if parametrize.is_parametrized(conv):
         return "parametrized: call torch.nn.utils.parametrize.remove_parametrizations before"
-    if any(name not in conv._parameters for name in names):
-        return f"its {names[0]} is not its Parameter (weight_norm, spectral_norm, prune, FSDP?): remove that before"
+    if missing := [name for name in names if name not in conv._parameters]:
+        return f"its {missing[0]} is not its Parameter (weight_norm, spectral_norm, prune, FSDP?): remove that before"
     parameters = [parameter for name in names if (parameter := conv._parameters[name]) is not None]
     if any(map(is_sharded, parameters)):
         return "sharded: convert before sharding, or a model loaded from the full state dict"
@@ -243,6 +248,15 @@ def _obstacle_to_fold(conv: _ConvNd) -> str:
         if "forward" in vars(cls) or "_conv_forward" in vars(cls):
             return f"{cls.__name__} overrides forward: give it a `plain_class`, the class it is to be folded into"
     return ""
+
+
+def _taken_apart(model: nn.Module) -> list[str]:
+    """The `W` of modules that are no DO layers and have parameters like theirs."""
+    parameters = dict(model.named_parameters())
+    pairs = {name: (W, parameters.get(f"{name[:-1]}D")) for name, W in parameters.items() if split(name)[1] == "W"}
+    return [
+        name for name, (W, D) in pairs.items() if D is not None and D.ndim == W.ndim == 3 and D.shape[2] == W.shape[2]
+    ]
 
 
 def _obstacle_to_overparameterize(conv: _ConvNd) -> str:

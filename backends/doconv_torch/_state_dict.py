@@ -14,7 +14,8 @@ from doconv_core.checkpoint import Arrays, Checkpoint, CheckpointError, Hints
 from doconv_core.checkpoint._layers import join
 from doconv_core.checkpoint._noted import NOTE
 from doconv_core.checkpoint._prefixes import without_inner
-from doconv_torch._arrays import LazyArray, has_no_values, is_dense, to_tensor
+from doconv_core.checkpoint._reading import DOUBTS
+from doconv_torch._arrays import has_no_values, is_dense, lazy_array, to_tensor
 
 LEAVES = ("W", "D", "D_diag", "d_diag")
 LABEL = "state dict"
@@ -36,7 +37,7 @@ def fold_state_dict(
     `<layer>.W` and `<layer>.D` become `<layer>.weight`, composed in float64 and rounded once; everything else is passed on as
     it is, entries that are no tensors included. What wrappers put before or into all names ("module.", "_orig_mod.") is
     dropped; with `like`, whatever stands before its names ("net.", "model."), unless `like` has it too. What was assumed is
-    logged at level INFO by the logger "doconv".
+    logged by the logger "doconv", as a warning where it could be wrong and the shapes would not show it.
 
     A state dict holds the number of taps of a kernel, not its height and width. Nor does it show whether a convolution is
     transposed where both channel counts are equal. `like` answers both; else `kernel_size` and `transposed` do; else 9 taps
@@ -76,7 +77,7 @@ def fold_state_dict(
         if name := layer.tensors.get("W"):
             folded[name] = _fold(checkpoint, path, state_dict[name])
     for note in checkpoint.notes:
-        log.info("%s", note)
+        log.log(logging.WARNING if note.startswith(DOUBTS) else logging.INFO, "%s", note)
     result: OrderedDict[str, Any] = OrderedDict()
     for name, value in state_dict.items():
         plain = checkpoint.names.get(name, _without(name, checkpoint.prefix))
@@ -89,15 +90,11 @@ def fold_state_dict(
     return result
 
 
-def _tensors(state_dict: Mapping[str, Any]) -> dict[str, LazyArray]:
-    """The tensors that can be of a layer.
-
-    Raises:
-        TypeError, CheckpointError: as `fold_state_dict`.
-    """
+def _tensors(state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    """The tensors that can be of a layer."""
     if not isinstance(state_dict, Mapping):
         raise TypeError(f"state_dict must be a dict of tensors. Received: {type(state_dict).__name__}")
-    found, sharded = dict[str, LazyArray](), list[str]()
+    found, sharded = dict[str, Any](), list[str]()
     for name, value in state_dict.items():
         if isinstance(value, Tensor) and not isinstance(name, str):
             raise TypeError(f"names of tensors must be strings. Received: {name!r}")
@@ -105,7 +102,7 @@ def _tensors(state_dict: Mapping[str, Any]) -> dict[str, LazyArray]:
         if isinstance(value, Tensor) and ours and type(value).__name__ == "DTensor":
             sharded.append(name)
         elif isinstance(value, Tensor) and is_dense(value):
-            found[name] = LazyArray(value)
+            found[name] = lazy_array(value)
         elif ours and name.rpartition(".")[2] in ("W", "D") and len(getattr(value, "shape", ())) == 3:
             kind = [str(getattr(value, option)) for option in ("dtype", "layout") if hasattr(value, option)]
             received = " ".join([*kind, f"{type(value).__module__}.{type(value).__name__}"])
@@ -121,10 +118,10 @@ def _tensors(state_dict: Mapping[str, Any]) -> dict[str, LazyArray]:
     return found
 
 
-def _shapes_of(like: nn.Module | Mapping[str, Tensor] | None) -> tuple[dict[str, tuple[int, ...]], set[str]]:
-    """The shapes of the plain model's tensors, and which of them are kernels of transposed convolutions."""
+def _shapes_of(like: nn.Module | Mapping[str, Tensor] | None) -> tuple[dict[str, tuple[int, ...]], set[str] | None]:
+    """The shapes of the plain model's tensors, and which are kernels of transposed convolutions, if it shows them."""
     if like is None:
-        return {}, set()
+        return {}, None
     state = like.state_dict() if isinstance(like, nn.Module) else like
     if not isinstance(state, Mapping) or not any(isinstance(tensor, Tensor) for tensor in state.values()):
         raise TypeError(f"like must be a module with parameters, or its state dict. Received: {type(like).__name__}")
@@ -135,7 +132,7 @@ def _shapes_of(like: nn.Module | Mapping[str, Tensor] | None) -> tuple[dict[str,
             name = join(path, "weight")
             shapes[name] = tuple(conv.weight.shape)  # composed, should it be a DO layer
             turned |= {name} if conv.transposed else set()
-    return shapes, turned
+    return shapes, turned if isinstance(like, nn.Module) else None
 
 
 def _fold(checkpoint: Checkpoint, path: str, W: Tensor) -> Tensor:

@@ -29,6 +29,7 @@ _READERS = {
     for cls in (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 }
 _READ_DATA, _WRITE_DATA = Tensor.data.__get__, Tensor.data.__set__  # type: ignore[attr-defined]
+_UNCOUNTED = (Tensor.apply_, Tensor.map_)  # writes that leave the version as it was
 _WRITE_GRAD = Tensor.grad.__set__  # type: ignore[union-attr]
 
 
@@ -109,6 +110,8 @@ class ComposedKernel(Tensor):
             # Not `.data`, which has a version counter of its own.
             result = args[0].detach() if func == _READ_DATA else func(*args, **(kwargs or {}))
             for origin in origins:
+                if func in _UNCOUNTED:
+                    origin.start_from(origin.whole)
                 origin.take_writes()
             return _follow_all(result, origins)
 
@@ -131,6 +134,11 @@ class ComposedKernel(Tensor):
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return _plain(self).__reduce_ex__(protocol)
+
+
+def is_kernel_of_another(value: Any, layer: _ConvNd) -> bool:
+    """Whether a value is another layer's kernel, as where `b.weight = a.weight` ties plain layers."""
+    return type(value) is ComposedKernel and value.requires_grad and value._origin.layer() is not layer
 
 
 def _follow(tensor: Tensor, origin: _Origin) -> ComposedKernel:

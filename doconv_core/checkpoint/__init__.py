@@ -36,7 +36,7 @@ from doconv_core.checkpoint._models import (
 from doconv_core.checkpoint._nested import find_average, find_state
 from doconv_core.checkpoint._pickles import read_pickle
 from doconv_core.checkpoint._reader import TensorFile
-from doconv_core.checkpoint._shards import ShardedFile, shard_paths
+from doconv_core.checkpoint._shards import ShardedFile, listed_shards, shard_paths
 from doconv_core.checkpoint._sources import Arrays, open_source
 from doconv_core.checkpoint._stats import LayerStats, layer_stats
 from doconv_core.checkpoint._tools import Written, convert_file, fold_file
@@ -64,6 +64,7 @@ __all__ = [
     "fold_file",
     "fold_tensors",
     "layer_stats",
+    "listed_shards",
     "load_model",
     "mapped",
     "open_checkpoint",

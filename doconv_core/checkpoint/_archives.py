@@ -45,7 +45,7 @@ def read_arrays(path: Path) -> dict[str, Any]:
     """
     if not path.exists():
         raise FileNotFoundError(2, "No such file or directory", str(path))
-    return _named(path, _npz(path) if path.suffix == ".npz" else _hdf5(path))
+    return _named(path, _npz(path) if path.suffix.lower() == ".npz" else _hdf5(path))
 
 
 def _npz(path: Path) -> dict[str, Member]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,12 +19,11 @@ from doconv_core.checkpoint._layers import LayerInfo
 from doconv_core.checkpoint._metadata import KEY, read_metadata
 from doconv_core.checkpoint._nested import find_average
 from doconv_core.checkpoint._recognise import recognise
-from doconv_core.checkpoint._shards import INDEX
 from doconv_core.checkpoint._sources import Source, open_source
 from doconv_core.composition import DIALECTS, dialect_rows, identity, start_from_kernel
 from doconv_core.geometry import ConvGeometry
 
-SHARD = re.compile(r"-\d{5}-of-\d{5}\.safetensors$")
+SHARD = re.compile(r"-\d{5}-of-\d{5}(\.safetensors|\.bin)$")
 
 
 class Checkpoint:
@@ -82,7 +82,8 @@ class Checkpoint:
         if noted := getattr(self.source, "noted", None):
             if dialect is not None:
                 raise CheckpointError(
-                    f"{self.label}: the layers of this project wrote it, which no dialect is for. Received: {dialect}"
+                    f"{self.label}: the layers of this project wrote it, which no dialect is for: its models take it by "
+                    f"load_state_dict. Received: {dialect}"
                 )
             known = {path: note.kernel_size for path, note in noted.items()}
             turned = [path for path, note in noted.items() if note.transposed]
@@ -94,7 +95,8 @@ class Checkpoint:
     @property
     def notes(self) -> list[str]:
         """What was assumed, in sentences."""
-        return [f"{note}: {some(paths, 5)}" if paths else note for note, paths in self._notes.items()]
+        named = {note: [path or "the layer" for path in paths] for note, paths in self._notes.items()}
+        return [f"{note}: {some(paths, 5)}" if paths else note for note, paths in named.items()]
 
     def add_notes(self, *notes: str) -> None:
         """Say more of what was assumed, before the rest."""
@@ -106,6 +108,7 @@ class Checkpoint:
     def __exit__(self, *exception: object) -> None:
         self.source.close()
 
+    @np.errstate(all="ignore")
     def read(self, path: str) -> dict[str, np.ndarray]:
         """A layer's canonical tensors by role: `W` and `D_delta`, or `weight`; `bias` and the like.
 
@@ -119,8 +122,7 @@ class Checkpoint:
         conv = info.conv
         if not conv.has_d:
             return {"weight": arrays.pop("W").reshape(conv.kernel_shape)} | arrays
-        with np.errstate(all="ignore"):  # what is not finite stays so
-            arrays["D_delta"] = self._delta(path, info).astype(arrays["D_delta"].dtype, copy=False)
+        arrays["D_delta"] = self._delta(path, info).astype(arrays["D_delta"].dtype, copy=False)
         if info.dialect != "doconv":
             order = row_order(info.dialect, conv)
             if order is not None:
@@ -197,6 +199,7 @@ class Checkpoint:
     def _canonical(self, info: LayerInfo, role: str) -> np.ndarray:
         return info.to_canonical(role, self.source.array(info.tensors[role]), self.layout)
 
+    @np.errstate(all="ignore")  # what is not finite stays so
     def _delta(self, path: str, info: LayerInfo) -> np.ndarray:
         """`D_delta`. The authors' files store `E` beside it, which takes no part in training unless somebody unfroze it: their
         layer computes with `D + D_diag`, so what it has become is added here, in float64.
@@ -210,15 +213,13 @@ class Checkpoint:
                 raise CheckpointError(
                     f"{self.label}: {info.tensors[role]} must be of real numbers. Received: {array.dtype}"
                 )
-        with np.errstate(all="ignore"):
-            trained = diagonal.astype(np.float64) - identity(info.conv)
+        trained = diagonal.astype(np.float64) - identity(info.conv)
         if not trained.any():
             return delta
         paths = self._notes.setdefault("D_diag is not the identity, it was trained: read as D + D_diag", [])
         if path not in paths:
             paths.append(path)
-        with np.errstate(all="ignore"):
-            return delta.astype(np.float64) + trained
+        return delta.astype(np.float64) + trained
 
     def _check(self, path: str, info: LayerInfo) -> None:
         """Every tensor that the layer needs is there and has its shape."""
@@ -270,17 +271,26 @@ def open_checkpoint(
     """
     source = open_source(Path(path))
     try:
-        chosen, notes = find_average(source, str(path)) if ema else (source, [])
-        checkpoint = Checkpoint(chosen, str(path), dialect=dialect, hints=hints)
+        with naming_the_index(path):
+            chosen, notes = find_average(source, str(path)) if ema else (source, [])
+            checkpoint = Checkpoint(chosen, str(path), dialect=dialect, hints=hints)
         checkpoint.add_notes(*notes)
         return checkpoint
-    except CheckpointError as error:
-        source.close()
-        if SHARD.search(os.fspath(path)):
-            raise CheckpointError(f"{error}; it is one of several files: open their index (*{INDEX})") from None
-        raise
     except BaseException:
         source.close()
+        raise
+
+
+@contextmanager
+def naming_the_index(path: str | os.PathLike[str]) -> Iterator[None]:
+    """What is wrong with a file may be that it is one of several, whose layers lie in more than one: say so."""
+    try:
+        yield
+    except CheckpointError as error:
+        if shard := SHARD.search(os.fspath(path)):
+            raise CheckpointError(
+                f"{error}; it is one of several files: open their index (*{shard[1]}.index.json)"
+            ) from None
         raise
 
 

@@ -44,6 +44,8 @@ OTHERS = {  # files of other formats, by their first bytes
     b"\x93NUMPY": "one array of NumPy: numpy.savez(path, **{'conv.W': W, 'conv.D': D}) keeps names",
     b"GGUF": "a GGUF file, which holds no layers of this kind",
     b"version ": "a pointer of Git LFS and not the file: `git lfs pull` gets it",
+    b"\x1f\x8b": "compressed by gzip: `gunzip` it first",
+    b"{": "JSON: the index of several files needs a name that ends in .safetensors.index.json or .bin.index.json",
     b"<": "a web page, as a download leaves that went wrong",
 }
 LONGEST_HEADER = 100_000_000  # the library's limit
@@ -95,12 +97,7 @@ def count_bytes(code: str, shape: tuple[int, ...]) -> int:
 
 
 def read_header(path: Path) -> tuple[dict[str, Stored], dict[str, str]]:
-    """The tensors of a file in the order of their bytes, and its metadata.
-
-    Raises:
-        CheckpointError: it is not a safetensors file, is truncated, or its header lies about types, shapes or offsets.
-        OSError: it cannot be opened.
-    """
+    """The tensors of a file in the order of their bytes, and its metadata."""
     size = path.stat().st_size
     with path.open("rb") as file:
         first = file.read(8)
@@ -139,12 +136,7 @@ def _no_header(path: Path, first: bytes, length: int, size: int) -> CheckpointEr
 
 
 def make_header(tensors: Tensors, metadata: Mapping[str, str]) -> tuple[bytes, dict[str, tuple[int, int]]]:
-    """The first bytes of a file of `tensors`, in the library's order, and the byte range of each tensor after them.
-
-    Raises:
-        TypeError: a name, or a key or value of `metadata`, that is not a string.
-        ValueError: one that has no UTF-8, or a name that the format keeps for itself.
-    """
+    """The first bytes of a file of `tensors`, in the library's order, and the byte range of each tensor after them."""
     check_metadata(metadata)
     for name in tensors:
         _check_text("the name of a tensor must be a string", name, repr(name))

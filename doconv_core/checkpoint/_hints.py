@@ -27,7 +27,7 @@ class Hints:
         prefix: what to drop from the names that have it; None leaves it to the rule of `_prefixes.py`, "" drops nothing.
         known: kernel sizes by path, not by pattern, as far as a model has such layers; the file need not have them.
         known_transposed: paths of `known` that are transposed convolutions.
-        like_transposed: those of `like`'s names that are kernels of transposed convolutions.
+        like_transposed: those of `like`'s names that are kernels of transposed convolutions; None where it does not show them.
 
     Raises:
         TypeError: a value of another type.
@@ -41,7 +41,7 @@ class Hints:
     prefix: str | None = None
     known: Mapping[str, Sequence[int]] = field(default_factory=dict)
     known_transposed: Collection[str] = ()
-    like_transposed: Collection[str] = ()
+    like_transposed: Collection[str] | None = None
 
     def __post_init__(self) -> None:
         for name in ("transposed", "embeddings", "exclude"):

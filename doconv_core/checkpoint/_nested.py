@@ -14,6 +14,7 @@ from doconv_core.checkpoint._sources import Source
 
 KEYS = ("state_dict", "model_state_dict", "model", "net", "network", "module", "params", "weights")
 AVERAGES = (*(f"{key}_ema" for key in KEYS), *(f"ema_{key}" for key in KEYS), "ema")
+LIVE = "current_model_state"  # beside which Lightning's `WeightAveraging` has the average as `state_dict`
 DEEPEST = 10  # dicts around the weights
 
 
@@ -43,13 +44,22 @@ def find_state(
     trail: list[str] = []
     notes: list[str] = []
     for part in _split(loaded, key) if key else ():
-        if not isinstance(loaded, Mapping) or part not in loaded:
+        named = {str(name): name for name in loaded} if isinstance(loaded, Mapping) else {}
+        if part not in named:
             raise CheckpointError(f"{label} has no key {'.'.join([*trail, part])}. Received: {_received(loaded)}")
-        loaded = loaded[part]
+        loaded = loaded[named[part]]
         trail.append(part)
     averaged = False
     while isinstance(loaded, Mapping) and len(trail) < DEEPEST:
         average = _first(loaded, AVERAGES)
+        if average and _has_no_names(loaded[average], is_tensor):
+            notes.append(f"the average in {average} has no names: the library that wrote it copies it into the model")
+            average = None
+        if isinstance(loaded.get(LIVE), Mapping) and "state_dict" in loaded:
+            notes.append(
+                f"state_dict is Lightning's average of the weights; the weights themselves are in {LIVE} (key)"
+            )
+            average = "state_dict"
         inner = average if ema and average else _first(loaded, KEYS)
         if inner is None:
             break
@@ -138,6 +148,11 @@ class Part(Renamed):
 
 def _first(loaded: Mapping[Any, Any], keys: tuple[str, ...]) -> str | None:
     return next((key for key in keys if isinstance(loaded.get(key), Mapping)), None)
+
+
+def _has_no_names(average: Mapping[Any, Any], is_tensor: Callable[[Any], bool]) -> bool:
+    """Whether an average is a list of tensors, in the order of the model's parameters, as torch_ema and diffusers save it."""
+    return any(isinstance(value, list | tuple) and any(map(is_tensor, value)) for value in average.values())
 
 
 def _split(loaded: Any, key: str) -> list[str]:

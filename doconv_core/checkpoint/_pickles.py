@@ -44,8 +44,12 @@ def read_pickle(path: Path, load: Callable[..., Any]) -> Any:
         )
     else:
         with path.open("rb") as file:
-            first = file.read(8)
+            first = file.read(9)
         kind = "" if first.startswith(OF_PICKLES) else kind_of(first)
+        if first[8:] == b"{":
+            kind = "a safetensors file, which needs a name that ends in .safetensors"
+        if "TorchScript" in str(fault):
+            kind = "a TorchScript program: save the state dict of what torch.jit.load gives"
         reason = f"it is {kind}" if kind else "it is broken, or holds objects that are not loaded"
     raise CheckpointError(
         f"{path} cannot be read by torch.load(weights_only=True), and is not read in any other way: {reason}. "

@@ -1,15 +1,23 @@
-"""One file while its layers are being recognised: what is known of it, what was asked for, and what was assumed."""
+"""A file while its layers are being recognised, and one of them: what is known, what was asked for, what was assumed."""
 
 from __future__ import annotations
 
 import fnmatch
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import NoReturn
 
 from doconv_core.checkpoint._format import CheckpointError, some
 from doconv_core.checkpoint._hints import Hints, Shapes
 from doconv_core.checkpoint._prefixes import PlainNames, plain_names, without_inner
+
+# Notes of what could be wrong and would not show: the folded kernel has its shape.
+TAKEN_PLAIN = "taken not to be transposed convolutions, which the shapes cannot show"
+AGAINST = "taken as was asked, or as the plain model has them, against what the layers say of themselves"
+RENAMED = "the metadata is of other names, as where entries were renamed, and was not used"
+TAKEN_ALIKE = "taken not to be transposed convolutions; both fold alike"
+DOUBTS = (TAKEN_PLAIN, AGAINST, RENAMED)
 
 
 class Reading:
@@ -57,13 +65,32 @@ class Reading:
         hints = self.hints
         return (
             self.matches(path, hints.transposed)
-            or self.plain.in_like(path) in hints.like_transposed
+            or self.plain.in_like(path) in (hints.like_transposed or ())
             or any(name in hints.known_transposed for name in self._called(path))
         )
 
     def is_known(self, path: str) -> bool:
-        """Whether the layer itself, or the model, says what it is."""
-        return any(name in self.hints.known for name in self._called(path))
+        """Whether the layer itself, or a model, says what it is."""
+        in_like = self.hints.like_transposed is not None and self.plain.in_like(path) is not None
+        return in_like or any(name in self.hints.known for name in self._called(path))
+
+    def forget_renamed(self, layers: Collection[str]) -> None:
+        """Drop what layers noted of themselves where entries were renamed since: it may be of another layer by now.
+
+        Entries that were only taken out, or put in, leave it true of the others. With a dialect, a model knows its layers.
+        """
+        here, noted = [self._called(path) for path in layers], self.hints.known.keys()
+        strangers = [names for names in here if noted.isdisjoint(names)]
+        if self.dialect is None and strangers and not noted <= {name for names in here for name in names}:
+            self.hints = replace(self.hints, known={}, known_transposed=())
+            self.note(RENAMED)
+
+    def compare(self, path: str, kernel_size: Sequence[int], transposed: bool) -> None:
+        """Note where a layer is taken for another than it says it is."""
+        for name in self._called(path):
+            said = self.hints.known.get(name, kernel_size), name in self.hints.known_transposed
+            if name in self.hints.known and said != (tuple(kernel_size), transposed):
+                self.note(AGAINST, path)
 
     def kernel_size(self, path: str, taps: int, channels: tuple[int, ...]) -> list[int]:
         """The sides of a kernel: as the user says, as the plain model has it, as is known of the layer, or a square."""
@@ -79,11 +106,7 @@ class Reading:
         return self._square(path, taps)
 
     def check_hints(self, layers: Iterable[str], convs: Iterable[str]) -> None:
-        """Every pattern must match one of `layers` (or of what only looks like one) or of `convs`: else it is misspelt.
-
-        Raises:
-            CheckpointError: a pattern that matches nothing.
-        """
+        """Every pattern must match one of `layers` (or of what only looks like one) or of `convs`: else it is misspelt."""
         layers, convs, hints = tuple(dict.fromkeys(layers)), tuple(convs), self.hints
         for option, patterns, paths in (
             ("kernel size", hints.kernel_sizes, convs),
@@ -135,3 +158,45 @@ class Reading:
             sides = "x".join(map(str, size))
             self.note(f"kernel size {sides} assumed for {taps} {'taps' if taps > 1 else 'tap'}", path)
         return size
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Tensors that may be a layer's: their names differ in the last part only, by which they are known here.
+
+    Attributes:
+        reading: the file.
+        path: of the layer in the plain model.
+        stored: the names in the file.
+        shapes: of the tensors, in canonical form.
+    """
+
+    reading: Reading
+    path: str
+    stored: Mapping[str, str]
+    shapes: Shapes
+
+    def rank(self, leaf: str) -> int:
+        """The number of a tensor's axes; 0 where there is no such tensor."""
+        return len(self.shapes.get(leaf, ()))
+
+    def first(self, leaves: Iterable[str], rank: int) -> str:
+        """The first of `leaves` that is a tensor of so many axes, or ""."""
+        return next((leaf for leaf in leaves if self.rank(leaf) == rank), "")
+
+    def called(self, *leaves: str) -> str:
+        """What the plain model calls some of the tensors."""
+        return " and ".join(self.reading.plain.names[self.stored[leaf]] for leaf in leaves)
+
+    def roles(self, **roles: str) -> dict[str, str]:
+        """The names in the file by role; a layer need not have all of them."""
+        return {role: self.stored[leaf] for role, leaf in roles.items() if leaf in self.stored}
+
+    def fail(self, text: str, advice: str = "") -> NoReturn:
+        """Raise a `CheckpointError` that ends with the shapes."""
+        shapes = ", ".join(f"{leaf} of shape {tuple(size)}" for leaf, size in self.shapes.items())
+        self.reading.fail(f"{text}. Received: {shapes}{advice}")
+
+    def note(self, text: str) -> None:
+        """Something that was assumed of this layer."""
+        self.reading.note(text, self.path)

@@ -1,6 +1,7 @@
-"""A checkpoint in several safetensors files with an index, as Hugging Face writes large ones: read and written file by file.
+"""A checkpoint in several files with an index, as Hugging Face writes large ones: read and written file by file.
 
-`model.safetensors.index.json` has a `weight_map` from the name of each tensor to that of its file, which lies beside the index.
+`model.safetensors.index.json` has a `weight_map` from the name of each tensor to that of its file, which lies beside the index;
+`pytorch_model.bin.index.json` the same of PyTorch's files, which are only read, by a function that the caller hands in.
 """
 
 from __future__ import annotations
@@ -9,10 +10,10 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,7 +22,10 @@ from doconv_core.checkpoint._reader import TensorFile
 from doconv_core.checkpoint._writer import TensorWriter
 from doconv_core.outputs import Output
 
-INDEX = ".safetensors.index.json"
+if TYPE_CHECKING:
+    from doconv_core.checkpoint._sources import Source
+
+INDEX, PICKLED_INDEX = ".safetensors.index.json", ".bin.index.json"
 LONGEST_INDEX = 100_000_000
 
 
@@ -30,6 +34,7 @@ class ShardedFile:
 
     Args:
         path: the index.
+        opener: what opens one of its files; by default they are safetensors.
 
     Attributes:
         shapes: of every tensor.
@@ -43,15 +48,16 @@ class ShardedFile:
         OSError: a file cannot be opened.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], opener: Callable[[Path], Source] = TensorFile) -> None:
         self.path = Path(path)
         weight_map, self.index_metadata = _read_index(self.path)
-        self.shards: list[Path] = [self.path.parent / name for name in sorted(set(weight_map.values()))]
+        self.shards = listed_shards(self.path)
         self.metadata: dict[str, str] = {}
-        self._files: list[TensorFile] = []
+        self._files: list[Source] = []
         with ExitStack() as stack:
             for shard in self.shards:
-                self._files.append(stack.enter_context(TensorFile(shard)))
+                self._files.append(opener(shard))
+                stack.callback(self._files[-1].close)
                 self._merge(shard, self._files[-1].metadata)
             numbers = {shard.name: number for number, shard in enumerate(self.shards)}
             self.shard_of = {name: numbers[shard] for name, shard in weight_map.items()}
@@ -92,10 +98,10 @@ class ShardedFile:
                 raise CheckpointError(f"{shard} has other metadata than the files before it. Received: {key!r}")
 
     def _check_map(self) -> None:
-        for number, file in enumerate(self._files):
+        for number, (shard, file) in enumerate(zip(self.shards, self._files, strict=True)):
             said = {name for name, of in self.shard_of.items() if of == number}
             if wrong := sorted(said ^ file.shapes.keys()):
-                raise CheckpointError(f"{self.path} and {file.path} do not agree on its tensors. Received: {wrong[0]}")
+                raise CheckpointError(f"{self.path} and {shard} do not agree on its tensors. Received: {wrong[0]}")
 
 
 class ShardedWriter:
@@ -165,6 +171,15 @@ class ShardedWriter:
                 writer.discard()  # nothing is left of what is not published
 
 
+def listed_shards(index: Path) -> list[Path]:
+    """The files of an index that is there, in the order of their names.
+
+    Raises:
+        CheckpointError: the index cannot be read, names a file outside its folder or one that is not there.
+    """
+    return [index.parent / name for name in sorted(set(_read_index(index)[0].values()))]
+
+
 def shard_paths(index: Path, count: int) -> list[Path]:
     """The files of an index: `model.safetensors.index.json` has `model-00001-of-00002.safetensors` and so on."""
     stem = index.name.removesuffix(INDEX)
@@ -172,6 +187,7 @@ def shard_paths(index: Path, count: int) -> list[Path]:
 
 
 def _read_index(path: Path) -> tuple[dict[str, str], dict[str, Any]]:
+    ending = ".bin" if path.name.endswith(PICKLED_INDEX) else ".safetensors"
     if path.stat().st_size > LONGEST_INDEX:
         raise CheckpointError(f"{path} is too large for an index. Received: {path.stat().st_size} bytes")
     try:
@@ -180,9 +196,11 @@ def _read_index(path: Path) -> tuple[dict[str, str], dict[str, Any]]:
         names = [(name, shard) for name, shard in weight_map.items()]
         sizes = {key: value for key, value in metadata.items() if type(value) in (int, float, str)}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not an index of safetensors files: {type(error).__name__}: {error}") from None
+        raise CheckpointError(
+            f"{path} is not an index of {ending[1:]} files: {type(error).__name__}: {error}"
+        ) from None
     for name, shard in names:
-        if not isinstance(shard, str) or not re.fullmatch(r"[^/\\\x00]+\.safetensors", shard):
+        if not isinstance(shard, str) or not re.fullmatch(r"[^/\\\x00]+" + re.escape(ending), shard):
             raise CheckpointError(f"{path}: {name} must be in a file beside the index. Received: {shard!r}")
         if not (path.parent / shard).is_file():
             raise CheckpointError(f"{path}: the file of {name} is missing. Received: {shard}")

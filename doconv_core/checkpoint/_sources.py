@@ -12,7 +12,7 @@ from doconv_core.checkpoint._archives import read_arrays
 from doconv_core.checkpoint._format import CODES, CheckpointError
 from doconv_core.checkpoint._noted import read_notes
 from doconv_core.checkpoint._reader import TensorFile
-from doconv_core.checkpoint._shards import INDEX, ShardedFile
+from doconv_core.checkpoint._shards import INDEX, PICKLED_INDEX, ShardedFile
 
 BY_KERAS = (
     "load it into its model by Keras, and write that by doconv_keras.save_checkpoint(model, 'model.safetensors'), which every "
@@ -26,14 +26,11 @@ HELP = {  # of files that are not read, by their ending
     ".keras": f"is Keras's own: {BY_KERAS}",
     ".msgpack": f"is Flax's own: {BY_FLAX}",
     ".flax": f"is Flax's own: {BY_FLAX}",
-    ".bin.index.json": (
-        "lists pickles: load the model and write it by `model.save_pretrained(folder)`, whose model.safetensors.index.json is "
-        "read, or put the dicts of all its files into one: torch.save({**first, **second}, 'model.pth')"
-    ),
 }
 INSIDE = {  # of folders, by what is in them
     "model.safetensors.index.json": "its checkpoint is model.safetensors.index.json",
     "model.safetensors": "its checkpoint is model.safetensors",
+    "pytorch_model.bin.index.json": "its checkpoint is pytorch_model.bin.index.json",
     "pytorch_model.bin": "its checkpoint is pytorch_model.bin",
     ".metadata": (
         "a distributed checkpoint of PyTorch: torch.distributed.checkpoint.format_utils.dcp_to_torch_save(folder, 'model.pth') "
@@ -135,8 +132,12 @@ def open_source(path: Path) -> Source:
     """
     if help := unread(path):
         raise CheckpointError(help)
-    if path.suffix in ARCHIVES:
+    if path.suffix.lower() in ARCHIVES:
         return Arrays(str(path), read_arrays(path))
-    if path.suffix in PICKLES:
-        raise CheckpointError(f"{path} is a pickle, {PICKLE_HELP.get(path.suffix, TORCH_HELP)}. Received: {path.name}")
+    if path.name.endswith(PICKLED_INDEX):
+        raise CheckpointError(f"{path} lists pickles, {TORCH_HELP}. Received: {path.name}")
+    if path.suffix.lower() in PICKLES:
+        raise CheckpointError(
+            f"{path} is a pickle, {PICKLE_HELP.get(path.suffix.lower(), TORCH_HELP)}. Received: {path.name}"
+        )
     return ShardedFile(path) if path.name.endswith(INDEX) else TensorFile(path)

@@ -42,12 +42,16 @@ def check(
         check_writable(json, html, junit)
         if folder and not folder.absolute().parent.is_dir():
             raise ValueError(f"the folder of {folder} does not exist")
-        if list_cases:
-            for item, operation in pairs:
-                typer.echo(f"{item.stage(operation)} {operation} {item.id}")
-            raise typer.Exit(0)
-        if not program:
-            raise typer.BadParameter("Missing argument 'PROGRAM...': the port, after --")
+    except (ValueError, OSError) as error:
+        typer.echo(f"doconv check: {error}", err=True)
+        raise typer.Exit(2) from None
+    if list_cases:
+        for item, operation in pairs:
+            typer.echo(f"{item.stage(operation)} {operation} {item.id}")
+        raise typer.Exit(0)
+    if not program:
+        raise typer.BadParameter("Missing argument 'PROGRAM...': the port, after --")
+    try:
         runs = run_all([Backend("port", tuple(program))], pairs, keep=folder, timeout=timeout, fail_fast=fail_fast)
     except (ValueError, OSError) as error:
         typer.echo(f"doconv check: {error}", err=True)

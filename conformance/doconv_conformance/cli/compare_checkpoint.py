@@ -19,6 +19,7 @@ from rich.table import Column, Table
 from doconv_conformance.cli.files import Choice, open_input, say, table_cell
 from doconv_conformance.cli.reports import types_in
 from doconv_conformance.cli.terminal import Lines, show
+from doconv_conformance.counting import counted
 from doconv_conformance.files import check_writable, write_json, write_text
 from doconv_conformance.reports import html, junit
 from doconv_conformance.reports.build import build
@@ -159,7 +160,7 @@ def _say_first(
 ) -> list[str]:
     """What is compared, and what was assumed; returns the latter."""
     convolutions = sum(info.kind == "conv" for info in checkpoint.layers.values())
-    of = "" if convolutions == len(plans) else f" of {convolutions} convolutions"
+    of = "" if convolutions == len(plans) else f" of {counted(convolutions, 'convolution')}"
     say(
         f"{files.checkpoint}: {len(plans)}{of} are over-parameterized; on {', '.join(port.port.name for port in ports)}"
     )
@@ -212,7 +213,7 @@ def _show_layers(outcomes: Sequence[LayerOutcome], backends: Sequence[str], dtyp
         table.add_row(table_cell(short_path(outcome.plan.label)), _kernel(outcome.plan), *shares, *losses)
     console.print(table)
     if len(outcomes) > MOST_LAYERS:
-        say(f"and {len(outcomes) - MOST_LAYERS} layers that are better; --json has all")
+        say(f"and {counted(len(outcomes) - MOST_LAYERS, 'layer')} with smaller errors; --json has all")
     say(
         "Worst first. Under each backend: its largest error as a share of the bound; forward, backward, folded, in all types."
     )

@@ -26,6 +26,7 @@ from doconv_conformance.cli.files import (
     progress_bar,
     report,
 )
+from doconv_conformance.counting import counted
 
 LAYOUTS = ("canonical", "torch", "keras", "flax")
 
@@ -62,4 +63,4 @@ def convert(
             with progress_bar("convert") as progress:
                 done = convert_file(checkpoint, target, to, progress=progress)
             layers = len(checkpoint.layers)
-        report(done, target, f"{layers} layers written as {to}, {done.passed} tensors passed on")
+        report(done, target, f"{counted(layers, 'layer')} written as {to}, {counted(done.passed, 'tensor')} passed on")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from doconv_conformance.counting import counted
 from doconv_conformance.reports.build import agrees
 
 Row = Mapping[str, Any]
@@ -47,5 +48,5 @@ def _by_claim(name: str, wrong: Sequence[Row]) -> list[str]:
         group = [row for row in wrong if row["contradicts"] == claim]
         operations = ", ".join(dict.fromkeys(row["operation"] for row in group))
         said = f" ({group[0]['reason']})" if group[0]["reason"] else ""
-        lines.append(f"{name} {operations}: {claim}{said}: {len(group)} rows, first {group[0]['case']}")
+        lines.append(f"{name} {operations}: {claim}{said}: {counted(len(group), 'row')}, first {group[0]['case']}")
     return lines

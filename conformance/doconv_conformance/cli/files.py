@@ -13,17 +13,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from doconv_conformance.cli.reports import or_stdout
+from doconv_conformance.counting import counted
 from doconv_conformance.escaping import printable
 
 if TYPE_CHECKING:
     from doconv_core.checkpoint import Checkpoint, Hints, Written
+    from doconv_core.checkpoint._sources import Source
 
 Input = Annotated[
     Path,
     typer.Argument(
         metavar="IN",
-        help="A .safetensors file, the .safetensors.index.json of several, a .pth (with PyTorch installed), NumPy's .npz, or "
-        "the authors' TensorFlow .h5.",
+        help="A .safetensors file, a .pth (with PyTorch installed), the .safetensors.index.json or .bin.index.json of several, "
+        "NumPy's .npz, or the authors' TensorFlow .h5.",
     ),
 ]
 Output = Annotated[
@@ -31,7 +33,7 @@ Output = Annotated[
     typer.Argument(
         metavar="OUT",
         callback=or_stdout,
-        help="The .safetensors file to write, or the .safetensors.index.json where IN is one; replaced once complete. "
+        help="The .safetensors file to write, or a .safetensors.index.json where IN is an index; replaced once complete. "
         "- is the standard output.",
     ),
 ]
@@ -90,10 +92,6 @@ Ema = Annotated[
 ]
 
 LONGEST_LINE, LONGEST_CELL = 2000, 300
-OTHER_FORMATS = (
-    ".pth", ".pt", ".bin", ".ckpt", ".tar", ".pkl", ".pdparams", ".params", ".h5", ".hdf5", ".keras", ".npz", ".npy", ".onnx",
-    ".pb", ".tflite", ".msgpack", ".gguf", ".json",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -153,8 +151,10 @@ def open_input(path: Path, choice: Choice, hints: Hints) -> Checkpoint:
         typer.BadParameter: there is no such file, or no such dialect.
         CheckpointError, OSError, ImportError: it cannot be read.
     """
-    from doconv_conformance.cli.pickles import SUFFIXES, load_pickle
-    from doconv_core.checkpoint import Checkpoint, open_checkpoint
+    from doconv_conformance.cli.pickles import SUFFIXES, load_pickle, load_shards
+    from doconv_core.checkpoint import Checkpoint, find_average, open_checkpoint
+    from doconv_core.checkpoint._checkpoint import naming_the_index
+    from doconv_core.checkpoint._shards import PICKLED_INDEX
     from doconv_core.checkpoint._sources import BY_KERAS, unread
 
     if help := unread(path):
@@ -164,18 +164,25 @@ def open_input(path: Path, choice: Choice, hints: Hints) -> Checkpoint:
         raise typer.BadParameter(f"there is no file {path}: IN {kind}")
     if choice.dialect not in (None, "original-torch", "original-tf"):
         raise typer.BadParameter(f"--dialect must be original-torch or original-tf. Received: {choice.dialect}")
-    if path.suffix in (".h5", ".hdf5") and choice.dialect != "original-tf":
+    if path.suffix.lower() in (".h5", ".hdf5") and choice.dialect != "original-tf":
         raise typer.BadParameter(
             f"{path} is read as the authors' only, by --dialect original-tf; any other of Keras: {BY_KERAS}. "
             f"Received: {choice.dialect}"
         )
-    if path.suffix in SUFFIXES:
+    if path.suffix.lower() in SUFFIXES:
         arrays, chosen = load_pickle(path, key=choice.key, ema=choice.ema)
-        checkpoint = Checkpoint(arrays, str(path), dialect=choice.dialect, hints=hints)
+        with naming_the_index(path):
+            checkpoint = Checkpoint(arrays, str(path), dialect=choice.dialect, hints=hints)
         checkpoint.add_notes(*chosen)
         return checkpoint
     if choice.key is not None:
         raise typer.BadParameter(f"--key is for a .pth, whose dicts have keys. Received: {path}")
+    if path.name.endswith(PICKLED_INDEX):
+        shards, chosen = load_shards(path)
+        source, more = find_average(shards, str(path)) if choice.ema else (shards, [])
+        checkpoint = Checkpoint(source, str(path), dialect=choice.dialect, hints=hints)
+        checkpoint.add_notes(*chosen, *more)
+        return checkpoint
     return open_checkpoint(path, dialect=choice.dialect, hints=hints, ema=choice.ema)
 
 
@@ -185,21 +192,20 @@ def check_output(source: Path, target: Path, *, reads: Sequence[Path | None] = (
     Raises:
         typer.BadParameter: no such folder, a folder itself, a file that is read, or another format's name.
     """
+    from doconv_core.checkpoint._writer import name_of_another_format
     from doconv_core.outputs import is_stream, same_file
 
-    index, shards = ".safetensors.index.json", list[Path]()
+    shards = list[Path]()
     if target.is_dir():
         raise typer.BadParameter(f"{target} is a folder")
     if not is_stream(target):
         if not target.parent.is_dir():
             raise typer.BadParameter(f"the folder of {target} does not exist")
-        if target.name.endswith(index):
-            shards = _shards(source, target, index)
-        elif target.suffix.lower() in OTHER_FORMATS:
-            raise typer.BadParameter(
-                f"OUT is written as safetensors, so its name must not end in another format's suffix. Received: {target.name}"
-            )
-    inputs = [source, *_shards_read(source, index), *(path for path in reads if path is not None)]
+        if target.name.endswith(".safetensors.index.json"):
+            shards = _shards(source, target)
+        elif text := name_of_another_format(target):
+            raise typer.BadParameter(f"OUT {text}")
+    inputs = [source, *_shards_read(source), *(path for path in reads if path is not None)]
     for output in (target, *shards):
         for path in inputs:
             if same_file(output, path) and path == source:
@@ -208,21 +214,18 @@ def check_output(source: Path, target: Path, *, reads: Sequence[Path | None] = (
                 raise typer.BadParameter(f"{output} would replace a file that is read. Received: {target}")
 
 
-def _shards_read(source: Path, index: str) -> list[Path]:
-    if not source.name.endswith(index):
-        return []
-    from doconv_core.checkpoint import ShardedFile
+def _shards_read(source: Path) -> list[Path]:
+    from doconv_core.checkpoint import listed_shards
 
-    with ShardedFile(source) as opened:
-        return opened.shards
+    return listed_shards(source) if source.name.endswith(".index.json") else []
 
 
-def _shards(source: Path, target: Path, index: str) -> list[Path]:
+def _shards(source: Path, target: Path) -> list[Path]:
     from doconv_core.checkpoint import shard_paths
 
-    if not source.name.endswith(index):
+    if not source.name.endswith(".index.json"):
         raise typer.BadParameter(f"OUT must be one file, not an index, where IN is one file. Received: {target.name}")
-    return shard_paths(target, len(_shards_read(source, index)))
+    return shard_paths(target, len(_shards_read(source)))
 
 
 def hints_from(
@@ -255,12 +258,16 @@ def hints_from(
 
 
 def _plain_shapes(like: Path) -> dict[str, tuple[int, ...]]:
-    from doconv_conformance.cli.pickles import SUFFIXES, load_pickle
+    from doconv_conformance.cli.pickles import SUFFIXES, load_pickle, load_shards
     from doconv_core.checkpoint import CheckpointError, open_source
+    from doconv_core.checkpoint._shards import PICKLED_INDEX
 
     if not like.is_file():
         raise typer.BadParameter(f"there is no file {like}")
-    source = load_pickle(like)[0] if like.suffix in SUFFIXES else open_source(like)
+    if like.name.endswith(PICKLED_INDEX):
+        source: Source = load_shards(like)[0]
+    else:
+        source = load_pickle(like)[0] if like.suffix.lower() in SUFFIXES else open_source(like)
     shapes = dict(source.shapes)
     source.close()
     if not shapes:
@@ -304,4 +311,4 @@ def report(done: Written, target: Path, first: str) -> None:
         say(
             f"note: {path}: folded and over-parameterized afresh: its groups pair with D as no layer here does", err=err
         )
-    say(f"{target}: {done.bytes} bytes", err=err)
+    say(f"{target}: {counted(done.bytes, 'byte')}", err=err)

@@ -25,6 +25,7 @@ from doconv_conformance.cli.files import (
     progress_bar,
     report,
 )
+from doconv_conformance.counting import counted
 
 
 def fold(
@@ -62,4 +63,4 @@ def fold(
             check_output(source, target, reads=[like])
             with progress_bar("fold") as progress:
                 done = fold_file(checkpoint, target, names=names, progress=progress)
-        report(done, target, f"{len(done.folded)} layers folded, {done.passed} tensors passed on")
+        report(done, target, f"{counted(len(done.folded), 'layer')} folded, {counted(done.passed, 'tensor')} passed on")

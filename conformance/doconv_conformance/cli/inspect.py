@@ -27,6 +27,7 @@ from doconv_conformance.cli.files import (
     takes_stdout,
 )
 from doconv_conformance.cli.reports import or_stdout
+from doconv_conformance.counting import counted
 
 if TYPE_CHECKING:
     from doconv_core.checkpoint import Checkpoint, LayerStats
@@ -185,8 +186,9 @@ def _show(found: dict[str, Any], *, err: bool = False) -> None:
     console.print(table)
     count = sum(row["over_parameterized"] for row in found["layers"])
     say(
-        f"layout {found['layout']}; {count} of {len(found['layers'])} layers are over-parameterized, "
-        f"{len(found['others'])} tensors belong to none; a fold takes {found['bytes_removed_by_fold']} bytes away",
+        f"layout {found['layout']}; {count} of {counted(len(found['layers']), 'layer')} {'is' if count == 1 else 'are'} "
+        f"over-parameterized, {counted(len(found['others']), 'tensor')} of no layer; a fold takes "
+        f"{counted(found['bytes_removed_by_fold'], 'byte')} away",
         err=err,
     )
     for row in found["layers"]:

@@ -13,6 +13,7 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
+    from doconv_core.checkpoint import ShardedFile
     from doconv_core.checkpoint._sources import Source
 
 SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".tar")
@@ -76,9 +77,37 @@ def load_pickle(path: Path, *, key: str | None = None, ema: bool = False) -> tup
     if left_out:
         notes.append(f"no tensors, and left out: {some(left_out, 8)}")
     if in_the_same:
-        chosen, more = find_average(Arrays(str(path), arrays), str(path))
+        try:
+            chosen, more = find_average(Arrays(str(path), arrays), str(path))
+        except CheckpointError as error:
+            raise CheckpointError("; ".join([str(error), *notes])) from None
         return chosen, [*notes, *more]
-    return Arrays(str(path), arrays, getattr(state, "_metadata", None)), notes
+    return Arrays(str(path), arrays, _metadata(state, loaded)), notes
+
+
+def _metadata(state: Mapping[str, Any], loaded: Any) -> Any:
+    """What layers noted of themselves; Lightning's averages have lost it, and the weights beside them have the same layers."""
+    beside = loaded.values() if isinstance(loaded, Mapping) else ()
+    same = (value for value in beside if isinstance(value, Mapping) and value.keys() == state.keys())
+    return next((found for value in (state, *same) if (found := getattr(value, "_metadata", None))), None)
+
+
+def load_shards(path: Path) -> tuple[ShardedFile, list[str]]:
+    """The files of a `pytorch_model.bin.index.json`, and what was chosen of them, in sentences.
+
+    Raises:
+        CheckpointError, ImportError, MemoryError, OSError: as `load_pickle`, and as `ShardedFile`.
+    """
+    from doconv_core.checkpoint import ShardedFile
+
+    said: dict[str, None] = {}
+
+    def opened(shard: Path) -> Source:
+        source, notes = load_pickle(shard)
+        said.update(dict.fromkeys(notes))
+        return source
+
+    return ShardedFile(path, opened), list(said)
 
 
 def _checked(path: Path, name: Any, tensor: torch.Tensor) -> LoadedTensor:

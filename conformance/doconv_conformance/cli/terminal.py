@@ -19,6 +19,7 @@ from rich.table import Table
 
 from doconv_conformance.cases.table import Case
 from doconv_conformance.cli.disagreeing import disagreeing
+from doconv_conformance.counting import counted
 from doconv_conformance.diagnosis.diagnose import Diagnosis, diagnose_run
 from doconv_conformance.files import write_json, write_text
 from doconv_conformance.protocol import smoke
@@ -177,7 +178,7 @@ def show(report: Mapping[str, Any]) -> int:
             text = f"{port['backend']}: the smoke case failed: {port['smoke']}. {smoke.ADVICE.capitalize()}."
             console.print(text, markup=False, style="red")
     for diagnosis in report["diagnosis"]:
-        head = f"{diagnosis['backend']}: {diagnosis['consistent_with']} ({len(diagnosis['cases'])} rows)"
+        head = f"{diagnosis['backend']}: {diagnosis['consistent_with']} ({counted(len(diagnosis['cases']), 'row')})"
         for text in (
             head,
             f"  look at: {diagnosis['look_at']}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import copy
 import io
 import json
@@ -10,6 +11,7 @@ import struct
 import tempfile
 import warnings
 import zipfile
+from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
@@ -50,7 +52,7 @@ PATHS = (
     "a\n",
     "x" * 300,
 )
-KEYS = ("model", "state_dict", "ema", "model_ema", "params", "optimizer", "epoch", "teacher")
+KEYS = ("model", "state_dict", "current_model_state", "ema", "model_ema", "params", "optimizer", "epoch", "teacher")
 CODES = {"F32": 4, "F64": 8, "F16": 2, "BF16": 2, "I64": 8, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "C64": 8, "F8_E8M0": 1}
 NUMBERS = (0, -1, 1, 2, 3, 9, 2**31, 2**40, 2**63, 2**64, 10**30, 1.5, -0.0, float("nan"), float("inf"), 1e308, True)
 VALUES: tuple[Any, ...] = (
@@ -117,12 +119,10 @@ def h5_file(rng: random.Random) -> bytes:
     return change_bytes(buffer.getvalue(), rng) if rng.random() < 0.8 else buffer.getvalue()
 
 
-def index_file(rng: random.Random) -> bytes:
+def index_file(rng: random.Random, ending: str = ".safetensors") -> bytes:
     """The index of two files, changed as JSON or as bytes."""
-    index: dict[str, Any] = {
-        "metadata": {"total_size": 1},
-        "weight_map": {"a.W": "one.safetensors", "b.W": "one.safetensors", "a.D": "two.safetensors"},
-    }
+    one, two = f"one{ending}", f"two{ending}"
+    index: dict[str, Any] = {"metadata": {"total_size": 1}, "weight_map": {"a.W": one, "b.W": one, "a.D": two}}
     for _ in range(rng.choice((0, 1, 2))):
         change_json(index, rng)
     text = json.dumps(index).encode("utf-8", "surrogatepass")
@@ -130,7 +130,9 @@ def index_file(rng: random.Random) -> bytes:
 
 
 def pth_file(rng: random.Random) -> bytes:
-    """A `.pth` of PyTorch: dicts around the state dict, odd values in it, the bytes of the file or of its pickle changed."""
+    """A `.pth` of PyTorch: dicts around the state dict, odd values in it, what layers note of themselves, the bytes of the file
+    or of its pickle changed.
+    """
     import torch
 
     others = ("float64", "float16", "bfloat16", "int64", "bool", "complex64", "float8_e4m3fn", "float8_e5m2", "uint16")
@@ -138,6 +140,9 @@ def pth_file(rng: random.Random) -> bytes:
     loaded: Any = {name: torch.ones(shape, dtype=rng.choice(types)) for name, (_, shape) in _tensors(rng).items()}
     for _ in range(rng.choice((0, 0, 0, 0, 0, 1, 2))):
         loaded[rng.choice((*LEAVES, "a.W", 0, None, "n_averaged"))] = _odd(loaded, rng)
+    if rng.random() < 0.3:
+        loaded = OrderedDict(loaded)
+        loaded._metadata = _notes(loaded, rng)
     for _ in range(rng.choice((0, 0, 1, 2))):
         beside = {rng.choice(KEYS): _odd(loaded, rng)} if rng.random() < 0.3 else {}
         loaded = beside | {rng.choice(KEYS): loaded}
@@ -149,6 +154,22 @@ def pth_file(rng: random.Random) -> bytes:
     return change_bytes(whole, rng) if rng.random() < 0.2 else whole
 
 
+def _notes(loaded: dict[Any, Any], rng: random.Random) -> Any:
+    """The metadata of a state dict, with a note of each layer, some of it changed."""
+    sizes = ([3, 3], [2, 2], [1, 9], [9], [1, 3, 3], [2, 3])
+    notes: Any = {
+        name[:-1].rstrip("."): {
+            "version": 1,
+            "doconv": {"kernel_size": list(rng.choice(sizes)), "transposed": rng.random() < 0.3},
+        }
+        for name in loaded
+        if isinstance(name, str) and name.endswith("W")
+    }
+    for _ in range(rng.choice((0, 0, 1, 2))):
+        change_json(notes, rng)
+    return notes if rng.random() < 0.95 else rng.choice(VALUES)
+
+
 def _odd(loaded: dict[Any, Any], rng: random.Random) -> Any:
     """What stands in a `.pth` beside tensors, or in their place."""
     import torch
@@ -158,6 +179,7 @@ def _odd(loaded: dict[Any, Any], rng: random.Random) -> Any:
         lambda: torch.ones(1).expand(2**rng.choice((4, 40)), 2, 9), lambda: torch.ones(2, 2).to_sparse(),
         lambda: torch.empty(2, 2, 9, device="meta"), lambda: torch.nn.Parameter(torch.ones(4, 2, 9)),
         lambda: torch.quantize_per_tensor(torch.ones(2, 2), 1.0, 0, torch.qint8), lambda: torch.ones(2, 2).T,
+        lambda: argparse.Namespace(lr=0.1, model=loaded),
         lambda: torch.ones(4, 2, 9)[::2], lambda: torch.nested.nested_tensor([torch.ones(1), torch.ones(2)]),
     )  # fmt: skip
     with warnings.catch_warnings(action="ignore"):  # of kinds of tensors that PyTorch gives up

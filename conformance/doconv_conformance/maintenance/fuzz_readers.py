@@ -19,7 +19,7 @@ from safetensors.numpy import save, save_file
 
 from doconv_conformance.adapters.core import CorePort
 from doconv_conformance.cli.inspect import describe
-from doconv_conformance.cli.pickles import SUFFIXES, load_pickle
+from doconv_conformance.cli.pickles import SUFFIXES, load_pickle, load_shards
 from doconv_conformance.maintenance import fuzz_files
 from doconv_conformance.maintenance.fuzz_files import change_bytes, change_json
 from doconv_conformance.protocol.session import file_pair
@@ -38,6 +38,7 @@ from doconv_core.checkpoint import (
     layer_stats,
     open_checkpoint,
 )
+from doconv_core.checkpoint._shards import PICKLED_INDEX
 from doconv_core.layouts import FRAMEWORKS
 
 CASE, OPERATION = vectors.select_for_files("forward")[0]  # what the folders of vectors have
@@ -62,6 +63,8 @@ def check_checkpoint(path: Path, rng: random.Random) -> bool:
 def _open(path: Path, rng: random.Random, **options: Any) -> Checkpoint:
     """Open a file as the commands do."""
     ema = rng.random() < 0.02
+    if path.name.endswith(PICKLED_INDEX):
+        return Checkpoint(load_shards(path)[0], str(path), **options)
     if path.suffix not in SUFFIXES:
         return open_checkpoint(path, **options, ema=ema)
     tensors, _ = load_pickle(path, key="model" if rng.random() < 0.02 else None, ema=ema)
@@ -256,6 +259,14 @@ def _prepare_torch(folder: Path) -> None:
     _load_original(path)
 
 
+def _prepare_pickles(folder: Path) -> None:
+    import torch
+
+    torch.save({"a.W": torch.ones(4, 2, 9), "b.W": torch.ones(2, 2, 1)}, folder / "one.bin")
+    torch.save({"a.D": torch.ones(2, 9, 9)}, folder / "two.bin")
+    _prepare_torch(folder)
+
+
 def _prepare_vectors(folder: Path) -> None:
     vectors.export(folder / "vectors", [(CASE, OPERATION)])
     (folder / "vectors" / vectors.MANIFEST).write_text(_manifest())
@@ -267,6 +278,9 @@ KINDS = {
     "npz": Kind(fuzz_files.npz_file, "in.npz"),
     "h5": Kind(fuzz_files.h5_file, "in.h5", needs="h5py"),
     "index": Kind(fuzz_files.index_file, "in.safetensors.index.json", prepare=_prepare_shards),
+    "index-bin": Kind(
+        partial(fuzz_files.index_file, ending=".bin"), "in.bin.index.json", prepare=_prepare_pickles, needs="torch"
+    ),
     "pth": Kind(fuzz_files.pth_file, "in.pth", prepare=_prepare_torch, needs="torch"),
     "inputs": Kind(partial(recordings_file, npz=False), "in.safetensors", check_recordings),
     "inputs-npz": Kind(partial(recordings_file, npz=True), "in.npz", check_recordings),

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from doconv_conformance.counting import counted
 from doconv_conformance.reports.row_figure import (
     BLUE,
     GREY,
@@ -43,7 +44,9 @@ def write_layers_figure(stats: Sequence[LayerStats], path: Path, *, title: str, 
     _half_axis(axes[3], rows, shown)
     before, after = (sum(getattr(layer, name) for layer in stats) for name in ("before", "after"))
     count = (
-        f"{len(stats)} layers" if len(shown) == len(stats) else f"the {len(shown)} of {len(stats)} that changed most"
+        counted(len(stats), "layer")
+        if len(shown) == len(stats)
+        else f"the {len(shown)} of {len(stats)} that changed most"
     )
     said = f"{label(title)}: {count}; {before:,} parameters train, {after:,} are left folded"
     write_figure(figure, path, said, dpi)

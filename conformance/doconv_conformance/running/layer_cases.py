@@ -11,6 +11,7 @@ import numpy as np
 
 from doconv_conformance.cases import generator
 from doconv_conformance.cases.table import DTYPES, Case, family
+from doconv_conformance.counting import counted
 from doconv_conformance.running.recordings import Recordings, over_parameterized
 from doconv_core.checkpoint import Checkpoint, CheckpointError
 from doconv_core.geometry import ConvGeometry
@@ -110,7 +111,7 @@ def plan_layers(checkpoint: Checkpoint, recordings: Recordings | None = None) ->
     if not paths:
         raise CheckpointError(
             f"{checkpoint.label} has no over-parameterized layer, there is nothing to compare. "
-            f"Received: {len(checkpoint.layers)} layers without D"
+            f"Received: {counted(len(checkpoint.layers), 'layer')} without D"
         )
     return [_plan(checkpoint, path, recordings) for path in paths]
 

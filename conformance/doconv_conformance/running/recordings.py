@@ -50,7 +50,7 @@ def open_recordings(file: Path, checkpoint: Checkpoint) -> Recordings:
             shape than the layer reads, or with values that are not finite. `CheckpointError` is one: the file cannot be read.
         OSError: the file cannot be opened.
     """
-    if file.suffix not in SUFFIXES:
+    if file.suffix.lower() not in SUFFIXES:
         raise ValueError(f"recorded activations are read from {' or '.join(SUFFIXES)}. Received: {file.name}")
     source, names, unused = open_source(file), dict[str, str](), list[str]()
     for name in source.shapes:

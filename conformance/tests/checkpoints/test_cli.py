@@ -53,7 +53,7 @@ def test_fold_needs_no_framework(source: Path, tmp_path: Path) -> None:
     done = doconv("fold", source, tmp_path / "out")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[:2] == [
-        "2 layers folded, 1 tensors passed on",
+        "2 layers folded, 1 tensor passed on",
         "note: kernel size 3x3 assumed for 9 taps: conv0, conv1",
     ]
     tensors, folded = layers(), load_file(tmp_path / "out")

@@ -278,7 +278,7 @@ def test_a_dict_of_numpy_arrays(names: str, tmp_path: Path) -> None:
 OTHERS = {
     "model.keras": (b"PK\x03\x04", "is Keras's own: .*doconv_keras.save_checkpoint"),
     "model.msgpack": (b"\x82", "is Flax's own: .*flatten_dict"),
-    "pytorch_model.bin.index.json": (b"{}", "lists pickles: .*save_pretrained"),
+    "pytorch_model.bin.index.json": (b"{}", "is not an index of bin files: KeyError: 'weight_map'"),
     "model.weights.h5": (b"\x89HDF", "any other of Keras: .*doconv_keras.save_checkpoint"),
     "model": (b"PK\x03\x04 and more", "it is a zip archive: PyTorch's need a name that ends in .pth"),
     "old.safetensors": (b"\x80\x02}q\x00(X", "it is a pickle"),
@@ -294,6 +294,7 @@ OTHERS = {
 FOLDERS = {
     "model.safetensors.index.json": "its checkpoint is model.safetensors.index.json",
     "model.safetensors": "its checkpoint is model.safetensors",
+    "pytorch_model.bin.index.json": "its checkpoint is pytorch_model.bin.index.json",
     ".metadata": "dcp_to_torch_save",
     "zero_to_fp32.py": "its zero_to_fp32.py makes one file of it",
     "_METADATA": "Orbax's: restore it",

@@ -31,9 +31,17 @@ CORPUS = {
 }
 
 
-@pytest.mark.parametrize("kind", [name for name, kind in KINDS.items() if name != "h5" and find_spec(kind.needs)])
+def is_installed(package: str) -> bool:
+    """Not the folder of that name among the tests, which pytest puts on the path."""
+    found = find_spec(package)
+    return found is not None and found.origin is not None
+
+
+@pytest.mark.parametrize("kind", [name for name, kind in KINDS.items() if name != "h5" and is_installed(kind.needs)])
 def test_every_file_is_read_or_refused(kind: str, tmp_path: Path) -> None:
-    failures, opened = fuzz(range(1500), tmp_path, [kind])
+    failures, opened = fuzz(
+        range(300 if kind == "index-bin" else 1500), tmp_path, [kind]
+    )  # that one is the same reader
     assert not failures, failures[0]
     assert opened > 50  # else nothing but the first check of each reader is tried
 

@@ -1,6 +1,8 @@
 """PyTorch's `.pth` in the commands: what is found below which keys, and what is refused in one line."""
 
 import argparse
+import gzip
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +10,12 @@ import ml_dtypes
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save, save_file
 from typer.testing import CliRunner
 
 from doconv_conformance.cli import app
 from doconv_conformance.cli.pickles import load_pickle
-from doconv_core.checkpoint import CheckpointError, find_state
+from doconv_core.checkpoint import CheckpointError, find_state, open_checkpoint
 from doconv_torch import fold, overparameterize
 
 W, D = torch.rand(4, 2, 9), torch.rand(2, 9, 9)
@@ -51,11 +53,22 @@ PLACES = {
         "names are without the prefix 'net.'",
     ),
     "a key": ({"ckpt": {"weights": STATE}, "model": {"x": W}}, ("--key", "ckpt.weights"), "those of ckpt.weights"),
+    "a key that is a number": ({0: STATE, 1: AVERAGE}, ("--key", "0"), "those of 0"),
     "a key with dots": ({"a.b": STATE}, ("--key", "a.b"), "those of a.b"),
     "beside an average": (
         {"params": STATE, "params_ema": AVERAGE},
         (),
         "params is taken; params_ema stands beside it, which --ema takes",
+    ),
+    "beside an average without names": (
+        {"model": STATE, "ema": {"decay": 0.9, "shadow_params": [W, D]}},
+        (),
+        "the average in ema has no names: the library that wrote it copies it into the model",
+    ),
+    "Lightning's live weights beside their average": (
+        {"state_dict": AVERAGE, "current_model_state": STATE, "averaging_state": {"n_averaged": torch.tensor(3)}},
+        ("--key", "current_model_state"),
+        "those of current_model_state",
     ),
     "with counters": (
         {"state_dict": STATE | {"version": 3, "name": "x"}},
@@ -80,12 +93,19 @@ def test_the_weights_are_found_and_what_was_chosen_is_said(place: str, tmp_path:
         {"state_dict": STATE, "state_dict_ema": AVERAGE},
         {"model": {"state_dict": STATE}, "ema": {"module": AVERAGE}},
         {"ema": AVERAGE},
+        {"state_dict": AVERAGE, "current_model_state": STATE, "callbacks": {"EMA": {}}},
     ],
 )
 def test_the_average_is_taken_where_it_is_asked_for(value: Any, tmp_path: Path) -> None:
     found, text = folded(value, tmp_path, "--ema")
     np.testing.assert_array_equal(found, kernel(2 * W))
-    assert "ema" in text
+    assert "ema" in text or "Lightning's average of the weights" in text
+
+
+def test_the_average_that_lightning_stores_in_place_of_the_weights_is_said_without_asking(tmp_path: Path) -> None:
+    found, text = folded({"state_dict": AVERAGE, "current_model_state": STATE}, tmp_path)
+    np.testing.assert_array_equal(found, kernel(2 * W))
+    assert "state_dict is Lightning's average of the weights; the weights themselves are in current_model_state" in text
 
 
 @pytest.mark.parametrize("prefix", ["ema.", "model_ema.", "ema_model."])
@@ -197,6 +217,13 @@ def test_keys_that_are_not_there(options: tuple[str, ...], error: str, tmp_path:
     assert error in text
 
 
+def test_an_average_without_names_is_named_where_it_is_asked_for(tmp_path: Path) -> None:
+    torch.save({"model": STATE, "ema": {"shadow_params": [W, D]}}, tmp_path / "model.pth")
+    status, text = run("fold", tmp_path / "model.pth", tmp_path / "out.safetensors", "--ema")
+    assert (status, text.count("\n")) == (1, 1)
+    assert "the average in ema has no names" in text
+
+
 @pytest.mark.parametrize("content", [b"", b"no pickle", b"PK\x03\x04" + bytes(100)])
 def test_a_broken_file_is_one_line(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "model.pth").write_bytes(content)
@@ -257,13 +284,78 @@ def test_the_options_of_a_training_script_beside_the_weights(zipped: bool, tmp_p
 
 @pytest.mark.parametrize(
     ("content", "kind"),
-    [(b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS"), (b"<!doctype html>", "a web page")],
+    [
+        (b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS"),
+        (b"<!doctype html>", "a web page"),
+        (gzip.compress(b"x" * 99), "compressed by gzip"),
+        (save({"a": np.ones(3)}), "a safetensors file, which needs a name that ends in .safetensors"),
+    ],
 )
 def test_what_a_download_left_is_named(content: bytes, kind: str, tmp_path: Path) -> None:
     (tmp_path / "model.pth").write_bytes(content)
     status, text = run("inspect", tmp_path / "model.pth")
     assert (status, text.count("\n")) == (1, 1)
     assert f"it is {kind}" in text
+
+
+@pytest.fixture
+def sharded(tmp_path: Path) -> Path:
+    """Hugging Face's files of PyTorch: a layer's `W` in one, its `D` in the other."""
+    files = {
+        "pytorch_model-00001-of-00002.bin": {"conv.W": W},
+        "pytorch_model-00002-of-00002.bin": {"conv.D": D, "n": W[0]},
+    }
+    for name, state in files.items():
+        torch.save(state, tmp_path / name)
+    index = {"metadata": {"total_size": 1}, "weight_map": {key: name for name, state in files.items() for key in state}}
+    (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+    return tmp_path / "pytorch_model.bin.index.json"
+
+
+@pytest.mark.parametrize("target", ["out.safetensors", "out.safetensors.index.json"])
+def test_an_index_of_pickles_folds_to_one_file_or_to_an_index(target: str, sharded: Path, tmp_path: Path) -> None:
+    status, text = run("fold", sharded, tmp_path / target, "--kernel-size", "conv=3x3")
+    assert (status, text.splitlines()[0]) == (0, "1 layer folded, 1 tensor passed on"), text
+    written = [load_file(path) for path in tmp_path.glob("out*.safetensors")]
+    assert len(written) == (1 if target == "out.safetensors" else 2)
+    np.testing.assert_array_equal(next(file["conv.weight"] for file in written if "conv.weight" in file), kernel(W))
+    assert run("inspect", sharded, "--like", tmp_path / target)[0] == 0
+
+
+def test_a_part_or_a_wrong_index_of_pickles_is_one_line(sharded: Path, tmp_path: Path) -> None:
+    part = tmp_path / "pytorch_model-00001-of-00002.bin"
+    for arguments, error in (
+        ((part, "out"), "it is one of several files: open their index (*.bin.index.json)"),
+        ((sharded, part), "must not end in another format's suffix"),
+        ((sharded, "out", "--key", "model"), "--key is for a .pth"),
+        ((sharded, "out", "--ema"), "has no average of the weights beside them"),
+    ):
+        status, text = run("fold", *arguments)
+        assert error in text
+        assert status != 0
+        assert text.count("\n") == 1
+    with pytest.raises(CheckpointError, match="lists pickles, which only PyTorch reads"):
+        open_checkpoint(sharded)
+    sharded.write_text(json.dumps({"weight_map": {"conv.W": "../pytorch_model.bin"}}))
+    assert "must be in a file beside the index. Received: '../pytorch_model.bin'" in run("inspect", sharded)[1]
+
+
+def test_endings_in_capitals_are_the_same(tmp_path: Path) -> None:
+    torch.save(STATE, tmp_path / "MODEL.PTH")
+    np.savez(tmp_path / "model.npz", **{name: tensor.numpy() for name, tensor in STATE.items()})
+    (tmp_path / "model.npz").rename(tmp_path / "MODEL.NPZ")
+    for name in ("MODEL.PTH", "MODEL.NPZ"):
+        status, text = run("fold", tmp_path / name, tmp_path / "out", "--kernel-size", "conv=3x3")
+        assert text.startswith("1 layer folded, 0 tensors passed on\n"), text
+        assert status == 0
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_a_torchscript_program_is_named(tmp_path: Path) -> None:
+    torch.jit.script(torch.nn.Linear(2, 2)).save(tmp_path / "program.pt")
+    status, text = run("inspect", tmp_path / "program.pt")
+    assert (status, text.count("\n")) == (1, 1)
+    assert "it is a TorchScript program" in text
 
 
 def test_a_saved_model_says_its_kernels(tmp_path: Path) -> None:
@@ -283,3 +375,16 @@ def test_a_saved_model_says_its_kernels(tmp_path: Path) -> None:
         np.testing.assert_array_equal(folded[name], tensor.numpy())
     status, text = run("fold", tmp_path / "last.ckpt", tmp_path / "out.safetensors", "--dialect", "original-torch")
     assert (status, "the layers of this project wrote it" in text) == (1, True)
+
+
+def test_the_layers_of_an_average_say_no_more_than_those_of_the_weights_beside_it(tmp_path: Path) -> None:
+    model = overparameterize(torch.nn.Sequential(torch.nn.ConvTranspose2d(4, 4, 2)))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter)
+    torch.save(
+        {"state_dict": dict(model.state_dict()), "current_model_state": model.state_dict()}, tmp_path / "last.ckpt"
+    )
+    status, text = run("fold", tmp_path / "last.ckpt", tmp_path / "out.safetensors")
+    assert (status, "taken not to be" in text) == (0, False)
+    want = fold(model).state_dict()["0.weight"].numpy()
+    np.testing.assert_array_equal(load_file(tmp_path / "out.safetensors")["0.weight"], want)

@@ -352,3 +352,26 @@ def test_a_depthwise_layer_of_the_authors_tensorflow_file(tmp_path: Path) -> Non
         np.testing.assert_array_equal(checkpoint.read("dw")["weight"], want)
         convert_file(checkpoint, tmp_path / "torch", "torch")
     np.testing.assert_array_equal(load_file(tmp_path / "torch")["dw.weight"], want)
+
+
+@pytest.mark.parametrize("d_mul", [9, 11])
+@pytest.mark.parametrize("multiplier", [1, 2])
+def test_a_depthwise_layer_of_keras_is_known_by_its_bias(multiplier: int, d_mul: int, tmp_path: Path) -> None:
+    """Under Flax's names, in arrays that nobody described; a plain one and a plain transposed one are passed on."""
+    conv = ConvGeometry(in_channels=4, out_channels=4 * multiplier, kernel_size=(3, 3), groups=4, d_mul=d_mul)
+    (W, D), layout = parameters(conv, f"{multiplier}"), Layout("keras", conv, depthwise=True)
+    others = {
+        "plain.kernel": np.ones((3, 3, 4, 2), np.float32), "plain.bias": np.ones(8, np.float32),
+        "up.kernel": np.ones((2, 2, 3, 4), np.float32), "up.bias": np.ones(3, np.float32),
+    }  # fmt: skip
+    bias = np.ones(conv.out_channels, np.float32)
+    given = {"dw.kernel": layout.w_from_canonical(W), "dw.D": layout.d_from_canonical(D), "dw.bias": bias} | others
+    folded = fold({name: np.ascontiguousarray(array) for name, array in given.items()}, tmp_path)
+    want = compose(W, D, conv)
+    np.testing.assert_array_equal(folded.pop("dw.kernel"), layout.kernel_from_canonical(want))
+    assert folded.keys() == {"dw.bias", *others}
+    with open_checkpoint(tmp_path / "in.safetensors") as checkpoint:
+        convert_file(checkpoint, tmp_path / "torch", "torch")
+    converted = load_file(tmp_path / "torch")
+    np.testing.assert_array_equal(converted["dw.W"], W)
+    np.testing.assert_array_equal(converted["dw.D"], D)

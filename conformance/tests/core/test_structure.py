@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[3]
 SUITE = ROOT / "conformance" / "doconv_conformance"
 # From the ground up: a module imports from its own floor and the ones below.
 FLOORS = (
-    ("port", "files", "escaping"),
+    ("port", "files", "escaping", "counting"),
     ("cases",),
     ("verdicts",),
     ("protocol", "adapters"),

@@ -109,6 +109,32 @@ def test_a_normalisation_of_two_names_and_one_below_a_container() -> None:
     assert isinstance(net.again, nn.Identity)
 
 
+class Standardised(nn.Conv2d):
+    """A kernel that is scaled comes out as it was."""
+
+    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        centred = weight - weight.mean((1, 2, 3), keepdim=True)
+        return super()._conv_forward(x, centred / centred.std((1, 2, 3), keepdim=True), bias)
+
+
+@pytest.mark.parametrize(
+    "conv", [Standardised(3, 4, 3), nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 4, 1))], ids=["class", "norm"]
+)
+def test_a_kernel_that_is_computed_from_the_weight_is_not_fused(
+    conv: nn.Module, caplog: pytest.LogCaptureFixture
+) -> None:
+    net = trained(nn.Sequential(copy.deepcopy(conv), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3)))
+    before = net(X)
+    with pytest.raises(
+        ValueError, match=r"0 and 1: .*no convolution of PyTorch's own|0 and 1: its parameters are computed"
+    ):
+        fold(net, batch_norm=[("0", "1")])
+    torch.testing.assert_close(fold(net, batch_norm=True)(X), before, rtol=1e-12, atol=1e-12)
+    assert type(net[2]) is nn.Conv2d
+    assert not fused_of(net)
+    assert "1: stays" in next(record.message for record in caplog.records if record.levelname == "WARNING")
+
+
 def test_a_hook_between_the_two_keeps_them_apart() -> None:
     net = trained(Net())
     net.first.register_forward_hook(lambda *args: None)

@@ -1,5 +1,6 @@
 """`fold_state_dict`: the plain model's state from the over-parameterized one's, without the model."""
 
+import copy
 import logging
 from collections import OrderedDict
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
+from torch.nn.utils import prune
 from torch.optim.swa_utils import AveragedModel
 
 from doconv_core import identity
@@ -178,6 +180,67 @@ def test_what_a_state_dict_says_is_believed_only_where_it_is_what_a_layer_writes
     state._metadata["0"]["doconv"] = {"kernel_size": [2, 9], "transposed": False}
     with pytest.raises(ValueError, match=r"0 has kernels of 9 taps\. Received: 0=2x9"):
         fold_state_dict(state)
+
+
+def warned(caplog: pytest.LogCaptureFixture) -> list[str]:
+    found = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    caplog.clear()
+    return found
+
+
+def test_what_could_be_wrong_and_would_not_show_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    plain = nn.Sequential(nn.Conv2d(4, 4, (1, 9)), nn.Conv2d(4, 4, 3, groups=4))
+    state = overparameterize(copy.deepcopy(plain)).state_dict()
+    for quiet, options in ((state, {}), (state, {"like": plain}), (dict(state), {"like": plain})):
+        fold_state_dict(quiet, **options)
+        assert not warned(caplog)
+    fold_state_dict(dict(state))
+    assert warned(caplog) == ["taken not to be transposed convolutions, which the shapes cannot show: 0"]  # not 1
+    for against in (
+        {"transposed": "0"},
+        {"kernel_size": {"0": (9, 1)}},
+        {"like": nn.Sequential(nn.Conv2d(4, 4, 3), plain[1])},
+    ):
+        fold_state_dict(state, **against)
+        assert [text.rpartition(" ")[2] for text in warned(caplog) if "against what the layers say" in text] == ["0"]
+
+
+def test_what_layers_say_of_themselves_is_not_taken_for_others_after_a_renaming(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    model = overparameterize(nn.Sequential(nn.ConvTranspose2d(4, 4, 3), nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 1)))
+    for parameter in model.parameters():
+        nn.init.normal_(parameter)
+    whole, moved = model.state_dict(), model.state_dict()
+    for number in (1, 0):  # a layer was put in front
+        for leaf in ("W", "D", "bias"):
+            moved[f"{number + 1}.{leaf}"] = moved.pop(f"{number}.{leaf}")
+    del moved["2.weight"], whole["0.W"], whole["0.D"]  # the latter is a part: what is left is true
+    folded = fold_state_dict(moved, transposed="1")
+    assert any(text.startswith("the metadata is of other names") for text in warned(caplog))
+    assert torch.equal(fold_state_dict(whole)["1.weight"], folded["2.weight"])
+    assert not warned(caplog)
+    want = fold(model).state_dict()
+    assert torch.equal(folded["1.weight"], want["0.weight"])
+    assert torch.equal(folded["2.weight"], want["1.weight"])
+
+
+@pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated:FutureWarning")
+@pytest.mark.parametrize(
+    "compute",
+    [
+        lambda conv: prune.l1_unstructured(conv, "W", 0.5),
+        lambda conv: prune.l1_unstructured(conv, "D", 0.5),
+        lambda conv: nn.utils.weight_norm(conv, "W"),
+        lambda conv: nn.utils.parametrizations.weight_norm(conv, "W"),
+        lambda conv: nn.utils.parametrizations.spectral_norm(conv, "W"),
+    ],
+)
+def test_a_parameter_that_is_computed_is_named(compute: object) -> None:
+    model = overparameterize(nn.Sequential(nn.Conv2d(3, 4, 3)))
+    compute(model[0])
+    with pytest.raises(ValueError, match=r"0\.[WD] is computed from other tensors.*remove that"):
+        fold_state_dict(model.state_dict())
 
 
 def square() -> nn.Module:

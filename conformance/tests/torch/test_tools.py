@@ -93,6 +93,16 @@ def test_export_keeps_the_parameters_and_leaves_no_wrapper(model: nn.Module) -> 
     assert torch.equal(torch.export.export(fold(model), (X,)).module()(X), model(X))
 
 
+def test_a_trace_has_no_layers_to_fold_and_is_not_returned_in_silence(model: nn.Module) -> None:
+    state = fold_state_dict(model.state_dict(), like=plain())
+    for traced in (torch.fx.symbolic_trace(model), torch.export.export(model, (X,)).module()):
+        with pytest.raises(ValueError, match=r"no layer is of doconv.*Received: 0\.W, "):
+            fold(traced)
+        folded = fold_state_dict(traced.state_dict(), like=plain())
+        assert all(torch.equal(folded[name], state[name]) for name in state)
+    assert fold(torch.fx.symbolic_trace(plain()))
+
+
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 def test_script_refuses_and_takes_the_folded_model(model: nn.Module) -> None:
     with pytest.raises(TypeError, match=r"fold the model first. Received: DOConv2d\(3, 8"):
@@ -209,6 +219,19 @@ def test_files_and_copies(model: nn.Module) -> None:
     whole.seek(0)
     for other in (twin, copy.deepcopy(model), torch.load(whole, weights_only=False)):
         assert torch.equal(other(X), y)
+
+
+def test_a_shallow_copy_is_a_layer_of_its_own_and_stays_tied() -> None:
+    """`copy.copy` of a module shares the dictionary of its parameters."""
+    model = nn.ModuleDict({"a": nn.Conv2d(3, 4, 3)})
+    model["b"], alone = copy.copy(model["a"]), copy.copy(model["a"])
+    x = torch.rand(1, 3, 8, 8)
+    y = alone(x)
+    overparameterize(model)
+    assert model["a"].W is model["b"].W
+    assert torch.equal(alone(x), y)
+    fold(copy.copy(model["a"]))
+    assert torch.equal(model["a"](x), y)
 
 
 def test_averages_are_of_w_and_d_and_not_of_the_kernel(model: nn.Module) -> None:

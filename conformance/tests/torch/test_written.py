@@ -73,6 +73,8 @@ def max_norm(conv: nn.Conv2d) -> None:
 
 
 WRITES: dict[str, Callable[[nn.Conv2d], object]] = {
+    "apply_": lambda conv: conv.weight.data.apply_(lambda value: value + 1),
+    "map_": lambda conv: conv.weight.data.map_(KERNEL, lambda value, other: value + other),
     "nn.init": lambda conv: nn.init.kaiming_normal_(conv.weight),
     "nn.init of data": lambda conv: nn.init.ones_(conv.weight.data),
     "copy": lambda conv: conv.weight.data.copy_(KERNEL),
@@ -121,6 +123,36 @@ def test_a_kernel_of_one_tap_is_written_to_as_well() -> None:
     conv = DOConv2d(3, 4, 1)
     nn.init.ones_(conv.weight.data)
     assert (conv.W == 1).all()
+
+
+def test_a_layer_does_not_change_its_sizes() -> None:
+    """As channels are pruned by hand, in either order: nothing is written in part."""
+    conv, other, before = trained(), trained(), trained().weight
+    conv.out_channels = 2
+    with pytest.raises(
+        ValueError, match=r"its W and D do not follow: fold it before. Received: W of shape \(4, 3, 9\)"
+    ):
+        conv.weight = nn.Parameter(KERNEL[:2])
+    with pytest.raises(ValueError, match=r"weight must have shape \(4, 3, 3, 3\).*to change a layer's sizes, fold it"):
+        other.weight.data = KERNEL[:2]
+    conv.out_channels = 4
+    for layer in (conv, other):
+        assert layer.D.any()
+        assert layer.weight.shape == before.shape
+
+
+def test_the_kernel_of_another_layer_is_no_tie() -> None:
+    a, b = trained(), trained()
+    nn.init.normal_(b.W)
+    before = b.weight.detach().clone()
+    with pytest.raises(ValueError, match=r"tie both parameters, `b.W = a.W; b.D = a.D`"):
+        b.weight = a.weight
+    assert torch.equal(b.weight, before)
+    b.weight = a.weight.detach()
+    assert torch.equal(b.weight, a.weight)
+    b.W, b.D = a.W, a.D
+    fold(nn.ModuleList([a, b]))
+    assert a.weight is b.weight
 
 
 def test_re_parameterised_blocks_fuse() -> None:

@@ -234,6 +234,15 @@ def test_what_check_lists_chooses_and_stops_at(tmp_path: Path) -> None:
     assert len(json.loads((tmp_path / "r.json").read_text())["results"]) == 1
 
 
+def test_check_lists_to_a_reader_that_has_seen_enough() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as pipe:
+        command = (sys.executable, "-m", "doconv_conformance", "check", "--list")
+        done = subprocess.run(command, stdout=pipe, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
 def test_what_disagrees_takes_a_line_for_each_kind() -> None:
     def row(stage: str, number: int, **changes: object) -> dict:
         known = {"backend": "p", "case": f"c{number}", "operation": stage, "stage": stage, "dtype": "", "param_dtype": "",
