@@ -17,8 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
+from doconv_core.checks import FLOAT_DTYPES
 from doconv_core.geometry import depth_multiplier
-from doconv_flax._names import d_names, plain_names, w_names
+from doconv_flax._names import channel_axis, d_names, plain_names, w_names
 from doconv_flax._placing import explicit_sharding, sharding_beside
 
 # Where loops beat products on a CPU: at most this many pairs of tap and column (3x3 with `S` up to 12), from this size of `W`.
@@ -39,10 +40,12 @@ def compose(kernel: jax.Array, D: jax.Array | None, *, transpose_kernel: bool = 
         `(*kernel_size, C_in/G, C_out)` in the dtype of `kernel`; bfloat16 and float16 are composed in float32 and rounded once.
 
     Raises:
+        TypeError: `kernel` is not of a floating point dtype.
         ValueError: the shapes of `kernel` and `D` do not belong together.
     """
     if D is None:
         return kernel
+    check_dtype(kernel)
     local = kernel.shape[-1 if transpose_kernel else -2]
     if math.prod(kernel.shape[:-2]) != D.shape[-2] or D.shape[-1] % local:
         raise ValueError(f"kernel and D do not belong together. Received: shapes {kernel.shape} and {D.shape}")
@@ -142,6 +145,16 @@ def _as_one_sum(W: jax.Array, delta: jax.Array) -> jax.Array:
     return scaled.sum(1).reshape(*kernel_size, *ends)
 
 
+def check_dtype(kernel: Any, path: str = "") -> None:
+    """
+    Raises:
+        TypeError: the kernel of the layer at `path` is not of a floating point dtype.
+    """
+    if kernel.dtype not in FLOAT_DTYPES:
+        of = f" of {path!r}" if path else ""
+        raise TypeError(f"the kernel{of} must be bfloat16, float16, float32 or float64. Received: {kernel.dtype}")
+
+
 def w_shape(plain: tuple[int, ...], kernel_size: tuple[int, ...], d_mul: int | None) -> tuple[int, ...]:
     """Shape of `W` in Flax's layout, for the plain kernel's shape.
 
@@ -192,7 +205,7 @@ def start_from(
     shape = w_shape(kernel.shape[stacked:], kernel_size, d_mul)
     if math.prod(kernel_size) == 1:
         return kernel, None
-    channels = -1 if transpose_kernel else -2 if kernel.shape[-2] == in_channels else None
+    channels = channel_axis(kernel.shape[-2] == in_channels, transpose_kernel)
     whole = (*stack, *d_shape(shape, kernel_size, in_channels))
     if isinstance(kernel, np.ndarray):
         D: Any = np.zeros(whole, kernel.dtype)

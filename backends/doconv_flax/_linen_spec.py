@@ -101,7 +101,7 @@ def conv_spec(model: nn.Module, /, *inputs: Any, rngs: Any = None, **options: An
 
     Args:
         model: a module.
-        inputs: what `model.init` takes; arrays or `jax.ShapeDtypeStruct`.
+        inputs: what `model.init` takes after its keys; arrays or `jax.ShapeDtypeStruct`.
         rngs: as of `model.init`; by default one key for every stream.
         options: keyword arguments of `model.init`, `method` among them; arrays or `jax.ShapeDtypeStruct` here, too.
 

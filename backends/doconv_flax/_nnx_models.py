@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 import jax
 from flax import nnx
 
-from doconv_core.selection import Where, depth_multipliers, describe_convolution, select
-from doconv_flax._compose import start_from
+from doconv_core.selection import Where, depth_multipliers, describe_convolution, listed, select
+from doconv_flax._compose import check_dtype, start_from
 from doconv_flax._fold import fold_kernel
 from doconv_flax._names import plain_names, w_names
 from doconv_flax._nnx_layers import DOConv, DOConvTranspose, add_d
@@ -46,18 +46,18 @@ def overparameterize(
 
     Raises:
         TypeError: `model` is not an nnx module, or abstract; a selected convolution is of a subclass, or something else acts on
-            its kernel: `nnx.WeightNorm`, `nnx.SpectralNorm`, or the code of a module that uses `layer.kernel` in its call.
+            its kernel: `nnx.WeightNorm`, `nnx.SpectralNorm`, a Variable with a hook or a `get_value` of its own, or the code of
+            a module that uses `layer.kernel` in its call; or a kernel is not of a floating point dtype.
         ValueError: there is no convolution, none that `where` selects, none left to convert, `d_mul` is too small, layers are
             stacked along another axis than the first, a kernel is tied to something that is not converted with it, a plain
             layer holds a `D`, or the model holds an optimizer. Nothing has been changed then.
     """
     found = _convolutions(model)
     selected = select(found, where)
-    foreign = [f"{path}: {type(layer).__name__}" for path, layer in selected.items() if _is_foreign(layer)]
-    if foreign:
+    if foreign := listed({path: type(layer).__name__ for path, layer in selected.items() if _is_foreign(layer)}):
         raise TypeError(
             "subclasses of nnx.Conv and nnx.ConvTranspose are not converted, as their own `__call__` would be lost: leave them "
-            f"out by `where`. Received: {', '.join(foreign)}"
+            f"out by `where`. Received: {foreign}"
         )
     chosen = depth_multipliers(
         selected,
@@ -168,6 +168,8 @@ def _check_arrays(layers: dict[str, Any]) -> None:
             "an abstract model has shapes and no arrays: convert it where it is made, "
             f"`nnx.eval_shape(lambda: overparameterize(Net(...)))`. Received: {', '.join(abstract)}"
         )
+    for path, layer in layers.items():
+        check_dtype(layer.kernel, path)
 
 
 def _check_use(model: nnx.Module, layers: dict[str, Any], advice: str) -> None:
@@ -178,12 +180,13 @@ def _check_use(model: nnx.Module, layers: dict[str, Any], advice: str) -> None:
         for _, norm in nnx.iter_graph(model) if isinstance(norm, nnx.WeightNorm | nnx.SpectralNorm)
         for _, node in nnx.iter_graph(norm.layer_instance) if id(node) in paths
     }  # fmt: skip
+    acted |= {path: hook for path, layer in layers.items() if (hook := _hook(layer.kernel))}
     used, unclear = kernel_uses(model, layers)
     acted |= used
     if acted:
         raise TypeError(
             f"the kernels of these layers are used by something other than the layers, and what acts on W acts before it is "
-            f"composed: {advice}. Received: {', '.join(f'{path}: {by}' for path, by in acted.items())}"
+            f"composed: {advice}. Received: {listed(acted)}"
         )
     for name in unclear:
         log.warning(
@@ -191,22 +194,29 @@ def _check_use(model: nnx.Module, layers: dict[str, Any], advice: str) -> None:
         )
 
 
+def _hook(kernel: nnx.Variable) -> str:
+    """What a Variable makes of its value where it is read or written, or nothing."""
+    cls = type(kernel)
+    for name in ("get_value", "set_value"):
+        if getattr(cls, name) is not getattr(nnx.Variable, name) or kernel.get_metadata().get(f"on_{name}"):
+            return f"{cls.__name__}.{name}"
+    return ""
+
+
 def _check_stacks(layers: dict[str, Any]) -> None:
     """Raise unless the axes that stack layers come first in every Variable of a layer, as far as shapes say it."""
     for path, layer in layers.items():
-        size, bias = tuple(layer.kernel_size), layer.bias
+        kernel, size, bias = layer.kernel, tuple(layer.kernel_size), layer.bias
         if isinstance(layer, OURS):
-            D = layer.D.shape
-            stack, whole = D[: -2 - len(size)], (*size, D[-2], layer.in_features)
-            good = D[len(stack) :] == whole and layer.kernel.shape[: len(stack)] == stack
+            shape, whole = layer.D.shape, (*size, layer.d_mul, layer.in_features)
         else:
-            kernel = layer.kernel.shape
-            stack, whole = kernel[: -2 - len(size)], tuple(layer.kernel_shape)
-            good = kernel[len(stack) :] == whole
+            shape, whole = kernel.shape, tuple(layer.kernel_shape)
+        stack = shape[: -2 - len(size)]
+        good = shape[len(stack) :] == whole and kernel.shape[: len(stack)] == stack
         if not good or (bias is not None and bias.shape != (*stack, layer.out_features)):
             raise ValueError(
                 f"axes that stack layers must come first (nnx.vmap with out_axes=0). Received: {path or 'the layer'} with a "
-                f"kernel of shape {layer.kernel.shape}{'' if bias is None else f' and a bias of shape {bias.shape}'}"
+                f"kernel of shape {kernel.shape}{'' if bias is None else f' and a bias of shape {bias.shape}'}"
             )
 
 

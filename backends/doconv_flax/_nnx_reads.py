@@ -9,10 +9,13 @@ from __future__ import annotations
 import dis
 import inspect
 from collections.abc import Iterator, Mapping
-from types import CodeType
+from contextlib import suppress
+from types import CodeType, FunctionType
 from typing import Any
 
 from flax import nnx
+
+LIBRARIES = ("flax.", "jax.", "numpy.", "optax.")
 
 
 def kernel_uses(model: nnx.Module, layers: Mapping[str, Any]) -> tuple[dict[str, str], list[str]]:
@@ -20,7 +23,8 @@ def kernel_uses(model: nnx.Module, layers: Mapping[str, Any]) -> tuple[dict[str,
 
     Returns:
         The paths of layers whose kernel is used, each with the method that does it ("Masked.__call__"); and methods that use
-        the kernel of something that can't be told from the code ("for layer in self.layers: layer.kernel").
+        the kernel of something that can't be told from the code ("for layer in self.layers: layer.kernel", or functions that
+        a method calls).
     """
     paths = {id(layer): path for path, layer in layers.items()}
     used: dict[str, str] = {}
@@ -29,8 +33,8 @@ def kernel_uses(model: nnx.Module, layers: Mapping[str, Any]) -> tuple[dict[str,
         if not isinstance(node, nnx.Module) or isinstance(node, nnx.Conv | nnx.ConvTranspose):
             continue
         holds = any(id(part) in paths for _, part in nnx.iter_graph(node))
-        for name, code in _reached(type(node)) if holds else ():
-            for chain in _owners_of_kernel(code, code.co_varnames[0] if code.co_argcount else ""):
+        for name, code, self in _reached(type(node)) if holds else ():
+            for chain in _owners_of_kernel(code, self):
                 if chain is None:
                     unclear[name] = None
                 elif (path := paths.get(id(_follow(node, chain)))) is not None:
@@ -38,8 +42,11 @@ def kernel_uses(model: nnx.Module, layers: Mapping[str, Any]) -> tuple[dict[str,
     return used, list(unclear)
 
 
-def _reached(cls: type) -> Iterator[tuple[str, CodeType]]:
-    """The methods that `__call__` reaches by name, itself first, with their names; all but constructors if there is none."""
+def _reached(cls: type) -> Iterator[tuple[str, CodeType, str]]:
+    """The methods that `__call__` reaches by name, itself first; all but constructors if there is none; functions they name.
+
+    Each with its name and that of its first argument, which functions have none of.
+    """
     own = [base for base in cls.__mro__ if not base.__module__.startswith("flax.") and base is not object]
     functions = {
         (base, name): inspect.unwrap(value) for base in own for name, value in vars(base).items() if callable(value)
@@ -48,6 +55,7 @@ def _reached(cls: type) -> Iterator[tuple[str, CodeType]]:
     called = [name for _, name in codes if name == "__call__"]
     todo = called[:1] or [name for _, name in codes if name != "__init__"]
     seen: set[str] = set()
+    helpers: dict[FunctionType, None] = {}
     while todo:
         name = todo.pop()
         if name not in seen:
@@ -55,7 +63,20 @@ def _reached(cls: type) -> Iterator[tuple[str, CodeType]]:
             for (base, other), code in codes.items():
                 if other == name:
                     todo += code.co_names
-                    yield f"{base.__name__}.{name}", code
+                    yield f"{base.__name__}.{name}", code, code.co_varnames[0] if code.co_argcount else ""
+                    _add_helpers(functions[base, other], helpers)
+    for helper in helpers:
+        yield helper.__qualname__, helper.__code__, ""
+
+
+def _add_helpers(function: Any, found: dict[FunctionType, None]) -> None:
+    """Add the functions that a function names, and those that they name, but for libraries'."""
+    with suppress(TypeError, ValueError):  # no function of Python's, or a name without a value yet
+        named = inspect.getclosurevars(function)
+        for value in (*named.nonlocals.values(), *named.globals.values()):
+            if inspect.isfunction(value) and value not in found and not value.__module__.startswith(LIBRARIES):
+                found[value] = None
+                _add_helpers(value, found)
 
 
 def _owners_of_kernel(code: CodeType, self: str) -> Iterator[tuple[str, ...] | None]:

@@ -81,8 +81,15 @@ def _config(layer: Any, cls: Any) -> dict[str, Any]:
     if getattr(layer.get_config, "_is_default", False) and isinstance(layer, keras.layers.Layer):
         config = _accepted(layer, config)
     if cls.from_config.__func__ is keras.layers.Layer.from_config.__func__:
-        config |= {name: getattr(layer, name) for name in config if name.endswith(OBJECTS) and hasattr(layer, name)}
+        config |= {
+            name: _object(getattr(layer, name)) for name in config if name.endswith(OBJECTS) and hasattr(layer, name)
+        }
     return config
+
+
+def _object(held: Any) -> Any:
+    """What a layer holds, for another layer: an activation that is a layer has weights of its own."""
+    return make_from_config(held, None, held.name) if isinstance(held, keras.layers.Layer) else held
 
 
 def _accepted(layer: Any, config: dict[str, Any]) -> dict[str, Any]:
@@ -90,12 +97,13 @@ def _accepted(layer: Any, config: dict[str, Any]) -> dict[str, Any]:
 
     Of a subclassed model Keras notes the default values of the constructor's arguments in place of those given to it.
     """
-    parameters = inspect.signature(type(layer).__init__).parameters
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+    _, *parameters = inspect.signature(type(layer).__init__).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return config
-    if isinstance(layer, keras.Model) and set(parameters) - {"self", *BASE}:
+    names = {parameter.name for parameter in parameters}
+    if isinstance(layer, keras.Model) and names - set(BASE):
         raise NotImplementedError("get_config")
-    return {name: value for name, value in config.items() if name in parameters}
+    return {name: value for name, value in config.items() if name in names}
 
 
 def _lambda_again(layer: Any) -> Any:

@@ -16,7 +16,7 @@ import keras
 from doconv_keras._config import Change, make_from_config
 from doconv_keras._remake import GRAPHS, build_as, call_graph_again, check_released
 from doconv_keras._swap import attributes, leaves, swap
-from doconv_keras._transfer import copy_trainable, copy_weights, own_variables, pair_layers, walk
+from doconv_keras._transfer import copy_trainable, copy_weights, own_variables, pair_layers, sublayers, walk
 
 Pairs = list[tuple[str, Any, Any]]
 
@@ -25,12 +25,12 @@ def change_in_place(model: Any, changes: Mapping[int, Change]) -> None:
     """Change the layers whose ids are in `changes`; no other layer becomes another object, but for graphs within the model.
 
     Raises:
-        ValueError: the model is such a graph itself, something keeps a convolution or its kernel where it cannot be replaced,
-            or a layer cannot be made from its config. Nothing has been changed then.
+        ValueError: the model is such a graph or a changed layer itself, something keeps a convolution or its kernel where it
+            cannot be replaced, or a layer cannot be made from its config. Nothing has been changed then.
     """
     replaced = [(path, layer) for path, layer in walk(model) if id(layer) in changes]
     _check_editable(model, set(changes))
-    pairs = [(path, layer, _make(layer, changes[id(layer)], path)) for path, layer in replaced]
+    pairs = [(path, layer, _make(layer, changes[id(layer)], path, layer)) for path, layer in replaced]
     copy_weights(pairs)
     put_in_place(model, {id(layer): new for _, layer, new in pairs})
     copy_trainable(pairs)
@@ -55,7 +55,7 @@ def remake_whole(model: Any, changes: Mapping[int, Change]) -> Any:
         if id(layer) not in changes and type(layer) is type(fresh):
             kept.append((path, layer, fresh))
         else:
-            replacements[id(fresh)] = _make(layer, changes.get(id(layer)), path)
+            replacements[id(fresh)] = _make(layer, changes.get(id(layer)), path, fresh)
             others.append((path, layer, replacements[id(fresh)]))
             if id(fresh) not in bound:  # a graph that is called again stays, as its layers remember their calls
                 unbound.append((path, weakref.ref(fresh)))
@@ -83,13 +83,22 @@ def put_in_place(model: Any, replacements: dict[int, Any]) -> None:
         layer.trainable = trainable
         for variable, flag in variables:
             variable.trainable = flag
-    swap((layer for layer in layers if not isinstance(layer, GRAPHS)), replacements)
+    owners = [*layers, *replacements.values()]
+    swap((layer for layer in owners if not isinstance(layer, GRAPHS)), replacements)
 
 
-def _make(layer: Any, change: Change | None, path: str) -> Any:
+def _make(layer: Any, change: Change | None, path: str, place: Any) -> Any:
+    """The changed form of a layer, with what the one that it takes the place of owns, such as an activation with weights."""
     new = make_from_config(layer, change, path)
     if layer.built:
         build_as(new, layer, path)
+    own, made = sublayers(place), sublayers(new)
+    if len(own) != len(made):
+        raise ValueError(
+            f"{path or layer.name} is not made again with the layers that it has. "
+            f"Received: {type(layer).__name__} with {len(own)} layers, by its config with {len(made)}"
+        )
+    swap([new], {id(fresh): inner for fresh, inner in zip(made, own, strict=True)})
     return new
 
 
@@ -111,6 +120,10 @@ def _check_editable(model: Any, changed: set[int]) -> None:
         raise ValueError(
             "a Sequential or functional model has a graph, which cannot be changed in place: leave out `in_place`. "
             f"Received: {type(model).__name__}"
+        )
+    if id(model) in changed:
+        raise ValueError(
+            f"a layer cannot be made another in place: leave out `in_place`. Received: {type(model).__name__}"
         )
     wanted = changed | {id(graph) for graph in graphs}
     found = {id(layer) for graph in graphs for layer in graph.layers}

@@ -8,11 +8,11 @@ from typing import Any, TypeVar
 
 import keras
 
-from doconv_core.selection import Where, depth_multipliers, describe_convolution, select
+from doconv_core.selection import Where, depth_multipliers, describe_convolution, listed, select
 from doconv_keras._config import Change
 from doconv_keras._in_place import change_in_place, remake_whole
 from doconv_keras._layers import EXPLICIT, DOConvMixin, do_class
-from doconv_keras._owners import note_owners, plain_owners
+from doconv_keras._owners import note_owners, plain_class_of, plain_owners
 from doconv_keras._remake import remake
 from doconv_keras._transfer import walk
 
@@ -55,9 +55,7 @@ def overparameterize(model: L, *, d_mul: int | None = None, where: Where | None 
         is_plain=lambda _, layer: not isinstance(layer, DOConvMixin) and math.prod(layer.kernel_size) > 1,
         describe=lambda _, layer: _describe(layer),
     )
-    obstacles = {path: obstacle for path in chosen if (obstacle := _obstacle(found[path]))}
-    if obstacles:
-        reasons = "; ".join(f"{path or 'the layer'}: {reason}" for path, reason in obstacles.items())
+    if reasons := listed({path: _obstacle(found[path]) for path in chosen}):
         raise ValueError(f"layers cannot be over-parameterized; `where` can leave them plain. Received: {reasons}")
     changes = {
         id(found[path]): Change(_do_class(found[path]), {"d_mul": multiplier}) for path, multiplier in chosen.items()
@@ -90,9 +88,9 @@ def fold(model: L, *, in_place: bool = False) -> L:
     if not found:
         return model
     derived = [
-        f"{path or layer.name}: {type(layer).__name__}"
+        f"{path or layer.name}: {cls.__name__}"
         for path, layer in found.items()
-        if type(layer) is not do_class(layer.plain_class) and "plain_class" not in vars(type(layer))
+        if (cls := plain_class_of(layer)) is not do_class(layer.plain_class) and "plain_class" not in vars(cls)
     ]
     if derived:
         raise ValueError(
@@ -145,8 +143,7 @@ def _check_layer(model: Any) -> None:
 
 
 def _do_class(layer: Any) -> Any:
-    plain: Any = type(layer)
-    return do_class(plain)
+    return do_class(plain_class_of(layer))
 
 
 def _obstacle(layer: Any) -> str:

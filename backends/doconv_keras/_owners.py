@@ -80,8 +80,8 @@ def note_owners(model: Any) -> None:
     for _, layer in walk(model):
         if not sublayers(layer):
             continue
-        plain = _plain_class(layer)
-        holds = any(isinstance(inner, DOConvMixin) for _, inner in walk(layer))
+        plain = plain_class_of(layer)
+        holds = any(isinstance(inner, DOConvMixin) for _, inner in walk(layer) if inner is not layer)
         _set_class(layer, _form(plain) if holds and _makes_its_layers(layer, plain) else plain)
 
 
@@ -90,7 +90,7 @@ def plain_owners(layers: Any) -> Iterator[None]:
     """The given layers as instances of their own classes."""
     forms = [(layer, type(layer)) for layer in layers if isinstance(layer, Owner)]
     for layer, _ in forms:
-        _set_class(layer, _plain_class(layer))
+        _set_class(layer, plain_class_of(layer))
     try:
         yield
     finally:
@@ -98,7 +98,8 @@ def plain_owners(layers: Any) -> Iterator[None]:
             _set_class(layer, form)
 
 
-def _plain_class(layer: Any) -> Any:
+def plain_class_of(layer: Any) -> Any:
+    """The class that a layer's user knows."""
     return type(layer).owner_class if isinstance(layer, Owner) else type(layer)
 
 

@@ -156,13 +156,31 @@ class Remake:
 
 def call_graph_again(model: Any, again: Any, path: str) -> Any:
     """A Sequential or functional model of the layers that `again` gives for its own."""
+    _check_arguments(model)
     with uncompiled(model), around(model):
         new = keras.models.clone_model(model, _inputs(model), clone_function=again)
     keep_remat_mode(model, new)
-    if type(new) is not type(model):
-        names = path or model.name, type(model).__name__, type(new).__name__
+    cls: Any = type(model)
+    if type(new) is keras.Sequential and cls.__init__ is keras.Sequential.__init__:
+        object.__setattr__(new, "__class__", cls)  # `clone_model` gives a Sequential for every class derived from it
+    if type(new) is not cls:
+        names = path or model.name, cls.__name__, type(new).__name__
+        if cls.call is not type(new).call:
+            raise ValueError("{}: a {} would become a {}, without its own `call`".format(*names))
         log.warning("%s: a %s became a %s, without the methods of its class", *names)
     return new
+
+
+def _check_arguments(model: Any) -> None:
+    """Raise where an operation of the graph is given a variable of the model's layers, which the new one would share."""
+    held = {id(variable): path for path, layer in walk(model) for variable in own_variables(layer)}
+    for node in (node for nodes in getattr(model, "_nodes_by_depth", {}).values() for node in nodes):
+        for leaf in keras.tree.flatten((node.arguments.args, node.arguments.kwargs)):
+            if id(leaf) in held:
+                raise ValueError(
+                    f"{node.operation.name} is given a variable of {held[id(leaf)]}, and would go on using the old one: use it "
+                    f"in the `call` of a layer that holds {held[id(leaf)]}. Received: {leaf.path}"
+                )
 
 
 def _inputs(model: Any) -> Any:

@@ -48,7 +48,8 @@ def copy_weights(pairs: list[tuple[str, Any, Any]]) -> None:
 def copy_trainable(pairs: list[tuple[str, Any, Any]]) -> None:
     """What is trainable: the flags of layers, and of single variables; of a plain kernel it is that of `W` and `D`."""
     for _, one, other in pairs:  # a model before its layers: setting its flag sets theirs
-        other.trainable = one.trainable
+        if other.trainable != one.trainable:
+            other.trainable = one.trainable
     for _, one, other in pairs:
         matching = list(zip(_variables(one, other), _variables(other, one), strict=True))
         if one.built and _converts(one, other):

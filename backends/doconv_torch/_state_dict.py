@@ -15,7 +15,7 @@ from doconv_core.checkpoint._layers import join
 from doconv_core.checkpoint._noted import NOTE
 from doconv_core.checkpoint._prefixes import without_inner
 from doconv_core.checkpoint._reading import DOUBTS
-from doconv_torch._arrays import LazyArray, has_no_values, is_dense, to_tensor
+from doconv_torch._arrays import has_no_values, is_dense, lazy_array, to_tensor
 
 LEAVES = ("W", "D", "D_diag", "d_diag")
 LABEL = "state dict"
@@ -90,15 +90,11 @@ def fold_state_dict(
     return result
 
 
-def _tensors(state_dict: Mapping[str, Any]) -> dict[str, LazyArray]:
-    """The tensors that can be of a layer.
-
-    Raises:
-        TypeError, CheckpointError: as `fold_state_dict`.
-    """
+def _tensors(state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    """The tensors that can be of a layer."""
     if not isinstance(state_dict, Mapping):
         raise TypeError(f"state_dict must be a dict of tensors. Received: {type(state_dict).__name__}")
-    found, sharded = dict[str, LazyArray](), list[str]()
+    found, sharded = dict[str, Any](), list[str]()
     for name, value in state_dict.items():
         if isinstance(value, Tensor) and not isinstance(name, str):
             raise TypeError(f"names of tensors must be strings. Received: {name!r}")
@@ -106,7 +102,7 @@ def _tensors(state_dict: Mapping[str, Any]) -> dict[str, LazyArray]:
         if isinstance(value, Tensor) and ours and type(value).__name__ == "DTensor":
             sharded.append(name)
         elif isinstance(value, Tensor) and is_dense(value):
-            found[name] = LazyArray(value)
+            found[name] = lazy_array(value)
         elif ours and name.rpartition(".")[2] in ("W", "D") and len(getattr(value, "shape", ())) == 3:
             kind = [str(getattr(value, option)) for option in ("dtype", "layout") if hasattr(value, option)]
             received = " ".join([*kind, f"{type(value).__module__}.{type(value).__name__}"])

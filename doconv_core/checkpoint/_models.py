@@ -42,6 +42,7 @@ class ModelLayer:
     @classmethod
     def of(cls, info: LayerInfo, tensors: Mapping[str, ModelTensor], layout: str) -> ModelLayer:
         """A layer whose tensors, by role, lie in `layout`: "torch", "keras" or "flax"."""
+        info = replace(info, geometry={option: _plain(value) for option, value in info.geometry.items()})
 
         def read() -> dict[str, np.ndarray]:
             return {role: info.to_canonical(role, tensor.read(), layout) for role, tensor in tensors.items()}
@@ -245,11 +246,7 @@ class _Fit:
 
 
 def _without_wrappers(checkpoint: Checkpoint, wanted: Iterable[str]) -> tuple[str, dict[str, str]]:
-    """What stands before the names of a file, "" for nothing, and its names by those of the plain model.
-
-    Raises:
-        CheckpointError: the model is found below more than one prefix.
-    """
+    """What stands before the names of a file, "" for nothing, and its names by those of the plain model."""
     kernels = {join(layer, "weight"): (1,) for layer in (*checkpoint.layers, *checkpoint.aliases)}
     like = [join(name, "weight") for name in wanted]
     found = model_names(kernels, like, checkpoint.label, choice="name_map")

@@ -151,11 +151,7 @@ def is_average(name: str) -> bool:
 
 
 def averages_without_dots(shapes: Shapes, label: str) -> dict[str, str]:
-    """The names of a model's tensors, each with its copy whose name lost the dots.
-
-    Raises:
-        CheckpointError: a copy may be of two tensors, or a tensor has two copies.
-    """
+    """The names of a model's tensors, each with its copy whose name lost the dots."""
     found: dict[str, str] = {}
     names = [name for name in shapes if not is_average(name)]
     same = Counter(map(_letters, names))

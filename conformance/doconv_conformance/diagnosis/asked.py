@@ -17,6 +17,9 @@ from doconv_conformance.diagnosis.replay import Row
 from doconv_conformance.faults import Fault
 from doconv_conformance.verdicts.bounds import Numerics
 
+# A claim that explains fewer rows than one in so many may be an accident: it is not said first.
+MOST_TIMES = 10
+
 
 def by_asking(
     rows: Sequence[Row], structure: Sequence[Row], asker: Asker, numerics: Numerics, catalogue: Sequence[Fault],
@@ -164,7 +167,7 @@ class _Work:
                 self._claim("arithmetic", one.name, one.words, one.look_at, rows, self.facts, fault)
 
     def result(self) -> list[Diagnosis]:
-        """The claims in the order of the stages; what has no explanation first where it is the most."""
+        """The claims in the order of the stages; what has no explanation first where it is by far the most."""
         taken, claims = self.taken, [item for of_stage in self.found.values() for item in of_stage]
         left = [row for row in self.wrong if row.key not in taken]
         if left:
@@ -178,7 +181,7 @@ class _Work:
                 else:
                     facts.append(OVER if lines else f"{head} is wrong on the same geometries")
             facts = facts if heads else [fact for fact in facts if fact == OVER]  # on the same as what was measured
-            most = len(left) > max((len(item.cases) for item in claims), default=0)
+            most = len(left) > MOST_TIMES * max((len(item.cases) for item in claims), default=0)
             found = unknown(left, len(self.wrong), heads, dict.fromkeys(facts), rest=bool(claims))
             claims.insert(0 if most else len(claims), found)
         return claims

@@ -33,7 +33,7 @@ NEAR_FACTOR = 2.0**-22
 ROWS_AT = "the index of D: i = (o // (C_out/G)) * (C_in/G) + c"
 
 
-def _rows(name: str, words: str, of: Callable[[np.ndarray, np.ndarray, ConvGeometry], np.ndarray]) -> Fault:
+def _rows(name: str, words: str, of: Any) -> Fault:
     """A row of `D` for each kernel, from its two channels (real and local) as `W` has them, modulo `C_in`."""
 
     def rows(g: ConvGeometry) -> np.ndarray:
@@ -100,6 +100,22 @@ def rows() -> tuple[Fault, ...]:
             "output-of-transposed",
             "takes row o of D, the output channel, modulo C_in, in transposed convolutions",
             lambda o, c, g: o // _in(g) * _out(g) + c if g.transposed else g.rows,
+        ),
+        *(
+            _rows(
+                f"modulo-{width}",
+                f"takes the row of D modulo {width}",
+                lambda o, c, g, width=width: g.rows % width,
+            )
+            for width in (4, 8, 16, 32, 64, 128, 256)
+        ),
+        *(
+            _rows(
+                f"at-most-{width}",
+                f"takes row {width - 1} of D for every row beyond it",
+                lambda o, c, g, width=width: np.minimum(g.rows, width - 1),
+            )
+            for width in (8, 16, 32, 64, 128, 256)
         ),
         _rows("next", "takes the next row of D", lambda o, c, g: g.rows + 1),
         _rows("previous", "takes the row of D before the right one", lambda o, c, g: g.rows - 1),
@@ -343,6 +359,11 @@ FORMULAS: dict[str, Callable[[ConvGeometry], float]] = {
     "S/K": lambda g: g.d_mul / g.taps,
     "1/K": lambda g: 1 / g.taps,
     "1/S": lambda g: 1 / g.d_mul,
+    "sqrt(K/S)": lambda g: (g.taps / g.d_mul) ** 0.5,
+    "sqrt(S/K)": lambda g: (g.d_mul / g.taps) ** 0.5,
+    "1/sqrt(C_in/G)": lambda g: (g.groups / g.in_channels) ** 0.5,
+    "1/C_in": lambda g: 1 / g.in_channels,
+    "1/C_out": lambda g: 1 / g.out_channels,
     "1/sqrt(K)": lambda g: g.taps**-0.5,
     "1/sqrt(S)": lambda g: g.d_mul**-0.5,
     "1/G": lambda g: 1 / g.groups,

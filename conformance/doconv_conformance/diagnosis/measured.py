@@ -19,10 +19,12 @@ from doconv_conformance.diagnosis import (
     arithmetic,
     composition,
     convolution,
+    gradient_faults,
     gradients,
     linear,
     selections,
     shrinking,
+    starting,
     structure,
     values,
 )
@@ -58,6 +60,8 @@ LEAST_TOLD = 8
 MOSTLY = 0.75
 # Rows of more products than this are looked at once a claim is made, not for each that is tried.
 LARGE = 2**17
+# Gradients of more products are looked for on a smaller case, where each that is tried takes a fraction of the time.
+SLOW = 2**12
 # Entries of W beyond which a composition is not asked about one by one.
 LARGEST_ASKED = 2**18
 
@@ -172,7 +176,9 @@ class _State:
             open_ = [row for row in open_ if row.case.geometry not in self.spoilt]
             if not open_ or len(tried) == TRIED:
                 break
-            row = min(open_, key=_size)
+            row = min(open_, key=lambda row: (_has_nan(row), *_size(row)))
+            if _has_nan(row):  # what was not computed has no rule
+                break
             self.say(f"{operation}: asking at {row.case.name}")
             if not self._explain(operation, row, rows):
                 tried.append(row)
@@ -313,7 +319,7 @@ class _State:
 
         Returns whether that explains rows, and breaks none.
         """
-        alone = replace(item, faults=(gradients.in_grad_x_only(item.faults),), operations=frozenset({"backward"}))
+        alone = replace(item, faults=(gradient_faults.in_grad_x_only(item.faults),), operations=frozenset({"backward"}))
         with_, without = (
             np.array([reproduces(self.faults(row, found), row) for row in rows])
             for found in ([*self.findings, alone], self.findings)
@@ -493,7 +499,7 @@ class _State:
         elif operation == "backward":
             found = gradients.fits(self.asker, case, known, set(CATALOGUE) - set(self.catalogue))
         elif operation == "initialise":
-            found = structure.start_fits(row)
+            found = starting.start_fits(row)
         if not found and not listed and operation in ("compose", "forward"):
             found = [(fault,) for fault in values.limits(self.asker, case, operation)]
         allowed = [fit for fit in found if self._is_allowed(fit) and self._has_effect(operation, row, fit)]
@@ -513,7 +519,7 @@ class _State:
 
     def _small(self, operation: str, row: Row) -> Case:
         """A smaller case that fails as well, where the row is large."""
-        if _cost(row) <= LARGE:
+        if _cost(row) <= (SLOW if operation == "backward" else LARGE):
             return row.case
         return shrinking.shrunk(row.case, partial(self._fails, operation, self.faults(row)))[0]
 
@@ -531,7 +537,7 @@ class _State:
         inputs = question.inputs(operation)
         right = run([], row.case.geometry, operation, inputs)
         return all(
-            fault.name.endswith(gradients.OF_RIGHT)
+            fault.name.endswith(gradient_faults.OF_RIGHT)
             or not same(run([fault], row.case.geometry, operation, inputs), right)
             for fault in fit
         )
@@ -655,9 +661,15 @@ def _cost(row: Row) -> int:
     return case.tensors["grad_y"].size * case.geometry.taps * case.geometry.in_channels // case.geometry.groups
 
 
-def _size(row: Row) -> tuple[int, int, int]:
+def _has_nan(row: Row) -> bool:
+    return any(np.isnan(value.astype(np.float64)).any() for value in row.got.values())
+
+
+def _size(row: Row) -> tuple[bool, int, int, int]:
+    """Plain numbers first: those at the limits of a type are the worst to measure on."""
     case = row.case
     return (
+        case.numbers not in ("integers", "wide"),
         sum(tensor.size for tensor in case.inputs(row.operation).values()),
         STAGES.index(case.stage(row.operation)),
         case.geometry.taps,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import combinations, pairwise
+from itertools import combinations, pairwise, product
 from typing import Any
 
 import numpy as np
@@ -119,7 +119,25 @@ def _plain() -> Iterator[Scope]:
     yield Scope("in mixed precision only", lambda case: case.dtype != case.param_dtype)
 
 
-PLAIN = (EVERYWHERE, *_plain())
+def _equal_sizes() -> Iterator[Scope]:
+    """Two sizes that are the same number: what is told apart by its length is taken for the other then."""
+    sizes: dict[str, Callable[[Case], int]] = {
+        "the last axis of x": lambda case: case.input_size[-1],
+        "the last axis of y": lambda case: case.geometry.output_size(case.input_size)[-1],
+        "the first axis of x": lambda case: case.input_size[0],
+        "the batch": lambda case: case.batch,
+    }
+    others: dict[str, Callable[[Case], int]] = {
+        "C_in": lambda case: case.geometry.in_channels,
+        "C_out": lambda case: case.geometry.out_channels,
+    }
+    for (name, size), (other, number) in product(sizes.items(), others.items()):
+        words = f"where {name} is as long as {other} only"
+        yield Scope(words, lambda case, size=size, number=number: size(case) == number(case))
+    yield Scope("where all axes of x are equally long only", lambda case: len(set(case.input_size)) == 1)
+
+
+PLAIN = (EVERYWHERE, *_plain(), *_equal_sizes())
 SIZES: dict[str, Callable[[Case], int]] = {
     "C_in/G": lambda case: case.geometry.in_channels // case.geometry.groups,
     "C_out/G": lambda case: case.geometry.out_channels // case.geometry.groups,

@@ -21,6 +21,8 @@ from doconv_conformance.faults.faulty_port import Fault
 from doconv_core.geometry import ConvGeometry
 
 MOST_FITS = 6
+# An offset is a number that was added, not what a rounding left, where it is more of the largest value.
+NO_ROUNDING = 2.0**-20
 MOST_LISTED = 8
 # A part of more than this is no place; a second condition must leave out so much more.
 SMALL, LONGER = 0.8, 0.05
@@ -389,7 +391,8 @@ def relations(got: np.ndarray, right: np.ndarray, at: np.ndarray) -> Iterator[Re
         yield Relation(f"has {{}} times {factor}", lambda t: float(factor) * t)
     index = tuple(np.argwhere(wrong)[0])
     offset = float(got[index] - right[index])
-    yield Relation(f"has {{}} plus {offset:.6g}", lambda t: t + offset, linear=False)
+    if abs(offset) > NO_ROUNDING * np.abs(right).max():
+        yield Relation(f"has {{}} plus {offset:.6g}", lambda t: t + offset, linear=False)
     yield Relation(f"has {float(got[index]):.6g} for {{}}", lambda t: 0 * t + float(got[index]), linear=False)
     yield Relation("has the absolute values of {}", np.abs, linear=False)
     yield Relation("has 0 for negative entries of {}", lambda t: np.maximum(t, 0), linear=False)

@@ -298,6 +298,24 @@ class Unclear(nnx.Module):
         return x
 
 
+def centred(layer: nnx.Conv) -> jax.Array:
+    return layer.kernel[...] - layer.kernel[...].mean((0, 1, 2))
+
+
+def convolve(layer: nnx.Conv, x: jax.Array) -> jax.Array:
+    return jax.lax.conv_general_dilated(x, centred(layer), (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+class Outside(nnx.Module):
+    """Its call's functions are outside of the class."""
+
+    def __init__(self) -> None:
+        self.conv = nnx.Conv(4, 4, (3, 3), rngs=rngs())
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return convolve(self.conv, x)
+
+
 def test_code_that_uses_a_layers_kernel_is_found(caplog: pytest.LogCaptureFixture) -> None:
     for cls, found in ((Masked, r"conv: Masked\.__call__"), (Standardised, r"part\.conv: Standardised\.weight")):
         with pytest.raises(
@@ -312,8 +330,50 @@ def test_code_that_uses_a_layers_kernel_is_found(caplog: pytest.LogCaptureFixtur
         do_nnx.overparameterize(Innocent())
         assert not caplog.messages
         do_nnx.overparameterize(Unclear())
-    (message,) = caplog.messages
-    assert message.startswith("Unclear.__call__ uses `.kernel` of something")
+        do_nnx.overparameterize(Outside())
+    assert [message.partition(" uses `.kernel` of something")[0] for message in caplog.messages] == [
+        "Unclear.__call__", "centred"]  # fmt: skip
+
+
+class Doubled(nnx.Param):
+    def get_value(self, **options: Any) -> jax.Array:
+        return 2 * super().get_value(**options)
+
+
+@pytest.mark.filterwarnings("ignore:Variable hooks are deprecated")
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (lambda kernel: Doubled(kernel), "Doubled.get_value"),
+        (lambda kernel: nnx.Param(kernel, on_set_value=lambda _, value: 2 * value), "Param.set_value"),
+    ],
+)
+def test_a_variable_that_changes_its_value_is_refused_by_name(make: Any, name: str) -> None:
+    model = nnx.Sequential(nnx.Conv(4, 4, (3, 3), rngs=rngs()), do_nnx.DOConv(4, 4, (3, 3), rngs=rngs()))
+    for layer in model.layers:
+        layer.kernel = make(layer.kernel.get_value())
+    with pytest.raises(TypeError, match=rf"leave them out by `where`. Received: layers.0: {name}$"):
+        do_nnx.overparameterize(model)
+    with pytest.raises(TypeError, match=rf"no plain layer would be the same function. Received: layers.1: {name}$"):
+        do_nnx.fold(model)
+
+
+@pytest.mark.parametrize("dtype", [jnp.complex64, jnp.int8])
+def test_kernels_that_are_not_floats_are_refused(dtype: Any) -> None:
+    def ones(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+        return jnp.ones(shape, dtype)
+
+    options = {"kernel_init": ones, "param_dtype": dtype, "use_bias": False}
+    refusal = rf"must be bfloat16, float16, float32 or float64. Received: {dtype.dtype}\b"
+    spec = do_linen.conv_spec(nn.Conv(4, (3, 3), use_bias=False), X)
+    with pytest.raises(TypeError, match=refusal):
+        do_linen.overparameterize({"kernel": jnp.ones((3, 3, X.shape[-1], 4), dtype)}, spec)
+    with pytest.raises(TypeError, match=refusal):
+        do_linen.DOConv(4, (3, 3), **options).init(jax.random.key(0), X)
+    layer = nnx.Conv(4, 4, (3, 3), rngs=rngs(), **options)
+    with pytest.raises(TypeError, match=refusal):
+        do_nnx.overparameterize(layer)
+    assert type(layer) is nnx.Conv
 
 
 @pytest.mark.parametrize("norm", [nnx.WeightNorm, nnx.SpectralNorm])

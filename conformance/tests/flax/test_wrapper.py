@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 from flax import linen as nn
+from flax import nnx
 from flax.errors import ScopeParamNotFoundError
 from flax.traverse_util import flatten_dict, unflatten_dict
 
@@ -197,9 +198,13 @@ def test_what_is_called_on_the_module_within_is_refused() -> None:
     assert raised.value.__notes__[0] == "Of Autoencoder's attributes a wrapper has the public methods."
 
 
-def test_a_wrapper_of_a_wrapper_is_refused() -> None:
+def test_what_is_no_plain_linen_module_is_refused() -> None:
     with pytest.raises(TypeError, match="the module is over-parameterized already"):
         do.OverParameterized(do.OverParameterized(Net())).init(RNGS, X)
+    layer = nnx.Conv(4, 4, (3, 3), rngs=nnx.Rngs(0))
+    for given, received in ((Net, "Received: <class .*Net'>"), (layer, r"Received: Conv\(")):
+        with pytest.raises(TypeError, match=rf"must be a flax.linen module, not its class\. {received}"):
+            do.OverParameterized(given).init(RNGS, X)
 
 
 def test_what_a_call_does_not_run_as_a_convolution_it_can_not_read() -> None:

@@ -357,6 +357,22 @@ class Forgetful(layers.Layer):
         return super().get_config()
 
 
+def biased_twice() -> keras.Model:
+    start = layers.Input((10, 10, 3))
+    conv = layers.Conv2D(2, 3, name="stem")
+    return keras.Model(start, keras.ops.add(conv(start), conv.bias))
+
+
+class Doubled(keras.Sequential):
+    """Of a Sequential with a constructor of its own Keras's config has the layers, which that makes, too."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__([layers.Conv2D(width, 3)], name="doubled")
+
+    def call(self, x: Any, training: bool = False, mask: Any = None) -> Any:
+        return 2 * super().call(x)
+
+
 @pytest.mark.parametrize(
     ("make", "in_place", "text"),
     [
@@ -371,6 +387,9 @@ class Forgetful(layers.Layer):
         (lambda: Forgetful(2), False, r"not made again with the layers that it has. Received: Forgetful with 2 layers, by"),
         (functional, True, "a Sequential or functional model has a graph, which cannot be changed in place"),
         (lambda: keras.Sequential([layers.Conv2D(2, 3)]), True, "has a graph, which cannot be changed in place"),
+        (lambda: layers.Conv2D(2, 3), True, "a layer cannot be made another in place: leave out `in_place`. Received: Conv2D"),
+        (biased_twice, False, r"add\w* is given a variable of stem, and would go on using the old one.* Received: stem/bias"),
+        (lambda: Doubled(4), False, "doubled: a Doubled would become a Sequential, without its own `call`"),
     ],
 )  # fmt: skip
 def test_what_a_swap_would_not_reach_is_refused(make: Any, in_place: bool, text: str) -> None:
@@ -380,6 +399,89 @@ def test_what_a_swap_would_not_reach_is_refused(make: Any, in_place: bool, text:
         overparameterize(model, in_place=in_place)
     assert not convs(model)
     np.testing.assert_array_equal(out(model), before)
+
+
+class Tripled(keras.Sequential):
+    def call(self, x: Any, training: bool = False, mask: Any = None) -> Any:
+        return 3 * super().call(x)
+
+
+def test_a_class_derived_from_sequential_is_kept() -> None:
+    plain = Tripled([layers.Input((10, 10, 3)), layers.Conv2D(2, 3)])
+    model = overparameterize(plain)
+    assert type(model) is Tripled
+    np.testing.assert_array_equal(out(model), out(plain))
+
+
+@keras.saving.register_keras_serializable("test_owners")
+class Normed(layers.Conv2D):
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.norm = layers.BatchNormalization()
+
+    def build(self, shape: Any) -> None:
+        super().build(shape)
+        self.norm.build(self.compute_output_shape(shape))
+
+    def call(self, x: Any) -> Any:
+        return self.norm(super().call(x))
+
+
+@keras.saving.register_keras_serializable("test_owners")
+class Twofold(layers.Conv2D):
+    """A convolution that owns another one."""
+
+    def build(self, shape: Any) -> None:
+        super().build(shape)
+        self.more = layers.DepthwiseConv2D(3)
+        self.more.build(self.compute_output_shape(shape))
+
+    def call(self, x: Any) -> Any:
+        return self.more(super().call(x))
+
+
+class One(keras.Model):
+    def __init__(self, layer: Any) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def call(self, x: Any) -> Any:
+        return self.layer(x)
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize(
+    ("make", "count"),
+    [
+        (lambda: layers.Conv2D(2, 3, activation=layers.PReLU(shared_axes=(1, 2))), 1),
+        (lambda: Normed(2, 3), 1),
+        (lambda: Twofold(2, 3), 2),
+    ],
+)
+def test_what_a_layer_owns_is_neither_lost_nor_shared(
+    make: Callable[[], Any], count: int, in_place: bool, tmp_path: Path
+) -> None:
+    layer = make()
+    plain = One(layer) if in_place else keras.Sequential([layers.Input((10, 10, 3)), layer])
+    out(plain)
+    (_, owned), *_ = list(walk(layer))[1:]
+    owned.set_weights([weight + 0.5 for weight in owned.get_weights()])
+    owned.trainable = False
+    before = out(plain)
+    model = overparameterize(plain, in_place=in_place)
+    np.testing.assert_array_equal(out(model), before)
+    assert len(convs(model)) == count
+    make_exact(model)
+    (_, theirs), *_ = [pair for pair in walk(model) if pair[1].name == owned.name]
+    assert (theirs is owned, theirs.trainable) == (in_place and count == 1, False)
+    expected = out(model)
+    if not in_place:
+        np.testing.assert_array_equal(out(plain), before)
+        model.save(tmp_path / "model.keras")
+        np.testing.assert_array_equal(out(keras.models.load_model(tmp_path / "model.keras")), expected)
+    folded = fold(model, in_place=in_place)
+    np.testing.assert_allclose(out(folded), expected, 1e-5, 1e-5)
+    assert not convs(folded)
 
 
 class Unnamed(layers.Layer):

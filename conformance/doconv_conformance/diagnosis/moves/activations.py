@@ -58,6 +58,38 @@ def of_activations(hook: str) -> tuple[Fault, ...]:
             lambda t, g: t.swapaxes(-1, -2) if g.spatial_rank > 1 and t.shape[-1] == t.shape[-2] else t,
         )
     )
+    for axis, name in ((2, "first spatial"), (-1, "last")):
+        found.append(
+            move(
+                hook,
+                f"channels-exchanged-{axis}",
+                f"exchanges the channels and the {name} axis of {{}} where they are equally long",
+                "the layout of {}",
+                lambda t, g, axis=axis: t.swapaxes(1, axis) if t.shape[1] == t.shape[axis] else t,
+            )
+        )
+    found.append(
+        move(
+            hook,
+            "batch-exchanged",
+            "exchanges the batch and the channels of {} where they are equally long",
+            "the layout of {}",
+            lambda t, g: t.swapaxes(0, 1) if t.shape[0] == t.shape[1] else t,
+        )
+    )
+    found.append(
+        move(
+            hook,
+            "channels-last-alike",
+            "takes {} for (N, *space, C) where its last axis is as long as there are channels",
+            "the layout of {}",
+            lambda t, g: (
+                np.moveaxis(t.reshape(len(t), *t.shape[2:], t.shape[1]), -1, 1).reshape(t.shape)
+                if t.shape[-1] == t.shape[1]
+                else t
+            ),
+        )
+    )
     found.append(
         move(
             hook,
