@@ -31,19 +31,10 @@ def compose_blocked(
 ) -> np.ndarray:
     """The composed kernel, block by block: `composition.compose` with less than 2 MiB of temporaries.
 
+    Args, returns and raises as `compose`, and
+
     Args:
-        W: as in `compose`.
-        D_delta: as in `compose`.
-        geometry: the convolution.
-        dialect: as in `compose`.
-        dtype: of the result; by default that of `W`.
         out: a contiguous array of `geometry.kernel_shape` that takes the result, and decides its dtype.
-
-    Returns:
-        `geometry.kernel_shape`.
-
-    Raises:
-        TypeError, ValueError: as in `compose`.
     """
     check_parameters(W, D_delta, geometry)
     check_dialect(dialect, geometry)

@@ -11,6 +11,8 @@ A porter reads this file first. Every function computes in float64, whatever flo
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import DTypeLike
 
@@ -146,11 +148,7 @@ def compose_features(
     if D_delta is not None:
         D = D + D_delta.astype(np.float64)
     channels, groups = geometry.in_channels, geometry.groups
-    depthwise = ConvGeometry(
-        in_channels=channels, out_channels=channels * geometry.d_mul, kernel_size=geometry.kernel_size,
-        stride=geometry.stride, padding=geometry.padding, dilation=geometry.dilation, groups=channels,
-        transposed=geometry.transposed, output_padding=geometry.output_padding, padding_mode=geometry.padding_mode,
-    )  # fmt: skip
+    depthwise = replace(geometry, out_channels=channels * geometry.d_mul, groups=channels, d_mul=geometry.taps)
     kernel = np.moveaxis(D, 2, 1).reshape(depthwise.kernel_shape)
     features = convolve(x.astype(np.float64), kernel, None, depthwise)
     features = features.reshape(len(x), groups, channels // groups, geometry.d_mul, *features.shape[2:])

@@ -12,7 +12,7 @@ gradient. Everything is computed in float64 and rounded once to the result's dty
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -51,7 +51,7 @@ def convolve(
         check_tensor("bias", bias, (geometry.out_channels,), geometry)
     if geometry.transposed:
         full = _scatter(x, weight, geometry, _full_size(x.shape[2:], geometry))
-        y = _crop(full, size, geometry)
+        y = _window(full, (low for low, _ in geometry.padding), size)
     else:
         y = _gather(pad(_wide(x), geometry.padding, geometry.padding_mode), weight, geometry, size)
     if bias is not None:
@@ -85,7 +85,7 @@ def convolve_vjp(
     size, dtype = _check(x, weight, geometry), float_dtype(dtype, x.dtype)
     check_tensor("grad_y", grad_y, (len(x), geometry.out_channels, *size), geometry)
     if geometry.transposed:
-        full = _uncrop(_wide(grad_y), _full_size(x.shape[2:], geometry), geometry)
+        full = _window(_wide(grad_y), (-low for low, _ in geometry.padding), _full_size(x.shape[2:], geometry))
         grad_x = _gather(full, weight, geometry, x.shape[2:])
         grad_weight = _weight_gradient(full, x, geometry)
     else:
@@ -144,30 +144,20 @@ def _full_size(size: Sequence[int], geometry: ConvGeometry) -> list[int]:
     return [stride * (count - 1) + dilation * (kernel - 1) + 1 for count, stride, dilation, kernel in axes]
 
 
-def _crop(full: np.ndarray, size: Sequence[int], geometry: ConvGeometry) -> np.ndarray:
-    """The `size` positions of `full` from `low` on; positions that `full` does not have are zeros."""
-    cropped = np.zeros((*full.shape[:2], *size))
-    inside, source = _overlap(full.shape[2:], size, geometry)
-    cropped[inside] = full[source]
-    return cropped
+def _window(array: np.ndarray, start: Iterable[int], size: Sequence[int]) -> np.ndarray:
+    """The `size` positions of the spatial axes from `start` on; positions that `array` does not have are zeros.
 
-
-def _uncrop(grad: np.ndarray, full: Sequence[int], geometry: ConvGeometry) -> np.ndarray:
-    """The transpose of `_crop`."""
-    uncropped = np.zeros((*grad.shape[:2], *full))
-    inside, source = _overlap(full, grad.shape[2:], geometry)
-    uncropped[source] = grad[inside]
-    return uncropped
-
-
-def _overlap(full: Sequence[int], size: Sequence[int], geometry: ConvGeometry) -> tuple[tuple, tuple]:
-    """Which part of the output exists in the full output, as slices of the one and of the other."""
-    inside, source = [slice(None)] * 2, [slice(None)] * 2
-    for (low, _), available, wanted in zip(geometry.padding, full, size, strict=True):
-        start, stop = max(low, 0), min(low + wanted, available)
-        inside.append(slice(start - low, max(stop, start) - low))
-        source.append(slice(start, max(stop, start)))
-    return tuple(inside), tuple(source)
+    The transpose is the window of the size of `array` from `-start` on.
+    """
+    window = np.zeros((*array.shape[:2], *size))
+    inside, there = [slice(None)] * 2, [slice(None)] * 2
+    for first, wanted, available in zip(start, size, array.shape[2:], strict=True):
+        low = max(first, 0)
+        high = max(low, min(first + wanted, available))
+        inside.append(slice(low - first, high - first))
+        there.append(slice(low, high))
+    window[tuple(inside)] = array[tuple(there)]
+    return window
 
 
 def _check(x: np.ndarray, weight: np.ndarray, geometry: ConvGeometry) -> tuple[int, ...]:

@@ -109,15 +109,14 @@ class ConvGeometry:
 
     def _check_options(self, received: str) -> None:
         """Raise unless the options, in canonical form, go together."""
-        for name in ("in_channels", "out_channels"):
-            if getattr(self, name) % self.groups:
-                raise ValueError(f"{name} must be divisible by groups. Received: {received}")
         if not isinstance(self.transposed, bool):
             raise TypeError(f"transposed must be True or False. Received: {received}")
+        plain = not self.transposed
         rules = {
+            "in_channels must be divisible by groups": self.in_channels % self.groups == 0,
+            "out_channels must be divisible by groups": self.out_channels % self.groups == 0,
             f"padding_mode must be one of {', '.join(PADDING_MODES)}": self.padding_mode in PADDING_MODES,
-            "a transposed convolution has padding_mode='zeros' only": not self.transposed
-            or self.padding_mode == "zeros",
+            "a transposed convolution has padding_mode='zeros' only": plain or self.padding_mode == "zeros",
             "output_padding belongs to a transposed convolution": self.transposed or not any(self.output_padding),
             "padding must not be negative": self.transposed or min(map(min, self.padding)) >= 0,
         }

@@ -86,9 +86,14 @@ def depth_multipliers(
             received = f"{path or 'the layer'}: {shown}, d_mul={d_mul!r}"
             chosen[path] = depth_multiplier(size, d_mul, received=received)
     if not chosen:
-        words = "; ".join(f"{path or 'the layer'}: {describe(path, layer)}" for path, layer in selected.items())
+        words = listed({path: describe(path, layer) for path, layer in selected.items()})
         raise ValueError(f"nothing is left to over-parameterize. Received: {words}")
     return chosen
+
+
+def listed(words: Mapping[str, str]) -> str:
+    """What there is to say of layers by path, for an error; a single layer has no path."""
+    return "; ".join(f"{path or 'the layer'}: {said}" for path, said in words.items() if said)
 
 
 def describe_convolution(

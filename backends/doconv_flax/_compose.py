@@ -19,7 +19,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from doconv_core.checks import FLOAT_DTYPES
 from doconv_core.geometry import depth_multiplier
-from doconv_flax._names import d_names, plain_names, w_names
+from doconv_flax._names import channel_axis, d_names, plain_names, w_names
 from doconv_flax._placing import explicit_sharding, sharding_beside
 
 # Where loops beat products on a CPU: at most this many pairs of tap and column (3x3 with `S` up to 12), from this size of `W`.
@@ -205,7 +205,7 @@ def start_from(
     shape = w_shape(kernel.shape[stacked:], kernel_size, d_mul)
     if math.prod(kernel_size) == 1:
         return kernel, None
-    channels = -1 if transpose_kernel else -2 if kernel.shape[-2] == in_channels else None
+    channels = channel_axis(kernel.shape[-2] == in_channels, transpose_kernel)
     whole = (*stack, *d_shape(shape, kernel_size, in_channels))
     if isinstance(kernel, np.ndarray):
         D: Any = np.zeros(whole, kernel.dtype)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -19,7 +20,7 @@ from doconv_flax._placing import sharding_beside
 Shape = tuple[int, ...]
 
 
-def stacked_axes(kernel: Shape, D: Shape) -> int:
+def stacked_axes(kernel: Shape, D: Shape, *, transpose_kernel: bool) -> int:
     """How many leading axes stack layers (`nn.scan`, `nn.vmap`, `nnx.vmap`), from the shapes of a kernel and its `D`.
 
     `D` is `(*stacked, *kernel_size, S, C_in)`. Where `S != K` the kernel is `(*stacked, S, C_in/G, C_out)`, so its rank says
@@ -29,41 +30,31 @@ def stacked_axes(kernel: Shape, D: Shape) -> int:
     Raises:
         ValueError: the shapes do not belong together.
     """
-    multiplier = D[-2] if len(D) > 2 else 0
+    multiplier, count, counts = D[-2] if len(D) > 2 else 0, len(kernel) - 3, list[int]()
     if kernel[:-2] == D[:-2]:
         counts = [count for count in range(len(D) - 2) if math.prod(D[count:-2]) == multiplier]
-        if counts:
-            return counts[-1]
-    elif len(kernel) >= 3:
-        count = len(kernel) - 3
-        if kernel[count] == multiplier >= math.prod(D[count:-2]) and kernel[:count] == D[:count]:
-            return count
-    raise ValueError(
-        "kernel and D do not belong together; axes that stack layers must come first. "
-        f"Received: shapes {tuple(kernel)} and {tuple(D)}"
-    )
-
-
-def check_channels(kernel: Shape, D: Shape, *, transpose_kernel: bool) -> None:
-    """
-    Raises:
-        ValueError: the input channels of the two do not belong together.
-    """
-    channels = kernel[-1 if transpose_kernel else -2]
-    if D[-1] % channels or (transpose_kernel and D[-1] != channels):
+    elif count >= 0 and kernel[count] == multiplier >= math.prod(D[count:-2]) and kernel[:count] == D[:count]:
+        counts = [count]
+    shapes = f"shapes {tuple(kernel)} and {tuple(D)}"
+    if not counts:
+        raise ValueError(
+            f"kernel and D do not belong together; axes that stack layers must come first. Received: {shapes}"
+        )
+    fits = D[-1] == kernel[-1] if transpose_kernel else D[-1] % kernel[-2] == 0
+    if not fits:
         raise ValueError(
             "kernel and D do not belong together: their input channels differ (a transposed layer with transpose_kernel must "
-            f"be folded as one). Received: shapes {tuple(kernel)} and {tuple(D)}, {transpose_kernel=}"
+            f"be folded as one). Received: {shapes}, {transpose_kernel=}"
         )
+    return counts[-1]
 
 
 def belong_together(kernel: Shape, D: Shape) -> bool:
     """Whether by their shapes the two could be a convolution's."""
-    try:
-        stacked_axes(kernel, D)
-    except ValueError:
-        return False
-    return D[-1] % kernel[-2] == 0 or D[-1] == kernel[-1]
+    for transpose_kernel in (False, True):
+        with suppress(ValueError):
+            return stacked_axes(kernel, D, transpose_kernel=transpose_kernel) >= 0
+    return False
 
 
 def compose_kernel(kernel: Any, D: Any, *, transpose_kernel: bool = False) -> jax.Array:
@@ -73,12 +64,8 @@ def compose_kernel(kernel: Any, D: Any, *, transpose_kernel: bool = False) -> ja
         kernel: `(*stacked, *kernel_size, C_in/G, C_out)` where `S == K`, else `(*stacked, S, C_in/G, C_out)`.
         D: `(*stacked, *kernel_size, S, C_in)`.
         transpose_kernel: whether the input channels are the last axis of `kernel`.
-
-    Raises:
-        ValueError: the shapes do not belong together.
     """
-    stacked = stacked_axes(kernel.shape, D.shape)
-    check_channels(kernel.shape, D.shape, transpose_kernel=transpose_kernel)
+    stacked = stacked_axes(kernel.shape, D.shape, transpose_kernel=transpose_kernel)
     function = partial(compose, transpose_kernel=transpose_kernel)
     for _ in range(stacked):  # none for a single layer, which then costs no batch axis
         function = jax.vmap(function)
@@ -90,11 +77,8 @@ def fold_kernel(kernel: Any, D: Any, *, transpose_kernel: bool = False) -> Any:
 
     Returns:
         A NumPy array for NumPy arrays, else a JAX array where `kernel` is; the dtype is that of `kernel`.
-
-    Raises:
-        ValueError: the shapes do not belong together.
     """
-    stacked = stacked_axes(kernel.shape, D.shape)
+    stacked = stacked_axes(kernel.shape, D.shape, transpose_kernel=transpose_kernel)
     plain = (*D.shape[:-2], *kernel.shape[-2:])
     if isinstance(kernel, jax.core.Tracer) or isinstance(D, jax.core.Tracer):
         return compose_kernel(kernel, D, transpose_kernel=transpose_kernel)
@@ -102,7 +86,6 @@ def fold_kernel(kernel: Any, D: Any, *, transpose_kernel: bool = False) -> Any:
     if not (is_here(kernel) and is_here(D)):
         function = partial(compose_kernel, transpose_kernel=transpose_kernel)
         return jax.jit(function, out_shardings=sharding)(kernel, D)
-    check_channels(kernel.shape, D.shape, transpose_kernel=transpose_kernel)
     # NumPy before any reshaping: inside a trace, JAX would make tracers of numbers that are known.
     layers = zip(*(np.asarray(leaf).reshape(-1, *leaf.shape[stacked:]) for leaf in (kernel, D)), strict=True)
     folded = np.stack([_fold_arrays(*layer, transpose_kernel=transpose_kernel) for layer in layers]).reshape(plain)
@@ -124,13 +107,10 @@ def is_here(leaf: Any) -> bool:
 def _fold_arrays(kernel: np.ndarray, D: np.ndarray, *, transpose_kernel: bool) -> np.ndarray:
     kernel_size, in_channels = D.shape[:-2], D.shape[-1]
     first, second = kernel.shape[-2:]
-    options: dict[str, Any] = (
-        {"transposed": True, "out_channels": first} if transpose_kernel else {"out_channels": second}
-    )
-    groups = 1 if transpose_kernel else in_channels // first
     geometry = ConvGeometry(
-        in_channels=in_channels, kernel_size=kernel_size, groups=groups, d_mul=D.shape[-2], **options
-    )
+        in_channels=in_channels, out_channels=first if transpose_kernel else second, kernel_size=kernel_size,
+        groups=1 if transpose_kernel else in_channels // first, transposed=transpose_kernel, d_mul=D.shape[-2],
+    )  # fmt: skip
     layout = Layout("flax", geometry, transpose_kernel=transpose_kernel)
     weight = compose_blocked(layout.w_to_canonical(kernel), layout.d_to_canonical(D), geometry)
     return layout.kernel_from_canonical(weight)

@@ -9,14 +9,16 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax.core import FrozenDict, freeze
-from flax.traverse_util import flatten_dict, unflatten_dict
 
 from doconv_core.checkpoint import LayerInfo, ModelLayer, ModelState, ModelTensor, NameMap, load_model, save_model
+from doconv_core.checkpoint._layers import names_of
 from doconv_flax._linen_spec import ConvSpec
-from doconv_flax._linen_tree import boxed, raw
+from doconv_flax._linen_tree import Flat, boxed, flatten, raw, unflatten
 
 Key = tuple[str, ...]
+SIZES = ("in_channels", "out_channels", "kernel_size", "groups", "transposed")  # what the spec says of a convolution
+# What shows a kind of layers: a leaf, and the number of its axes where layers are not stacked.
+KINDS = (("embedding", "embedding", 2), ("batch_norm", "mean", 1), ("norm", "scale", 1), ("linear", "kernel", 2))
 
 
 def save_checkpoint(
@@ -91,7 +93,7 @@ class _Tree:
             raise TypeError(f"variables must be nested dicts of arrays. Received: {type(variables).__name__}")
         self.given, self.whole = variables, "params" in variables
         collections = variables if self.whole else {"params": variables}
-        self.flat: dict[Key, Any] = flatten_dict(collections, keep_empty_nodes=True)
+        self.flat: Flat = flatten(collections)
         self.state = ModelState()
         leaves: dict[Key, dict[str, Key]] = {}
         for key, leaf in self.flat.items():
@@ -99,9 +101,9 @@ class _Tree:
                 leaves.setdefault(key[1:-1], {})[key[-1]] = key
         covered: set[Key] = set()
         for path, names in leaves.items():
-            found = self._layer("/".join(path), names, spec)
-            if found:
-                info, roles = found
+            info = self._info("/".join(path), names, spec)
+            if info is not None:
+                roles = {role: names[leaf] for role, leaf in info.leaves("flax").items() if leaf in names}
                 covered |= set(roles.values())
                 tensors = {role: self._tensor(key) for role, key in roles.items()}
                 self.state.layers[".".join(path)] = ModelLayer.of(info, tensors, "flax")
@@ -112,31 +114,22 @@ class _Tree:
 
     def rebuild(self) -> Any:
         """The tree with its present values."""
-        tree = unflatten_dict(self.flat)
-        tree = tree if self.whole else tree["params"]
-        return freeze(tree) if isinstance(self.given, FrozenDict) else tree
+        tree = unflatten(self.flat, self.given)
+        return tree if self.whole else tree["params"]
 
-    def _layer(self, path: str, names: dict[str, Key], spec: ConvSpec) -> tuple[LayerInfo, dict[str, Key]] | None:
-        bias = {"bias": names["bias"]} if "bias" in names else {}
+    def _info(self, path: str, names: dict[str, Key], spec: ConvSpec) -> LayerInfo | None:
+        """The kind of a layer and its options, by its leaves or the spec; None for what is of no kind that is covered."""
         entry = spec.get(path)
         if entry is not None and "kernel" in names:
             if entry.stacked or entry.refused:
                 return None
-            D = {"D_delta": names["D"]} if "D" in names else {}
-            geometry = entry.geometry(raw(self.flat[names["D"]]).shape[-2] if D else None).to_json()
-            options = ("in_channels", "out_channels", "kernel_size", "groups", "transposed", *(("d_mul",) if D else ()))
-            known = {option: geometry[option] for option in options}
-            info = LayerInfo("conv", {}, known, transpose_kernel=entry.transpose_kernel)
-            return info, {"W" if D else "weight": names["kernel"]} | D | bias
-        if set(names) <= {"embedding"}:
-            return LayerInfo("embedding", {}), {"weight": names["embedding"]}
-        if {"mean", "var"} <= set(names) <= {"mean", "var", "scale", "bias"}:
-            roles = {"weight": "scale", "bias": "bias", "running_mean": "mean", "running_var": "var"}
-            return LayerInfo("batch_norm", {}), {role: names[name] for role, name in roles.items() if name in names}
-        if "scale" in names and set(names) <= {"scale", "bias"} and raw(self.flat[names["scale"]]).ndim == 1:
-            return LayerInfo("norm", {}), {"weight": names["scale"]} | bias
-        if "kernel" in names and set(names) <= {"kernel", "bias"} and raw(self.flat[names["kernel"]]).ndim == 2:
-            return LayerInfo("linear", {}), {"weight": names["kernel"]} | bias
+            over = {"d_mul": raw(self.flat[names["D"]]).shape[-2]} if "D" in names else {}
+            geometry = entry.geometry(**over).to_json()
+            known = {option: geometry[option] for option in (*SIZES, *over)}
+            return LayerInfo("conv", {}, known, transpose_kernel=entry.transpose_kernel)
+        for kind, leaf, rank in KINDS:
+            if leaf in names and raw(self.flat[names[leaf]]).ndim == rank:
+                return LayerInfo(kind, {}) if names.keys() <= set(names_of(kind, "flax").values()) else None
         return None
 
     def _tensor(self, key: Key) -> ModelTensor:

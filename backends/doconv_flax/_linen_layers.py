@@ -15,14 +15,13 @@ import math
 from functools import partial
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax.core import meta
 from flax.errors import ScopeParamShapeError
 
 from doconv_flax._compose import compose, d_shape, w_shape
-from doconv_flax._names import d_names, w_names
+from doconv_flax._names import channel_axis, d_names, w_names
 
 
 class DOConv(nn.Conv):
@@ -45,8 +44,7 @@ class DOConv(nn.Conv):
 
     @nn.nowrap
     def param(self, name: str, init_fn: Any, *init_args: Any, **options: Any) -> Any:
-        ask = partial(super().param, name, **options)
-        return _param(ask, self, name, init_fn, init_args, self.feature_group_count, -2)
+        return _param(partial(super().param, name, **options), self, name, init_fn, init_args)
 
 
 class DOConvTranspose(nn.ConvTranspose):
@@ -68,24 +66,33 @@ class DOConvTranspose(nn.ConvTranspose):
 
     @nn.nowrap
     def param(self, name: str, init_fn: Any, *init_args: Any, **options: Any) -> Any:
-        ask = partial(super().param, name, **options)
-        return _param(ask, self, name, init_fn, init_args, 1, -1 if self.transpose_kernel else -2)
+        return _param(partial(super().param, name, **options), self, name, init_fn, init_args)
 
 
-def _param(
-    ask: Any, module: nn.Conv | nn.ConvTranspose, name: str, init_fn: Any, init_args: Any, groups: int, axis: int
-) -> Any:
-    """What the plain layer asks for, by its own `param`, `ask`; in place of its kernel the composed one.
-
-    A kernel's `init_args` are its shape and dtype; its `axis` holds the input channels of a group.
-    """
+def _param(ask: Any, module: nn.Conv | nn.ConvTranspose, name: str, init_fn: Any, init_args: Any) -> Any:
+    """What the plain layer asks for, by its own `param`, `ask`; in place of its kernel the composed one."""
     if name != "kernel":
         return ask(init_fn, *init_args)
     plain, *rest = init_args
+    transpose_kernel, groups = getattr(module, "transpose_kernel", False), getattr(module, "feature_group_count", 1)
     kernel = ask(_with_names(init_fn, plain), w_shape(plain, plain[:-2], module.d_mul), *rest)
     if plain[-1] % groups:  # no layer: the convolution refuses any kernel of this shape, in its own words
         return jnp.zeros(plain, kernel.dtype)
-    return _composed(module, kernel, plain, plain[axis] * groups, axis if groups == 1 else None)
+    if math.prod(plain[:-2]) == 1:
+        return kernel
+    shape = d_shape(kernel.shape, plain[:-2], plain[-1 if transpose_kernel else -2] * groups)
+
+    def zeros() -> Any:
+        D, box = jnp.zeros(shape, module.param_dtype), module.get_variable("params", "kernel")
+        if not isinstance(box, meta.Partitioned):
+            return D
+        channels = channel_axis(groups == 1, transpose_kernel)
+        return box.replace(value=D, names=d_names(box.names, kernel.ndim, 0, len(plain) - 2, channels))
+
+    D = module.variable("params", "D", zeros).value
+    if D.shape != shape:
+        raise ScopeParamShapeError("D", module.scope.path_text, D.shape, shape)
+    return compose(kernel, D, transpose_kernel=transpose_kernel)
 
 
 def _with_names(init_fn: Any, plain: tuple[int, ...]) -> Any:
@@ -98,27 +105,3 @@ def _with_names(init_fn: Any, plain: tuple[int, ...]) -> Any:
         return value
 
     return init
-
-
-def _composed(
-    module: nn.Conv | nn.ConvTranspose,
-    kernel: jax.Array,
-    plain: tuple[int, ...],
-    in_channels: int,
-    channels: int | None,
-) -> jax.Array:
-    kernel_size = plain[:-2]
-    if math.prod(kernel_size) == 1:
-        return kernel
-    shape = d_shape(kernel.shape, kernel_size, in_channels)
-
-    def zeros() -> Any:
-        D, box = jnp.zeros(shape, module.param_dtype), module.get_variable("params", "kernel")
-        if not isinstance(box, meta.Partitioned):
-            return D
-        return box.replace(value=D, names=d_names(box.names, kernel.ndim, 0, len(kernel_size), channels))
-
-    D = module.variable("params", "D", zeros).value
-    if D.shape != shape:
-        raise ScopeParamShapeError("D", module.scope.path_text, D.shape, shape)
-    return compose(kernel, D, transpose_kernel=getattr(module, "transpose_kernel", False))

@@ -18,12 +18,12 @@ import jax
 import numpy as np
 from flax.core import meta
 
-from doconv_core.selection import Where, depth_multipliers, describe_convolution, select
+from doconv_core.selection import Where, depth_multipliers, describe_convolution, listed, select
 from doconv_flax._compose import check_dtype, start_from
 from doconv_flax._fold import belong_together, compose_kernel, fold_kernel, is_here
 from doconv_flax._linen_spec import ConvEntry, ConvSpec
 from doconv_flax._linen_tree import Flat, Names, boxed, flatten, leaf_names, path_of, raw, unflatten, with_d
-from doconv_flax._names import d_names, plain_names, w_names
+from doconv_flax._names import channel_axis, d_names, plain_names, w_names
 
 log = logging.getLogger("doconv")
 
@@ -82,9 +82,8 @@ def is_plain(flat: Flat, path: str, entry: ConvEntry) -> bool:
 
 def _check_kernels(flat: Flat, selected: Mapping[str, ConvEntry]) -> None:
     """Raise where a selected convolution keeps its kernel in a way of its own, or a kernel is missing or does not fit."""
-    refused = [f"{path}: {entry.refused}" for path, entry in selected.items() if entry.refused]
-    if refused:
-        raise TypeError(f"leave these out by `where`: they are not over-parameterized. Received: {'; '.join(refused)}")
+    if refused := listed({path: entry.refused for path, entry in selected.items()}):
+        raise TypeError(f"leave these out by `where`: they are not over-parameterized. Received: {refused}")
     for path, entry in selected.items():
         kernel = raw(flat.get(leaf_names(path, "kernel")))
         if kernel is None:
@@ -162,11 +161,7 @@ def inspect_model(params: Any, spec: ConvSpec) -> dict[str, str]:
 
 
 def _known(pairs: dict[str, tuple[Names, Names]], flat: Flat, spec: ConvSpec) -> dict[str, tuple[Names, Names]]:
-    """The pairs of the spec's layers. Others may be a module's own `D` beside its own `kernel`, if their shapes allow no more.
-
-    Raises:
-        ValueError: a layer that the spec does not know, or that can't be folded.
-    """
+    """The pairs of the spec's layers; others may be a module's own `D` and `kernel`, if their shapes allow no more."""
     for path, (kernel, D) in pairs.items():
         if path not in spec and belong_together(raw(flat[kernel]).shape, raw(flat[D]).shape):
             raise ValueError(
@@ -209,7 +204,7 @@ def _start(leaf: Any, entry: ConvEntry, d_mul: int, key: jax.Array) -> tuple[Any
     )
     if not isinstance(leaf, meta.Partitioned):
         return boxed(leaf, W), D
-    channels = -1 if entry.transpose_kernel else -2 if entry.groups == 1 else None
+    channels = channel_axis(entry.groups == 1, entry.transpose_kernel)
     names = leaf.names if W.shape == kernel.shape else w_names(leaf.names, kernel.ndim, spatial)
     ours = d_names(leaf.names, kernel.ndim, len(entry.stacked), spatial, channels)
     return leaf.replace(value=W, names=names), leaf.replace(value=D, names=ours)

@@ -36,11 +36,7 @@ def path_of(names: Names) -> str:
 
 
 def flatten(params: Any) -> Flat:
-    """The leaves by their names.
-
-    Raises:
-        TypeError: `params` is not a tree of dicts.
-    """
+    """The leaves by their names."""
     if isinstance(params, nnx.State):
         raise TypeError(
             "params must be nested dicts of arrays: fold an nnx model by doconv_flax.nnx.fold(model), or its parameters "

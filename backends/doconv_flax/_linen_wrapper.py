@@ -171,32 +171,27 @@ class _Call:
     """A call of a module in the abstract; calls with equal keys reach the same convolutions."""
 
     key: Any
-    module: nn.Module = dataclasses.field(compare=False)
-    method: str | Callable[..., Any]
-    rngs: tuple[str, ...]
-    leaves: tuple[Any, ...]
-    tree: Any
-
-    def spec(self) -> ConvSpec:
-        args, kwargs = jax.tree.unflatten(self.tree, self.leaves)
-        rngs = {name: jax.random.key(0) for name in ("params", *self.rngs)}
-        return conv_spec(self.module, *args, rngs=rngs, method=self.method, **kwargs)
+    spec: Callable[[], ConvSpec] = dataclasses.field(compare=False)
 
 
 def spec_of_call(
     module: nn.Module, method: str | Callable[..., Any], rngs: tuple[str, ...], args: Any, kwargs: Any
 ) -> ConvSpec:
     """`conv_spec` of a bound module for a call of one of its methods; run once for all calls alike where that can be known."""
-    leaves, tree = jax.tree.flatten((args, kwargs))
-    module = module.copy(parent=None)
-    leaves = [_abstract(leaf) for leaf in leaves]
-    key = (_structure(module, {}), tuple(map(type, leaves)))  # types, since True == 1
-    call = _Call(key, module, method, rngs, tuple(leaves), tree)
+    found, tree = jax.tree.flatten((args, kwargs))
+    module, leaves = module.copy(parent=None), tuple(map(_abstract, found))
+
+    def spec() -> ConvSpec:
+        args, kwargs = jax.tree.unflatten(tree, leaves)
+        keys = {name: jax.random.key(0) for name in ("params", *rngs)}
+        return conv_spec(module, *args, rngs=keys, method=method, **kwargs)
+
+    key = (_structure(module, {}), method, rngs, leaves, tuple(map(type, leaves)), tree)  # types, since True == 1
     try:
-        hash(call)
+        hash(key)
     except TypeError:
-        return call.spec()
-    return _cached(call)
+        return spec()
+    return _cached(_Call(key, spec))
 
 
 @lru_cache(maxsize=256)

@@ -39,11 +39,18 @@ def d_names(names: Sequence[Any], ndim: int, stacked: int, spatial: int, channel
         ndim: its number of axes.
         stacked: how many of them stack layers.
         spatial: number of spatial axes.
-        channels: its axis that holds all input channels; None where groups share it.
+        channels: what `channel_axis` gives.
     """
     names = _all(names, ndim)
     own = names[stacked:-2] if ndim == stacked + spatial + 2 else (None,) * spatial
     return (*names[:stacked], *own, None, None if channels is None else names[channels])
+
+
+def channel_axis(dense: bool, transpose_kernel: bool) -> int | None:
+    """The axis of a kernel that holds all input channels; None where groups share it and the kernel is not `dense`."""
+    if transpose_kernel:
+        return -1
+    return -2 if dense else None
 
 
 def _all(names: Sequence[Any], ndim: int) -> Names:

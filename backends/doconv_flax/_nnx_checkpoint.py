@@ -15,7 +15,10 @@ from doconv_flax._linen_checkpoint import placed
 from doconv_flax._nnx_layers import DOConv, DOConvTranspose
 
 M = TypeVar("M", bound=nnx.Module)
-NORMS = {nnx.LayerNorm: "layer", nnx.RMSNorm: "rms", nnx.GroupNorm: "group", nnx.InstanceNorm: "instance"}
+KINDS: dict[Any, str] = {
+    nnx.Embed: "embedding", nnx.BatchNorm: "batch_norm", nnx.LayerNorm: "layer", nnx.RMSNorm: "rms",
+    nnx.GroupNorm: "group", nnx.InstanceNorm: "instance",
+}  # fmt: skip
 
 
 def save_checkpoint(
@@ -80,10 +83,9 @@ def _state(model: nnx.Module) -> ModelState:
         raise TypeError(f"model must be a flax.nnx.Module. Received: {type(model).__name__}")
     state, covered = ModelState(), set[int]()
     for path, node in nnx.iter_graph(model):
-        found = _layer(node)
-        if found:
-            info, roles = found
-            variables = {role: getattr(node, name) for role, name in roles.items() if getattr(node, name) is not None}
+        if info := _info(node):
+            found = {role: getattr(node, name, None) for role, name in info.leaves("flax").items()}
+            variables = {role: variable for role, variable in found.items() if variable is not None}
             if info.kind != "conv" or len(variables["W" if "W" in variables else "weight"].shape) == _ndim(node):
                 covered |= {id(variable) for variable in variables.values()}
                 tensors = {role: _tensor(variable) for role, variable in variables.items()}
@@ -94,30 +96,15 @@ def _state(model: nnx.Module) -> ModelState:
     return state
 
 
-def _layer(node: Any) -> tuple[LayerInfo, dict[str, str]] | None:
-    """The kind of a layer, and the names of its Variables by role; None for what is of no kind that is covered."""
-    epsilon = getattr(node, "epsilon", None)
+def _info(node: Any) -> LayerInfo | None:
+    """The kind of a layer and its options; None for what is of no kind that is covered."""
     if isinstance(node, nnx.Conv | nnx.ConvTranspose):
-        over = isinstance(node, DOConv | DOConvTranspose) and node.D is not None
-        roles = {"W": "kernel", "D_delta": "D"} if over else {"weight": "kernel"}
-        info = LayerInfo("conv", {}, _geometry(node, over), transpose_kernel=getattr(node, "transpose_kernel", False))
-        return info, roles | {"bias": "bias"}
-    if type(node) is nnx.Linear:
-        return LayerInfo("linear", {}), {"weight": "kernel", "bias": "bias"}
-    if isinstance(node, nnx.Embed):
-        return LayerInfo("embedding", {}), {"weight": "embedding"}
-    if isinstance(node, nnx.BatchNorm):
-        roles = {"weight": "scale", "bias": "bias", "running_mean": "mean", "running_var": "var"}
-        return LayerInfo("batch_norm", {}, epsilon=epsilon), roles
-    for cls, name in NORMS.items():
-        if isinstance(node, cls):
-            known: dict[str, Any] = {"norm": name} | ({"groups": node.num_groups} if name == "group" else {})
-            roles = {"weight": "scale"} | ({"bias": "bias"} if name != "rms" else {})
-            return LayerInfo("norm", {}, known, epsilon), roles
-    return None
+        return LayerInfo("conv", {}, _geometry(node), transpose_kernel=getattr(node, "transpose_kernel", False))
+    kind = "linear" if type(node) is nnx.Linear else next((k for cls, k in KINDS.items() if isinstance(node, cls)), "")
+    return LayerInfo.of_kind(kind, getattr(node, "epsilon", None), getattr(node, "num_groups", None)) if kind else None
 
 
-def _geometry(layer: Any, over: bool) -> dict[str, Any]:
+def _geometry(layer: Any) -> dict[str, Any]:
     size = list(layer.kernel_size)
 
     def per_axis(value: Any) -> list[int]:
@@ -132,13 +119,16 @@ def _geometry(layer: Any, over: bool) -> dict[str, Any]:
         "groups": getattr(layer, "feature_group_count", 1),
         "transposed": isinstance(layer, nnx.ConvTranspose),
     }
-    return known | ({"d_mul": layer.D.shape[-2]} if over else {})
+    return known | ({"d_mul": layer.d_mul} if _is_over(layer) else {})
+
+
+def _is_over(layer: Any) -> bool:
+    return isinstance(layer, DOConv | DOConvTranspose) and layer.D is not None
 
 
 def _ndim(layer: Any) -> int:
     """The number of axes of a kernel that is not stacked; `W` has one axis of columns where `S != K`."""
-    over = isinstance(layer, DOConv | DOConvTranspose) and layer.D is not None
-    return 3 if over and layer.D.shape[-2] != math.prod(layer.kernel_size) else 2 + len(layer.kernel_size)
+    return 3 if _is_over(layer) and layer.d_mul != math.prod(layer.kernel_size) else 2 + len(layer.kernel_size)
 
 
 def _tensor(variable: nnx.Variable) -> ModelTensor:

@@ -21,7 +21,7 @@ from flax import nnx
 
 from doconv_core.geometry import depth_multiplier
 from doconv_flax._compose import compose, d_shape, w_shape
-from doconv_flax._names import d_names, w_names
+from doconv_flax._names import channel_axis, d_names, w_names
 
 Sizes = int | Sequence[int]
 
@@ -110,9 +110,8 @@ def add_d(layer: Any, D: jax.Array | None = None) -> None:
     known = kernel.get_metadata()
     metadata = {name: known[name] for name in ("mesh", "sharding_rules", "eager_sharding") if name in known}
     if isinstance(known.get("out_sharding"), tuple):
-        channels: int | None = -1 if getattr(layer, "transpose_kernel", False) else -2
-        if getattr(layer, "feature_group_count", 1) > 1:
-            channels = None
+        dense = getattr(layer, "feature_group_count", 1) == 1
+        channels = channel_axis(dense, getattr(layer, "transpose_kernel", False))
         names = known["out_sharding"]
         metadata["out_sharding"] = d_names(names, kernel.ndim, D.ndim - spatial - 2, spatial, channels)
     layer.D = type(kernel)(D, **metadata)

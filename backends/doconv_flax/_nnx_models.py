@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import jax
 from flax import nnx
 
-from doconv_core.selection import Where, depth_multipliers, describe_convolution, select
+from doconv_core.selection import Where, depth_multipliers, describe_convolution, listed, select
 from doconv_flax._compose import check_dtype, start_from
 from doconv_flax._fold import fold_kernel
 from doconv_flax._names import plain_names, w_names
@@ -54,11 +54,10 @@ def overparameterize(
     """
     found = _convolutions(model)
     selected = select(found, where)
-    foreign = [f"{path}: {type(layer).__name__}" for path, layer in selected.items() if _is_foreign(layer)]
-    if foreign:
+    if foreign := listed({path: type(layer).__name__ for path, layer in selected.items() if _is_foreign(layer)}):
         raise TypeError(
             "subclasses of nnx.Conv and nnx.ConvTranspose are not converted, as their own `__call__` would be lost: leave them "
-            f"out by `where`. Received: {', '.join(foreign)}"
+            f"out by `where`. Received: {foreign}"
         )
     chosen = depth_multipliers(
         selected,
@@ -187,7 +186,7 @@ def _check_use(model: nnx.Module, layers: dict[str, Any], advice: str) -> None:
     if acted:
         raise TypeError(
             f"the kernels of these layers are used by something other than the layers, and what acts on W acts before it is "
-            f"composed: {advice}. Received: {', '.join(f'{path}: {by}' for path, by in acted.items())}"
+            f"composed: {advice}. Received: {listed(acted)}"
         )
     for name in unclear:
         log.warning(
@@ -207,19 +206,17 @@ def _hook(kernel: nnx.Variable) -> str:
 def _check_stacks(layers: dict[str, Any]) -> None:
     """Raise unless the axes that stack layers come first in every Variable of a layer, as far as shapes say it."""
     for path, layer in layers.items():
-        size, bias = tuple(layer.kernel_size), layer.bias
+        kernel, size, bias = layer.kernel, tuple(layer.kernel_size), layer.bias
         if isinstance(layer, OURS):
-            D = layer.D.shape
-            stack, whole = D[: -2 - len(size)], (*size, D[-2], layer.in_features)
-            good = D[len(stack) :] == whole and layer.kernel.shape[: len(stack)] == stack
+            shape, whole = layer.D.shape, (*size, layer.d_mul, layer.in_features)
         else:
-            kernel = layer.kernel.shape
-            stack, whole = kernel[: -2 - len(size)], tuple(layer.kernel_shape)
-            good = kernel[len(stack) :] == whole
+            shape, whole = kernel.shape, tuple(layer.kernel_shape)
+        stack = shape[: -2 - len(size)]
+        good = shape[len(stack) :] == whole and kernel.shape[: len(stack)] == stack
         if not good or (bias is not None and bias.shape != (*stack, layer.out_features)):
             raise ValueError(
                 f"axes that stack layers must come first (nnx.vmap with out_axes=0). Received: {path or 'the layer'} with a "
-                f"kernel of shape {layer.kernel.shape}{'' if bias is None else f' and a bias of shape {bias.shape}'}"
+                f"kernel of shape {kernel.shape}{'' if bias is None else f' and a bias of shape {bias.shape}'}"
             )
 
 

@@ -23,16 +23,17 @@ from doconv_core.checkpoint import (
 )
 from doconv_core.checkpoint._layers import join
 from doconv_keras._arrays import to_numpy
-from doconv_keras._layers import DOConvMixin
+from doconv_keras._layers import DEPTHWISE, EXPLICIT, SEPARABLE, DOConvMixin, options_of
 from doconv_keras._names import match_by_order
 from doconv_keras._transfer import own_variables, sublayers
 
 log = logging.getLogger("doconv")
 L = TypeVar("L", bound=keras.layers.Layer)
-DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
-TRANSPOSED = (keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose, keras.layers.Conv3DTranspose)
-CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D, *DEPTHWISE, *TRANSPOSED)
-SEPARABLE = (keras.layers.SeparableConv1D, keras.layers.SeparableConv2D)
+EXACT: dict[Any, str] = {keras.layers.Dense: "linear", keras.layers.Embedding: "embedding"}
+KINDS: dict[Any, str] = {
+    keras.layers.BatchNormalization: "batch_norm", keras.layers.GroupNormalization: "group",
+    keras.layers.LayerNormalization: "layer",
+}  # fmt: skip
 
 
 def save_checkpoint(
@@ -143,46 +144,24 @@ def _layer(layer: keras.layers.Layer) -> tuple[LayerInfo, dict[str, Any]] | None
     # Kernels in units of their own, or with something added.
     if getattr(layer, "quantization_mode", None) is not None or getattr(layer, "lora_enabled", False):
         return None
-    variables: dict[str, Any]
-    if isinstance(layer, CONVOLUTIONS) and not isinstance(layer, SEPARABLE):
-        over = isinstance(layer, DOConvMixin) and layer.D is not None
-        kernel = layer.W if isinstance(layer, DOConvMixin) else layer.kernel
-        variables = {"W" if over else "weight": kernel, "D_delta": layer.D if over else None, "bias": layer.bias}
-        geometry = _geometry(layer, tuple(kernel.shape), over)
-        info = LayerInfo("conv", {}, geometry, depthwise=isinstance(layer, DEPTHWISE))
-    elif type(layer) is keras.layers.Dense:
-        info, variables = LayerInfo("linear", {}), {"weight": layer.kernel, "bias": layer.bias}
-    elif type(layer) is keras.layers.Embedding:
-        info, variables = LayerInfo("embedding", {}), {"weight": layer.embeddings}
-    elif isinstance(layer, keras.layers.BatchNormalization):
-        info = LayerInfo("batch_norm", {}, epsilon=layer.epsilon)
-        variables = {"weight": layer.gamma, "bias": layer.beta}
-        variables |= {"running_mean": layer.moving_mean, "running_var": layer.moving_variance}
-    elif isinstance(layer, keras.layers.GroupNormalization | keras.layers.LayerNormalization):
-        groups = getattr(layer, "groups", None)
-        which = {"norm": "layer"} if groups is None else {"norm": "group", "groups": groups}
-        info, variables = LayerInfo("norm", {}, which, layer.epsilon), {"weight": layer.gamma, "bias": layer.beta}
+    kind = EXACT.get(type(layer)) or next((kind for cls, kind in KINDS.items() if isinstance(layer, cls)), "")
+    if isinstance(layer, tuple(EXPLICIT)) and not isinstance(layer, SEPARABLE):
+        info = LayerInfo("conv", {}, _geometry(layer), depthwise=isinstance(layer, DEPTHWISE))
+    elif kind:
+        info = LayerInfo.of_kind(kind, getattr(layer, "epsilon", None), getattr(layer, "groups", None))
     else:
         return None
-    variables = {role: variable for role, variable in variables.items() if variable is not None}
+    # `kernel` of a DO layer is composed.
+    found = {role: getattr(layer, "W" if role == "W" else name, None) for role, name in info.leaves("keras").items()}
+    variables = {role: variable for role, variable in found.items() if variable is not None}
     many = info.kind == "norm" and any(len(variable.shape) != 1 for variable in variables.values())
     return None if many else (info, variables)
 
 
-def _geometry(layer: Any, kernel: tuple[int, ...], over: bool) -> dict[str, Any]:
-    first, second = kernel[-2:]
-    depthwise, transposed = isinstance(layer, DEPTHWISE), isinstance(layer, TRANSPOSED)
-    channels = second if transposed else first if depthwise else first * layer.groups
-    known: dict[str, Any] = {
-        "in_channels": channels,
-        "out_channels": first if transposed else first * second if depthwise else second,
-        "kernel_size": list(layer.kernel_size),
-        "stride": list(layer.strides),
-        "dilation": list(layer.dilation_rate),
-        "groups": channels if depthwise else getattr(layer, "groups", 1),
-        "transposed": transposed,
-    }
-    if layer.padding == "valid" and not transposed:
+def _geometry(layer: Any) -> dict[str, Any]:
+    over = isinstance(layer, DOConvMixin) and layer.D is not None
+    known = options_of(layer, (layer.W if over else layer.kernel).shape)
+    if layer.padding == "valid" and not known["transposed"]:
         known["padding"] = [[0, 0] for _ in layer.kernel_size]
     return known | ({"d_mul": layer.d_mul} if over else {})
 

@@ -12,7 +12,7 @@ import inspect
 import math
 import random
 import sys
-from collections.abc import Callable
+from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -31,6 +31,9 @@ if TYPE_CHECKING:  # the mixin stands before a class of Keras's, whose attribute
 else:
     Mixed = object
 PACKAGE = "doconv_keras"
+SEPARABLE = (layers.SeparableConv1D, layers.SeparableConv2D)
+DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D, *SEPARABLE)
+TRANSPOSED = (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
 
 
 class DOConvMixin(Mixed):
@@ -48,8 +51,6 @@ class DOConvMixin(Mixed):
 
     plain_class: ClassVar[type[layers.Layer]]
     _kernel_name: ClassVar[str]
-    _transposed: ClassVar[bool]
-    _depthwise: ClassVar[bool]
     _building = False
 
     def __init__(self, *args: Any, d_mul: int | None = None, d_regularizer: Any = None, **options: Any) -> None:
@@ -90,7 +91,7 @@ class DOConvMixin(Mixed):
         options["autocast"] = False
         W = super().add_weight(shape=w_shape, initializer=initializer, dtype=dtype, **options)
         d_options = {"regularizer": self.d_regularizer, "trainable": options.get("trainable", True), "autocast": False}
-        d_shape = (*self.kernel_size, self.d_mul, self._in_channels(tuple(shape)))
+        d_shape = (*self.kernel_size, self.d_mul, options_of(self, shape)["in_channels"])
         self.D = super().add_weight(shape=d_shape, initializer="zeros", dtype=dtype, name="D", **d_options)
         return W
 
@@ -110,7 +111,7 @@ class DOConvMixin(Mixed):
                 f"would stay as it is: read it in `call`. Received: {self.name}, read by {reader.f_code.co_qualname}"
             )
         W, D = ops.convert_to_tensor(self._kernel), ops.convert_to_tensor(self.D)
-        return ops.cast(compose(W, D, transposed=self._transposed), self.compute_dtype)
+        return ops.cast(compose(W, D, transposed=isinstance(self, TRANSPOSED)), self.compute_dtype)
 
     def _store_kernel(self, variable: Any) -> None:
         if not self._building:  # a depthwise or transposed layer's build assigns its variable
@@ -120,22 +121,10 @@ class DOConvMixin(Mixed):
             )
         self._kernel = variable
 
-    def _in_channels(self, kernel_shape: tuple[int, ...]) -> int:
-        if self._transposed:
-            return kernel_shape[-1]
-        return kernel_shape[-2] * (1 if self._depthwise else self.groups)
-
     def layout(self) -> Layout:
         """How this layer, once built, stores its tensors (sizes only: padding counts as none)."""
-        first, second = self._kernel.shape[-2:]
-        in_channels = self._in_channels(tuple(self._kernel.shape))
-        groups = in_channels if self._depthwise else getattr(self, "groups", 1)
-        out_channels = first if self._transposed else first * second if self._depthwise else second
-        geometry = ConvGeometry(
-            in_channels=in_channels, out_channels=out_channels, kernel_size=self.kernel_size, stride=self.strides,
-            dilation=self.dilation_rate, groups=groups, transposed=self._transposed, d_mul=self.d_mul,
-        )  # fmt: skip
-        return Layout("keras", geometry, depthwise=self._depthwise)
+        geometry = ConvGeometry(**options_of(self, self._kernel.shape), d_mul=self.d_mul)
+        return Layout("keras", geometry, depthwise=isinstance(self, DEPTHWISE))
 
     def start_from(self, kernel: Any, seed: int | None = None) -> None:
         """Start again from a plain kernel, of the composed kernel's shape: `W[..., :K] = kernel`, `D` zeros.
@@ -187,28 +176,40 @@ class DOConvMixin(Mixed):
         return super().get_config() | {"d_mul": self.d_mul, "d_regularizer": regularizer}
 
 
-def _replaces(
-    plain: type[layers.Layer], *, kernel_name: str = "kernel", transposed: bool = False, depthwise: bool = False
-) -> Callable[[type], type]:
+def options_of(layer: Any, kernel_shape: Sequence[int]) -> dict[str, Any]:
+    """The options of `ConvGeometry` but for the padding, by the shape of a layer's kernel or of its `W`."""
+    first, second = kernel_shape[-2:]
+    if isinstance(layer, TRANSPOSED):
+        sizes = {"in_channels": second, "out_channels": first, "groups": getattr(layer, "groups", 1)}
+    elif isinstance(layer, DEPTHWISE):
+        sizes = {"in_channels": first, "out_channels": first * second, "groups": first}
+    else:
+        sizes = {"in_channels": first * layer.groups, "out_channels": second, "groups": layer.groups}
+    return sizes | {
+        "kernel_size": layer.kernel_size,
+        "stride": layer.strides,
+        "dilation": layer.dilation_rate,
+        "transposed": isinstance(layer, TRANSPOSED),
+    }
+
+
+def _replaces(cls: Any) -> Any:
     """Class decorator: the signature of the layer replaced, with `d_mul` and `d_regularizer` by keyword only."""
+    plain = cls.__bases__[1]
+    own = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in ("d_mul", "d_regularizer")]
+    parameters = list(inspect.signature(plain.__init__).parameters.values())
+    position = next((i for i, p in enumerate(parameters) if p.kind is p.VAR_KEYWORD), len(parameters))
+    parameters[position:position] = own
 
-    def decorate(cls: Any) -> Any:
-        own = [
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in ("d_mul", "d_regularizer")
-        ]
-        parameters = list(inspect.signature(plain.__init__).parameters.values())
-        position = next((i for i, p in enumerate(parameters) if p.kind is p.VAR_KEYWORD), len(parameters))
-        parameters[position:position] = own
+    def __init__(self: Any, *args: Any, **options: Any) -> None:
+        super(cls, self).__init__(*args, **options)
 
-        def __init__(self: Any, *args: Any, **options: Any) -> None:
-            super(cls, self).__init__(*args, **options)
-
-        __init__.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        cls.__init__ = __init__
-        cls.plain_class, cls._kernel_name, cls._transposed, cls._depthwise = plain, kernel_name, transposed, depthwise
-        setattr(cls, kernel_name, property(DOConvMixin._composed_kernel, DOConvMixin._store_kernel))
-        part = "depthwise kernel" if depthwise else "kernel"
-        cls.__doc__ = f"""Over-parameterized `{plain.__name__}`: the same arguments, and by keyword only:
+    __init__.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    cls.__init__, cls.plain_class = __init__, plain
+    cls._kernel_name = "depthwise_kernel" if issubclass(plain, SEPARABLE) else "kernel"
+    setattr(cls, cls._kernel_name, property(DOConvMixin._composed_kernel, DOConvMixin._store_kernel))
+    part = "depthwise kernel" if issubclass(plain, DEPTHWISE) else "kernel"
+    cls.__doc__ = f"""Over-parameterized `{plain.__name__}`: the same arguments, and by keyword only:
 
     Args:
         d_mul: the depth multiplier `S`, at least the number of taps `K` of the {part}; `None` means `K`. A kernel of one tap is
@@ -221,50 +222,48 @@ def _replaces(
         TypeError: `d_mul` is not an integer.
         ValueError: `d_mul` is below the number of taps; a constraint of the {part} or LoRA is asked for.
     """
-        # A user's class may have the name of another one, or of Keras's own.
-        name = cls.__name__ if cls.__module__ == __name__ else f"{cls.__module__}.{cls.__qualname__}"
-        return keras.saving.register_keras_serializable(PACKAGE, name)(cls)
-
-    return decorate
+    # A user's class may have the name of another one, or of Keras's own.
+    name = cls.__name__ if cls.__module__ == __name__ else f"{cls.__module__}.{cls.__qualname__}"
+    return keras.saving.register_keras_serializable(PACKAGE, name)(cls)
 
 
-@_replaces(layers.Conv1D)
+@_replaces
 class DOConv1D(DOConvMixin, layers.Conv1D): ...
 
 
-@_replaces(layers.Conv2D)
+@_replaces
 class DOConv2D(DOConvMixin, layers.Conv2D): ...
 
 
-@_replaces(layers.Conv3D)
+@_replaces
 class DOConv3D(DOConvMixin, layers.Conv3D): ...
 
 
-@_replaces(layers.DepthwiseConv1D, depthwise=True)
+@_replaces
 class DODepthwiseConv1D(DOConvMixin, layers.DepthwiseConv1D): ...
 
 
-@_replaces(layers.DepthwiseConv2D, depthwise=True)
+@_replaces
 class DODepthwiseConv2D(DOConvMixin, layers.DepthwiseConv2D): ...
 
 
-@_replaces(layers.SeparableConv1D, kernel_name="depthwise_kernel", depthwise=True)
+@_replaces
 class DOSeparableConv1D(DOConvMixin, layers.SeparableConv1D): ...
 
 
-@_replaces(layers.SeparableConv2D, kernel_name="depthwise_kernel", depthwise=True)
+@_replaces
 class DOSeparableConv2D(DOConvMixin, layers.SeparableConv2D): ...
 
 
-@_replaces(layers.Conv1DTranspose, transposed=True)
+@_replaces
 class DOConv1DTranspose(DOConvMixin, layers.Conv1DTranspose): ...
 
 
-@_replaces(layers.Conv2DTranspose, transposed=True)
+@_replaces
 class DOConv2DTranspose(DOConvMixin, layers.Conv2DTranspose): ...
 
 
-@_replaces(layers.Conv3DTranspose, transposed=True)
+@_replaces
 class DOConv3DTranspose(DOConvMixin, layers.Conv3DTranspose): ...
 
 
@@ -304,5 +303,4 @@ def do_class(plain: type[layers.Layer]) -> Any:
                 )
     names = {"__module__": plain.__module__, "__qualname__": f"DO{plain.__qualname__}"}
     cls = type(f"DO{plain.__name__}", (DOConvMixin, plain), names)
-    options = {"kernel_name": form._kernel_name, "transposed": form._transposed, "depthwise": form._depthwise}
-    return _replaces(plain, **options)(cls)
+    return _replaces(cls)

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import keras
 
-from doconv_core.selection import Where, depth_multipliers, describe_convolution, select
+from doconv_core.selection import Where, depth_multipliers, describe_convolution, listed, select
 from doconv_keras._config import Change
 from doconv_keras._in_place import change_in_place, remake_whole
 from doconv_keras._layers import EXPLICIT, DOConvMixin, do_class
@@ -55,9 +55,7 @@ def overparameterize(model: L, *, d_mul: int | None = None, where: Where | None 
         is_plain=lambda _, layer: not isinstance(layer, DOConvMixin) and math.prod(layer.kernel_size) > 1,
         describe=lambda _, layer: _describe(layer),
     )
-    obstacles = {path: obstacle for path in chosen if (obstacle := _obstacle(found[path]))}
-    if obstacles:
-        reasons = "; ".join(f"{path or 'the layer'}: {reason}" for path, reason in obstacles.items())
+    if reasons := listed({path: _obstacle(found[path]) for path in chosen}):
         raise ValueError(f"layers cannot be over-parameterized; `where` can leave them plain. Received: {reasons}")
     changes = {
         id(found[path]): Change(_do_class(found[path]), {"d_mul": multiplier}) for path, multiplier in chosen.items()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
 
 import ml_dtypes
 import numpy as np
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
+from doconv_core.checkpoint._archives import Member
+
+FLOATS = (torch.bfloat16, torch.float16, torch.float32, torch.float64)  # the types of parameters
 # What NumPy has a type for, the other floating point types of PyTorch excepted.
 NUMPY_TYPES = {torch.bfloat16: np.dtype(ml_dtypes.bfloat16)} | {
     getattr(torch, name): np.dtype(name)
@@ -21,14 +24,9 @@ def has_no_values(tensor: torch.Tensor) -> bool:
     return tensor.is_meta or isinstance(tensor, FakeTensor)
 
 
-class LazyArray:
+def lazy_array(tensor: torch.Tensor) -> Member:
     """A tensor that becomes an array when it is read."""
-
-    def __init__(self, tensor: torch.Tensor) -> None:
-        self.tensor, self.shape, self.dtype = tensor, tuple(tensor.shape), NUMPY_TYPES[tensor.dtype]
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return to_numpy(self.tensor)
+    return Member(NUMPY_TYPES[tensor.dtype], tuple(tensor.shape), partial(to_numpy, tensor))
 
 
 def is_dense(tensor: torch.Tensor) -> bool:

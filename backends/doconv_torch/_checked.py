@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from doconv_core.geometry import ConvGeometry
+from doconv_torch._arrays import FLOATS
 from doconv_torch._compose import compose as compose_unchecked
-from doconv_torch._layers import FLOATS
 
 
 def compose(W: Tensor, D_delta: Tensor | None, groups: int = 1, *, transposed: bool = False) -> Tensor:

@@ -34,17 +34,20 @@ from doconv_core.checkpoint import (
     save_model,
 )
 from doconv_core.checkpoint._format import some
-from doconv_core.checkpoint._layers import join
+from doconv_core.checkpoint._layers import join, names_of
 from doconv_core.checkpoint._nested import Part
 from doconv_core.checkpoint._prefixes import model_names
 from doconv_core.checkpoint._sources import ARCHIVES, Source
-from doconv_torch._arrays import LazyArray, has_no_values, is_dense, is_repeated, to_numpy, to_tensor
-from doconv_torch._layers import DOConvMixin
+from doconv_torch._arrays import has_no_values, is_dense, is_repeated, lazy_array, to_numpy, to_tensor
+from doconv_torch._layers import DOConvMixin, check_module, options_of
 from doconv_torch._saved import load_saved
 
 M = TypeVar("M", bound=nn.Module)
 log = logging.getLogger("doconv")
-NORMS = {"layer": nn.LayerNorm, "rms": nn.RMSNorm, "group": nn.GroupNorm, "instance": _InstanceNorm}
+KINDS: dict[type[nn.Module], str] = {
+    nn.Linear: "linear", nn.Embedding: "embedding", _BatchNorm: "batch_norm", nn.LayerNorm: "layer", nn.RMSNorm: "rms",
+    nn.GroupNorm: "group", _InstanceNorm: "instance",
+}  # fmt: skip
 
 
 def save_checkpoint(
@@ -202,7 +205,7 @@ def _open(source: str | os.PathLike[str] | Mapping[str, Any], key: str | None) -
             )
         if is_repeated(value):
             raise CheckpointError(f"{label}: {name} is a few values repeated. Received: shape {tuple(value.shape)}")
-    arrays = {name: LazyArray(value) for name, value in tensors.items()}
+    arrays = {name: lazy_array(value) for name, value in tensors.items()}
     return Arrays(label, arrays, getattr(state, "_metadata", None)), label, notes
 
 
@@ -246,19 +249,21 @@ def _prefix(tensors: Source, label: str, like: list[str]) -> str | None:
 
 def _state(model: nn.Module) -> ModelState:
     """The model's layers, and the tensors of its state dict that none of them covers."""
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module. Received: {type(model).__name__}")
+    check_module(model)
     while isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel) or hasattr(model, "_orig_mod"):
         model = model._orig_mod if hasattr(model, "_orig_mod") else model.module  # type: ignore[assignment]
     state, covered, first = ModelState(), set[str](), dict[int, str]()
     for path, module in model.named_modules(remove_duplicate=False):
-        roles = _roles(module)
+        found = _layer(module)
+        if found is None:
+            continue
+        info, roles = found
         covered |= {join(path, name) for name in roles.values()}
-        if roles and id(module) in first:
+        if id(module) in first:
             state.aliases[path] = first[id(module)]
-        elif roles:
+        else:
             first[id(module)] = path
-            state.layers[path] = ModelLayer.of(_info(module), _tensors(module, roles), "torch")
+            state.layers[path] = ModelLayer.of(info, _tensors(module, roles), "torch")
     for name, tensor in model.state_dict(keep_vars=True).items():
         if type(tensor.data if isinstance(tensor, nn.Parameter) else tensor).__name__ == "DTensor":
             raise ValueError(f"sharded tensors must be gathered first. Received: {name}")
@@ -269,22 +274,19 @@ def _state(model: nn.Module) -> ModelState:
     return state
 
 
-def _roles(module: nn.Module) -> dict[str, str]:
-    """The canonical roles of a layer's own tensors and their names; empty for a module of no kind that is covered."""
+def _layer(module: nn.Module) -> tuple[LayerInfo, dict[str, str]] | None:
+    """The kind of a layer, and the names of its own tensors by role; None for a module of no kind that is covered."""
+    kind = next((kind for cls, kind in KINDS.items() if isinstance(module, cls)), "")
     if isinstance(module, _ConvNd):
-        roles = {"W": "W", "D_delta": "D", "weight": "weight", "bias": "bias"}
-    elif isinstance(module, _BatchNorm):
-        roles = {name: name for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")}
-    elif isinstance(module, nn.LayerNorm) and len(module.normalized_shape) > 1:
-        return {}
-    elif isinstance(module, nn.Linear | nn.Embedding | nn.LayerNorm | nn.GroupNorm | nn.RMSNorm | _InstanceNorm):
-        roles = {"weight": "weight", "bias": "bias"}
+        info = LayerInfo("conv", {}, _geometry(module))
+    elif kind and not (isinstance(module, nn.LayerNorm) and len(module.normalized_shape) > 1):
+        info = LayerInfo.of_kind(kind, getattr(module, "eps", None), getattr(module, "num_groups", None))
     else:
-        return {}
+        return None
     own = {**module._parameters, **module._buffers}
-    found = {role: name for role, name in roles.items() if own.get(name) is not None}
+    found = {role: name for role, name in names_of(info.kind, "torch").items() if own.get(name) is not None}
     # A kernel that is computed from other parameters (weight norm and the like) is no kernel to be loaded.
-    return found if any(role in found for role in ("W", "weight", "running_mean")) else {}
+    return (info, found) if any(role in found for role in ("W", "weight", "running_mean")) else None
 
 
 def _tensors(module: nn.Module, roles: dict[str, str]) -> dict[str, ModelTensor]:
@@ -298,38 +300,13 @@ def _tensors(module: nn.Module, roles: dict[str, str]) -> dict[str, ModelTensor]
     return found
 
 
-def _info(module: nn.Module) -> LayerInfo:
-    if isinstance(module, _ConvNd):
-        return LayerInfo("conv", {}, _geometry(module))
-    for kind, cls in (("linear", nn.Linear), ("embedding", nn.Embedding)):
-        if isinstance(module, cls):
-            return LayerInfo(kind, {})
-    epsilon: Any = module.eps
-    if isinstance(module, _BatchNorm):
-        return LayerInfo("batch_norm", {}, epsilon=epsilon)
-    which = next(name for name, cls in NORMS.items() if isinstance(module, cls))
-    groups = {"groups": module.num_groups} if which == "group" else {}
-    return LayerInfo("norm", {}, {"norm": which, **groups}, epsilon)
-
-
 def _geometry(conv: _ConvNd) -> dict[str, Any]:
-    known: dict[str, Any] = {
-        "in_channels": conv.in_channels,
-        "out_channels": conv.out_channels,
-        "kernel_size": list(conv.kernel_size),
-        "stride": list(conv.stride),
-        "dilation": list(conv.dilation),
-        "groups": conv.groups,
-        "transposed": conv.transposed,
-        "padding_mode": conv.padding_mode,
-    }
+    """The options as far as they are numbers: a padding by name depends on the input."""
+    known = options_of(conv, conv.d_mul if isinstance(conv, DOConvMixin) and conv.D is not None else None)
+    known = {option: value for option, value in known.items() if value is not None}
     if not isinstance(conv.padding, str):
         known["padding"] = [[size, size] for size in conv.padding]
-    if conv.transposed:
-        known["output_padding"] = list(conv.output_padding)
-    if isinstance(conv, DOConvMixin) and conv.D is not None:
-        known["d_mul"] = conv.d_mul
-    return known
+    return known | {"padding_mode": conv.padding_mode}
 
 
 def _tensor(tensor: torch.Tensor, shape: tuple[int, ...]) -> ModelTensor:

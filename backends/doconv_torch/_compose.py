@@ -26,18 +26,7 @@ CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}  # by the ra
 
 
 def compose(W: Tensor, D_delta: Tensor | None, groups: int = 1, *, transposed: bool = False) -> Tensor:
-    """The composed kernel, taps flattened.
-
-    Args:
-        W: `(C_out, C_in/G, S)`; transposed `(C_in, C_out/G, S)`.
-        D_delta: `(C_in, K, S)`, or None for a kernel of one tap.
-        groups: `G`.
-        transposed: whether `W` belongs to a transposed convolution.
-
-    Returns:
-        `(*W.shape[:2], K)` in the dtype of `W`, whatever autocast says. bfloat16 and float16 are composed in float32 and
-        rounded once.
-    """
+    """The composed kernel, taps flattened: `_checked.compose` without its checks, as the layers call it."""
     if D_delta is None:
         return W
     composed: Composed = _taps.composed if _looked_into(W) else _Compose.apply

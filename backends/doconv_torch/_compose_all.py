@@ -137,17 +137,11 @@ def _plans(specs: tuple[Spec, ...], parameters: tuple[Tensor, ...]) -> Plans:
 def _made_plans(specs: tuple[Spec, ...], parameters: tuple[Tensor, ...]) -> Plans:
     from doconv_torch import _triton
 
-    classes: dict[tuple[Any, ...], tuple[list[_triton.Layer], list[int]]] = {}
-    for member, (spec, W, D) in enumerate(zip(specs, parameters[::2], parameters[1::2], strict=True)):
+    layers, classes = list(zip(specs, parameters[::2], parameters[1::2], strict=True)), dict[Any, list[int]]()
+    for member, (spec, W, D) in enumerate(layers):
         if _fits(spec, W, D):
-            layer = _triton.Layer(
-                W.data_ptr(), D.data_ptr(), (W.shape[0], W.shape[1], W.shape[2]), len(D), D.shape[1], spec.groups,
-                spec.channels_last,
-            )  # fmt: skip
-            layers, members = classes.setdefault((W.device, D.shape[1:], spec.channels_last), ([], []))
-            layers.append(layer)
-            members.append(member)
-    return [(_triton.Plan(layers, key[0]), members) for key, (layers, members) in classes.items()]
+            classes.setdefault((W.device, D.shape[1:], spec.channels_last), []).append(member)
+    return [(_triton.Plan([layers[member] for member in members]), members) for members in classes.values()]
 
 
 def _fits(spec: Spec, W: Tensor, D: Tensor) -> bool:

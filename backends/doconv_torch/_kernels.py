@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from doconv_torch._taps import spread_tiles, sum_tiles
+
 # A block of kernels of about so many numbers stays in the cache; below 16 kernels a product has no length.
 NUMBERS_PER_BLOCK, MIN_KERNELS_PER_BLOCK = 2**18, 16
 # Up to so many blocks it is one product: a block costs a few calls of its own.
@@ -54,8 +56,7 @@ def _kernels_per_block(W: Tensor, groups: int) -> int:
 
 def _composed(W: Tensor, D: Tensor, groups: int) -> Tensor:
     w = _side_by_side(W, groups)
-    plain = w if W.shape[2] == D.shape[1] else _sum_tiles(w, D.shape[1])
-    return _back(torch.baddbmm(plain, D, w), groups)
+    return _back(torch.baddbmm(sum_tiles(w, D.shape[1], 1), D, w), groups)
 
 
 def _gradients(
@@ -63,8 +64,7 @@ def _gradients(
 ) -> tuple[Tensor | None, Tensor | None]:
     g, grad_W, grad_D = _side_by_side(grad, groups), None, None
     if needs[0]:
-        plain = g if W.shape[2] == D.shape[1] else _spread_tiles(g, D.shape[2])
-        total = torch.baddbmm(plain, D.transpose(1, 2), g)
+        total = torch.baddbmm(spread_tiles(g, D.shape[2], 1), D.transpose(1, 2), g)
         grad_W = total.permute(2, 0, 1) if groups == 1 and is_by_channel(W) else _back(total, groups)
     if needs[1]:
         grad_D = torch.bmm(g, _side_by_side(W, groups).transpose(1, 2))
@@ -83,18 +83,6 @@ def _side_by_side(W: Tensor, groups: int) -> Tensor:
         return W.permute(1, 2, 0)
     out_per_group = kernels // groups
     return _swap(W.contiguous(), groups, out_per_group).view(groups * in_per_group, columns, out_per_group)
-
-
-def _sum_tiles(w: Tensor, taps: int) -> Tensor:
-    """`W E^T` along the kernels: `(C_in, S, C_out/G)` to `(C_in, K, C_out/G)`."""
-    tiles = w.shape[1] // taps
-    return w[:, : tiles * taps].unflatten(1, (tiles, taps)).sum(1)
-
-
-def _spread_tiles(g: Tensor, columns: int) -> Tensor:
-    """`g E` along the kernels, the transpose of `_sum_tiles`."""
-    taps = g.shape[1]
-    return torch.nn.functional.pad(g.repeat(1, columns // taps, 1), (0, 0, 0, columns % taps))
 
 
 def _back(w: Tensor, groups: int) -> Tensor:

@@ -19,7 +19,7 @@ from torch.nn.modules.conv import _ConvNd
 from doconv_core.blocked import compose_blocked
 from doconv_core.checkpoint._noted import NOTE, Noted, read_note
 from doconv_core.geometry import ConvGeometry
-from doconv_torch._arrays import has_no_values, to_numpy, to_tensor
+from doconv_torch._arrays import FLOATS, has_no_values, to_numpy, to_tensor
 from doconv_torch._compose import CHANNELS_LAST, compose, ordered
 from doconv_torch._kept import kept_kernel
 from doconv_torch._loaders import asked_by_accelerate, refuse_left_out_kernel
@@ -28,7 +28,6 @@ from doconv_torch._optimizers import note_layer
 from doconv_torch._recompute import remember
 from doconv_torch._written import give_out, is_kernel_of_another, only_reads
 
-FLOATS = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
 SWAPS = "torch.nn.utils._named_member_accessor"  # puts tensors in place of a module's, and back, for `functional_call`
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 Size = TypeVar("Size", _size_1_t, _size_2_t, _size_3_t)
@@ -109,13 +108,10 @@ class DOConvMixin(_ConvNd):
                 )
             self.start_from(value)
             return
-        if name == "W" and isinstance(value, nn.Parameter) and self._lacks_values() and not value.is_meta:
+        old = self._parameters.get("W") if name == "W" else None
+        if old is not None and old.is_meta and isinstance(value, nn.Parameter) and not value.is_meta:
             refuse_left_out_kernel(self)
         super().__setattr__(name, value)
-
-    def _lacks_values(self) -> bool:
-        W = self._parameters.get("W")
-        return W is not None and W.is_meta
 
     @property
     def geometry(self) -> ConvGeometry:
@@ -229,7 +225,7 @@ class DOConvMixin(_ConvNd):
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Classes made by `do_class` have no name to be imported by: pickle the class they were made from."""
-        if type(self) is _made.get(self.plain_class):
+        if type(self) is _forms.get(self.plain_class) and not isinstance(self, _Explicit):
             return _blank, (self.plain_class,), self.__getstate__()
         return super().__reduce_ex__(protocol)
 
@@ -240,6 +236,12 @@ class DOConvMixin(_ConvNd):
     def __prepare_scriptable__(self) -> None:
         """What `torch.jit.script` asks first: its compiler knows neither composition nor autocast."""
         raise TypeError(f"torch.jit.script can't compile a DO layer: fold the model first. Received: {self}")
+
+
+def check_module(model: object) -> None:
+    """Raise TypeError unless a model is one of PyTorch's."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module. Received: {type(model).__name__}")
 
 
 @torch.fx.wrap
@@ -420,23 +422,18 @@ class DOConvTranspose3d(_Transposed[_size_3_t], nn.ConvTranspose3d):
     plain_class = nn.ConvTranspose3d
 
 
-EXPLICIT: dict[type[_ConvNd], type[_ConvNd]] = {
+_forms: dict[type[_ConvNd], type[_ConvNd]] = {
     cls.plain_class: cls
     for cls in (DOConv1d, DOConv2d, DOConv3d, DOConvTranspose1d, DOConvTranspose2d, DOConvTranspose3d)
 }
 
 
-_made: dict[type[_ConvNd], type[_ConvNd]] = {}
-
-
 def do_class(plain: type[_ConvNd]) -> type[_ConvNd]:
     """The DO form of a class of convolutions, a user's subclass included: one class for each, made once."""
-    if plain in EXPLICIT:
-        return EXPLICIT[plain]
-    if plain not in _made:
+    if plain not in _forms:
         members = {"plain_class": plain, "__module__": plain.__module__}
-        _made[plain] = type(f"DO{plain.__name__}", (DOConvMixin, plain), members)
-    return _made[plain]
+        _forms[plain] = type(f"DO{plain.__name__}", (DOConvMixin, plain), members)
+    return _forms[plain]
 
 
 def _blank(plain: type[_ConvNd]) -> _ConvNd:

@@ -1,4 +1,4 @@
-"""What a model keeps in memory: the order of `W`, and whether composed kernels wait for the backward pass."""
+"""The order in which a model keeps `W` in memory."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from doconv_torch._layers import DOConvMixin
+from doconv_torch._layers import DOConvMixin, check_module
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -30,8 +30,7 @@ def store_by_channel(model: M) -> M:
     Raises:
         TypeError: `model` is not a module.
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module. Received: {type(model).__name__}")
+    check_module(model)
     for layer in model.modules():
         if isinstance(layer, DOConvMixin) and layer.D is not None and layer.groups == 1 and not layer.transposed:
             layer.W.data = layer.W.data.permute(1, 2, 0).contiguous().permute(2, 0, 1)

@@ -15,10 +15,10 @@ from torch.nn.utils import parametrize
 
 from doconv_core.checkpoint._format import some
 from doconv_core.checkpoint._layers import join, split
-from doconv_core.selection import Where, depth_multipliers, describe_convolution, select
-from doconv_torch._arrays import has_no_values
+from doconv_core.selection import Where, depth_multipliers, describe_convolution, listed, select
+from doconv_torch._arrays import FLOATS, has_no_values
 from doconv_torch._batch_norm import Pairs, find_pairs, fuse
-from doconv_torch._layers import FLOATS, DOConvMixin, adopt, do_class, fold_weight, make_parameters, make_plain
+from doconv_torch._layers import DOConvMixin, adopt, check_module, do_class, fold_weight, make_parameters, make_plain
 from doconv_torch._loaders import initialisation_is_skipped
 from doconv_torch._optimizers import note_layer, note_replacement
 from doconv_torch._sharded import FLAT, is_sharded, is_wrapped
@@ -203,14 +203,12 @@ def inspect_model(model: nn.Module) -> dict[str, str]:
 
 def _find_convolutions(model: nn.Module) -> dict[str, _ConvNd]:
     """Every convolution once, under its first path; a single layer has the path ""."""
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module. Received: {type(model).__name__}")
+    check_module(model)
     return {path: module for path, module in model.named_modules() if isinstance(module, _ConvNd)}
 
 
 def _refuse(verb: str, reasons: dict[str, str]) -> None:
-    stated = "; ".join(f"{path or 'the layer'}: {reason}" for path, reason in reasons.items() if reason)
-    if stated:
+    if stated := listed(reasons):
         raise ValueError(f"some convolutions can't be {verb}. Received: {stated}")
 
 

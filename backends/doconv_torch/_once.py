@@ -13,7 +13,7 @@ from torch import nn
 
 from doconv_torch._compose_all import Spec
 from doconv_torch._kept import KEPT, Kept
-from doconv_torch._layers import DOConvMixin
+from doconv_torch._layers import DOConvMixin, check_module
 from doconv_torch._sharded import FSDP, is_sharded, is_wrapped
 
 M = TypeVar("M", bound=nn.Module)
@@ -56,8 +56,7 @@ def composed_once(model: M) -> Iterator[M]:
             added then; changes through `.data` are not seen), a loss from inside is back-propagated after the end, or another
             thread is inside a context of its own.
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module. Received: {type(model).__name__}")
+    check_module(model)
     own: dict[nn.Module, Kept] = {}
     shared: dict[tuple[Any, ...], Kept] = {}
     changing = _changing(model)

@@ -15,7 +15,7 @@ from doconv_core.checkpoint._layers import join
 from doconv_core.checkpoint._noted import NOTE
 from doconv_core.checkpoint._prefixes import without_inner
 from doconv_core.checkpoint._reading import DOUBTS
-from doconv_torch._arrays import LazyArray, has_no_values, is_dense, to_tensor
+from doconv_torch._arrays import has_no_values, is_dense, lazy_array, to_tensor
 
 LEAVES = ("W", "D", "D_diag", "d_diag")
 LABEL = "state dict"
@@ -80,25 +80,21 @@ def fold_state_dict(
         log.log(logging.WARNING if note.startswith(DOUBTS) else logging.INFO, "%s", note)
     result: OrderedDict[str, Any] = OrderedDict()
     for name, value in state_dict.items():
-        plain = checkpoint.names.get(name, _without(name, checkpoint.prefix))
+        plain = checkpoint.names.get(name, _without(name, checkpoint))
         if name in folded:
             result[f"{plain[:-1]}weight" if plain.endswith("W") else plain] = folded[name]
         elif name not in gone:
             result[plain] = value
     if modules is not None:  # versions of modules
-        result._metadata = _metadata(modules, checkpoint.prefix)  # type: ignore[attr-defined]
+        result._metadata = _metadata(modules, checkpoint)  # type: ignore[attr-defined]
     return result
 
 
-def _tensors(state_dict: Mapping[str, Any]) -> dict[str, LazyArray]:
-    """The tensors that can be of a layer.
-
-    Raises:
-        TypeError, CheckpointError: as `fold_state_dict`.
-    """
+def _tensors(state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    """The tensors that can be of a layer."""
     if not isinstance(state_dict, Mapping):
         raise TypeError(f"state_dict must be a dict of tensors. Received: {type(state_dict).__name__}")
-    found, sharded = dict[str, LazyArray](), list[str]()
+    found, sharded = dict[str, Any](), list[str]()
     for name, value in state_dict.items():
         if isinstance(value, Tensor) and not isinstance(name, str):
             raise TypeError(f"names of tensors must be strings. Received: {name!r}")
@@ -106,7 +102,7 @@ def _tensors(state_dict: Mapping[str, Any]) -> dict[str, LazyArray]:
         if isinstance(value, Tensor) and ours and type(value).__name__ == "DTensor":
             sharded.append(name)
         elif isinstance(value, Tensor) and is_dense(value):
-            found[name] = LazyArray(value)
+            found[name] = lazy_array(value)
         elif ours and name.rpartition(".")[2] in ("W", "D") and len(getattr(value, "shape", ())) == 3:
             kind = [str(getattr(value, option)) for option in ("dtype", "layout") if hasattr(value, option)]
             received = " ".join([*kind, f"{type(value).__module__}.{type(value).__name__}"])
@@ -145,14 +141,16 @@ def _fold(checkpoint: Checkpoint, path: str, W: Tensor) -> Tensor:
     return to_tensor(checkpoint.fold(path), W.device)
 
 
-def _without(name: Any, prefix: str) -> Any:
-    return without_inner(name).removeprefix(prefix) if isinstance(name, str) else name
+def _without(name: Any, checkpoint: Checkpoint) -> Any:
+    if not isinstance(name, str):
+        return name
+    return without_inner(name).removeprefix(checkpoint.outer).removeprefix(checkpoint.prefix)
 
 
-def _metadata(metadata: Mapping[str, Any], prefix: str) -> OrderedDict[str, Any]:
+def _metadata(metadata: Mapping[str, Any], checkpoint: Checkpoint) -> OrderedDict[str, Any]:
     """By path of a module, of which a prefix is the first: "module" is "" without "module."."""
     renamed = OrderedDict[str, Any]()
     for path, value in metadata.items():
         plain = {key: of_it for key, of_it in value.items() if key != NOTE} if isinstance(value, Mapping) else value
-        renamed[without_inner(f"{path}.").removeprefix(prefix).removesuffix(".")] = plain
+        renamed[_without(f"{path}.", checkpoint).removesuffix(".")] = plain
     return renamed

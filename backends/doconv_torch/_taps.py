@@ -56,15 +56,16 @@ def _plus_product(plain: Tensor, by_channel: Tensor, D: Tensor, groups: int) -> 
     return (plain.unflatten(0, (groups, -1)) + by_kernel).flatten(0, 1)
 
 
-def sum_tiles(W: Tensor, taps: int) -> Tensor:
-    """`W E^T`, `(..., S)` to `(..., K)`; surplus columns take no part."""
-    tiles = W.shape[-1] // taps
-    return W if W.shape[-1] == taps else W[..., : tiles * taps].unflatten(-1, (tiles, taps)).sum(-2)
+def sum_tiles(W: Tensor, taps: int, dim: int = 2) -> Tensor:
+    """`W E^T`: `S` columns along `dim` to `K`; surplus columns take no part."""
+    tiles = W.shape[dim] // taps
+    return W if W.shape[dim] == taps else W.narrow(dim, 0, tiles * taps).unflatten(dim, (tiles, taps)).sum(dim)
 
 
-def spread_tiles(g: Tensor, columns: int) -> Tensor:
-    """`g E`, the transpose of `sum_tiles`: `(..., K)` to `(..., S)`, zeros in the surplus columns."""
-    taps = g.shape[-1]
-    if taps == columns:
+def spread_tiles(g: Tensor, columns: int, dim: int = 2) -> Tensor:
+    """`g E`, the transpose of `sum_tiles`: `K` columns along `dim` to `S`, zeros in the surplus columns."""
+    tiles, surplus = divmod(columns, g.shape[dim])
+    if g.shape[dim] == columns:
         return g
-    return torch.nn.functional.pad(g.repeat(1, 1, columns // taps), (0, columns % taps))
+    copies = g.repeat([tiles if axis == dim else 1 for axis in range(3)])
+    return torch.nn.functional.pad(copies, (0, 0) * (2 - dim) + (0, surplus))

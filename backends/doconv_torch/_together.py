@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from doconv_torch._compose import PLAIN, transformed
 from doconv_torch._compose_all import Spec, compose_all
 from doconv_torch._kept import KEPT
-from doconv_torch._layers import DOConvMixin
+from doconv_torch._layers import DOConvMixin, check_module
 from doconv_torch._made import MADE, Made
 from doconv_torch._recompute import recomputes
 from doconv_torch._sharded import FSDP, is_wrapped
@@ -60,8 +60,7 @@ def compose_together(model: M, *, enabled: bool = True) -> M:
         TypeError: `model` is not a module.
         ValueError: it has no DO-Conv layer of more than one tap.
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module. Received: {type(model).__name__}")
+    check_module(model)
     for hooks, kind in ((model._forward_pre_hooks, _Before), (model._forward_hooks, _After)):
         for key in [key for key, known in hooks.items() if isinstance(known, kind)]:
             del hooks[key]

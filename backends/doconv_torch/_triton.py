@@ -14,34 +14,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-
-class Layer(NamedTuple):
-    """What the table is made of.
-
-    Attributes:
-        W: address of a contiguous float32 `(C_out, C_in/G, S)`.
-        D: address of a contiguous float32 `(C_in, K, S)`.
-        shape: of `W`.
-        channels: `C_in`.
-        taps: `K`.
-        groups: `G`.
-        channels_last: the memory format of the composed kernel.
-    """
-
-    W: int
-    D: int
-    shape: tuple[int, int, int]
-    channels: int
-    taps: int
-    groups: int
-    channels_last: bool
+if TYPE_CHECKING:
+    from doconv_torch._compose_all import Spec
 
 
 # Columns of the table of items; offsets and strides in numbers. The composed kernel and its gradient have strides of their own.
@@ -52,16 +33,21 @@ SUMS, ROWS_PER_BLOCK, ROWS_PER_SUM = 4096, 8, 32
 
 
 class Plan:
-    """The tables of one launch: layers of the same `(K, S)` and memory format on one device."""
+    """The tables of one launch: layers of the same `(K, S)` and memory format on one device.
 
-    def __init__(self, layers: Sequence[Layer], device: torch.device) -> None:
-        self.taps, self.columns, self.last = layers[0].taps, layers[0].shape[2], layers[0].channels_last
-        self.kernel_sizes = [math.prod(layer.shape[:2]) * self.taps for layer in layers]
-        self.w_sizes = [math.prod(layer.shape) for layer in layers]
-        self.d_sizes = [layer.channels * self.taps * self.columns for layer in layers]
+    Args:
+        layers: of each what decides its composition, `W` and `D`, contiguous float32, whose addresses the tables have.
+    """
+
+    def __init__(self, layers: Sequence[tuple[Spec, Tensor, Tensor]]) -> None:
+        spec, _, D = layers[0]
+        (_, self.taps, self.columns), self.last = D.shape, spec.channels_last
+        self.kernel_sizes = [math.prod(W.shape[:2]) * self.taps for _, W, _ in layers]
+        self.w_sizes = [W.numel() for _, W, _ in layers]
+        self.d_sizes = [D.numel() for _, _, D in layers]
         items, starts = [], [0, 0, 0]
         for position, layer in enumerate(layers):
-            items += _items(layer, *starts)
+            items += _items(*layer, *starts)
             sizes = self.kernel_sizes[position], self.w_sizes[position], self.d_sizes[position]
             starts = [_aligned(start + size) for start, size in zip(starts, sizes, strict=True)]
         self.kernel_numbers, self.w_numbers, self.d_numbers = starts
@@ -71,9 +57,9 @@ class Plan:
         self.lanes_per_block = max(1, SUMS // (padded * ROWS_PER_BLOCK))
         self.lanes_per_sum = max(1, 2 * SUMS // padded**2)
         self.splits = -(-rows // ROWS_PER_SUM)
-        self.items = torch.tensor(items, device=device)
-        self.blocks = torch.tensor(_blocks(items, ROWS_PER_BLOCK, self.lanes_per_block), device=device)
-        self.sums = torch.tensor(_blocks(items, ROWS_PER_SUM, self.lanes_per_sum), device=device)
+        self.items = torch.tensor(items, device=D.device)
+        self.blocks = torch.tensor(_blocks(items, ROWS_PER_BLOCK, self.lanes_per_block), device=D.device)
+        self.sums = torch.tensor(_blocks(items, ROWS_PER_SUM, self.lanes_per_sum), device=D.device)
 
     def kernels(self, dtype: torch.dtype) -> list[Tensor]:
         """The composed kernels, each a flat `(C_out, C_in/G, K)`, `channels_last` `(C_out, K, C_in/G)`."""
@@ -93,7 +79,7 @@ class Plan:
         return list(zip(_pieces(grad_W, self.w_sizes), _pieces(self._grad_D(grad), self.d_sizes), strict=True))
 
     def _launch(self, source: Tensor, result: Tensor, *, back: bool) -> None:
-        with _on(source):
+        with torch.cuda.device_of(source):
             _multiply[(len(self.blocks),)](
                 self.items, self.blocks, source, result, self.taps, self.columns, self.padded, self.last, back,
                 ROWS_PER_BLOCK, self.lanes_per_block,
@@ -101,7 +87,7 @@ class Plan:
 
     def _grad_D(self, grad: Tensor) -> Tensor:
         parts = torch.zeros(self.splits, self.d_numbers, device=grad.device)
-        with _on(grad):
+        with torch.cuda.device_of(grad):
             _sum_outer[(len(self.sums),)](
                 self.items, self.sums, grad, parts, self.d_numbers, self.taps, self.columns, self.padded, self.last,
                 ROWS_PER_SUM, self.lanes_per_sum,
@@ -130,22 +116,17 @@ def _aligned(numbers: int) -> int:
     return -(-numbers // 64) * 64
 
 
-def _on(tensor: Tensor) -> torch.cuda.device_of:
-    return torch.cuda.device_of(tensor)
-
-
-def _items(layer: Layer, kernel: int, grad_w: int, grad_d: int) -> list[list[int]]:
+def _items(spec: Spec, W: Tensor, D: Tensor, kernel: int, grad_w: int, grad_d: int) -> list[list[int]]:
     """Rows of the table, in the order of `FIELDS`."""
-    first, second, columns = layer.shape
-    taps = layer.taps
-    rows = first // layer.groups
-    strides = [second * taps, 1, second] if layer.channels_last else [second * taps, taps, 1]
+    (first, second, columns), taps = W.shape, D.shape[1]
+    rows = first // spec.groups
+    strides = [second * taps, 1, second] if spec.channels_last else [second * taps, taps, 1]
     sizes = [rows, second, second * columns, columns]
     made = []
-    for group in range(layer.groups):
+    for group in range(spec.groups):
         w, d = group * rows * second * columns, group * second * taps * columns
         starts = [kernel + group * rows * second * taps, grad_w + w, grad_d + d]
-        made.append([layer.W + 4 * w, layer.D + 4 * d, *starts, *sizes, *strides])
+        made.append([W.data_ptr() + 4 * w, D.data_ptr() + 4 * d, *starts, *sizes, *strides])
     return made
 
 

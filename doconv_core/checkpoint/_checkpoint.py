@@ -42,6 +42,7 @@ class Checkpoint:
         others: the names of the tensors that belong to no layer.
         names: what the plain model calls each tensor of the source: its name without what wrappers put before it.
         prefix: what was dropped from the names that have it; paths of layers are without it.
+        outer: what wrappers put before all names and was dropped before `prefix`, where the user gave that without it.
 
     Raises:
         CheckpointError: the tensors do not make up what the metadata or the names say, hints match nothing, or a dialect
@@ -76,7 +77,7 @@ class Checkpoint:
         declared = read_metadata(self.label, self.source.metadata[KEY], self.source.shapes)
         self.layout, self.layers, self.aliases = declared.layout, declared.layers, declared.aliases
         self.names: Mapping[str, str] = {name: name for name in self.source.shapes}
-        self.prefix = ""
+        self.prefix = self.outer = ""
 
     def _recognise(self, dialect: str | None, hints: Hints) -> None:
         if noted := getattr(self.source, "noted", None):
@@ -90,7 +91,7 @@ class Checkpoint:
             hints = replace(hints, known=known, known_transposed=turned)
         found = recognise(self.label, self.source.shapes, dialect, hints)
         self.layout, self.layers, self.aliases = found.layout, found.layers, {}
-        self.names, self.prefix, self._notes = found.names, found.prefix, found.notes
+        self.names, self.prefix, self.outer, self._notes = found.names, found.prefix, found.outer, found.notes
 
     @property
     def notes(self) -> list[str]:
@@ -108,6 +109,7 @@ class Checkpoint:
     def __exit__(self, *exception: object) -> None:
         self.source.close()
 
+    @np.errstate(all="ignore")
     def read(self, path: str) -> dict[str, np.ndarray]:
         """A layer's canonical tensors by role: `W` and `D_delta`, or `weight`; `bias` and the like.
 
@@ -121,8 +123,7 @@ class Checkpoint:
         conv = info.conv
         if not conv.has_d:
             return {"weight": arrays.pop("W").reshape(conv.kernel_shape)} | arrays
-        with np.errstate(all="ignore"):  # what is not finite stays so
-            arrays["D_delta"] = self._delta(path, info).astype(arrays["D_delta"].dtype, copy=False)
+        arrays["D_delta"] = self._delta(path, info).astype(arrays["D_delta"].dtype, copy=False)
         if info.dialect != "doconv":
             order = row_order(info.dialect, conv)
             if order is not None:
@@ -199,6 +200,7 @@ class Checkpoint:
     def _canonical(self, info: LayerInfo, role: str) -> np.ndarray:
         return info.to_canonical(role, self.source.array(info.tensors[role]), self.layout)
 
+    @np.errstate(all="ignore")  # what is not finite stays so
     def _delta(self, path: str, info: LayerInfo) -> np.ndarray:
         """`D_delta`. The authors' files store `E` beside it, which takes no part in training unless somebody unfroze it: their
         layer computes with `D + D_diag`, so what it has become is added here, in float64.
@@ -212,15 +214,13 @@ class Checkpoint:
                 raise CheckpointError(
                     f"{self.label}: {info.tensors[role]} must be of real numbers. Received: {array.dtype}"
                 )
-        with np.errstate(all="ignore"):
-            trained = diagonal.astype(np.float64) - identity(info.conv)
+        trained = diagonal.astype(np.float64) - identity(info.conv)
         if not trained.any():
             return delta
         paths = self._notes.setdefault("D_diag is not the identity, it was trained: read as D + D_diag", [])
         if path not in paths:
             paths.append(path)
-        with np.errstate(all="ignore"):
-            return delta.astype(np.float64) + trained
+        return delta.astype(np.float64) + trained
 
     def _check(self, path: str, info: LayerInfo) -> None:
         """Every tensor that the layer needs is there and has its shape."""

@@ -97,12 +97,7 @@ def count_bytes(code: str, shape: tuple[int, ...]) -> int:
 
 
 def read_header(path: Path) -> tuple[dict[str, Stored], dict[str, str]]:
-    """The tensors of a file in the order of their bytes, and its metadata.
-
-    Raises:
-        CheckpointError: it is not a safetensors file, is truncated, or its header lies about types, shapes or offsets.
-        OSError: it cannot be opened.
-    """
+    """The tensors of a file in the order of their bytes, and its metadata."""
     size = path.stat().st_size
     with path.open("rb") as file:
         first = file.read(8)
@@ -141,12 +136,7 @@ def _no_header(path: Path, first: bytes, length: int, size: int) -> CheckpointEr
 
 
 def make_header(tensors: Tensors, metadata: Mapping[str, str]) -> tuple[bytes, dict[str, tuple[int, int]]]:
-    """The first bytes of a file of `tensors`, in the library's order, and the byte range of each tensor after them.
-
-    Raises:
-        TypeError: a name, or a key or value of `metadata`, that is not a string.
-        ValueError: one that has no UTF-8, or a name that the format keeps for itself.
-    """
+    """The first bytes of a file of `tensors`, in the library's order, and the byte range of each tensor after them."""
     check_metadata(metadata)
     for name in tensors:
         _check_text("the name of a tensor must be a string", name, repr(name))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -72,6 +73,13 @@ class LayerInfo:
     guessed: tuple[str, ...] = ()
     form: str = ""
 
+    @classmethod
+    def of_kind(cls, kind: str, epsilon: float | None = None, groups: int | None = None) -> LayerInfo:
+        """A layer that is no convolution, its tensors not named yet; a `kind` that is none of `NAMES` is which norm it is."""
+        if kind in NAMES:
+            return cls(kind, {}, epsilon=epsilon)
+        return cls("norm", {}, {"norm": kind} | ({} if groups is None else {"groups": groups}), epsilon)
+
     @property
     def conv(self) -> ConvGeometry:
         """The convolution, as far as known.
@@ -124,8 +132,15 @@ class LayerInfo:
 
     def names(self, roles: Iterable[str], path: str, layout: str) -> dict[str, str]:
         """What `layout` calls the tensors of `roles` below `path`."""
-        column = FRAMEWORKS.index(layout)
-        return {role: join(path, NAMES[self.kind][role][column]) for role in roles}
+        leaves = names_of(self.kind, layout)
+        return {role: join(path, leaves[role]) for role in roles}
+
+    def leaves(self, layout: str) -> dict[str, str]:
+        """What `layout` calls the tensors that such a layer may have, by role: a convolution has `W` and `D`, or `weight`."""
+        leaves = names_of(self.kind, layout)
+        over = "d_mul" in self.geometry and math.prod(self.geometry.get("kernel_size", ())) > 1
+        absent = ("weight",) if over else ("W", "D_delta")
+        return {role: leaf for role, leaf in leaves.items() if self.kind != "conv" or role not in absent}
 
     def folded(self) -> LayerInfo:
         """The plain convolution of a DO-Conv layer; the name of `weight` is to be given by `named`."""
@@ -156,6 +171,11 @@ class LayerInfo:
         layout = Layout(framework, self.conv, depthwise=depthwise, transpose_kernel=self.transpose_kernel)
         ordered: np.ndarray = getattr(layout, f"{OVER[role]}_{direction}")(array)
         return ordered
+
+
+def names_of(kind: str, layout: str) -> dict[str, str]:
+    """What `layout` calls the tensors of a kind of layers, by role."""
+    return {role: row[FRAMEWORKS.index(layout)] for role, row in NAMES[kind].items()}
 
 
 def _to_form(form: str, role: str, array: np.ndarray, conv: ConvGeometry) -> np.ndarray:

@@ -8,11 +8,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Container, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from doconv_core.checkpoint._format import CheckpointError, without_twins
-from doconv_core.checkpoint._layers import NAMES, LayerInfo, join
+from doconv_core.checkpoint._layers import NAMES, LayerInfo
 from doconv_core.layouts import FRAMEWORKS
 
 VERSION = 1
@@ -93,21 +93,14 @@ def _layer(path: str, values: Any, names: Container[str], layout: str) -> LayerI
     if not isinstance(guessed, list) or any(option not in OPTIONS for option in guessed):
         raise ValueError(f"{path} has unknown options in `guessed`. Received: {guessed!r}")
     options = {name: values[name] for name in ("depthwise", "transpose_kernel") if name in values}
-    tensors = _tensors(path, kind, geometry, names, layout)
-    return LayerInfo(kind, tensors, geometry, epsilon, guessed=tuple(guessed), **options)
-
-
-def _tensors(path: str, kind: str, geometry: dict[str, Any], names: Container[str], layout: str) -> dict[str, str]:
-    column = FRAMEWORKS.index(layout)
-    called = {role: join(path, row[column]) for role, row in NAMES[kind].items()}
-    if kind == "conv":  # `W` and `weight` have one name in Keras and Flax
-        over = "d_mul" in geometry and math.prod(geometry.get("kernel_size", ())) > 1
-        kept = {role: name for role, name in called.items() if role not in (("weight",) if over else ("W", "D_delta"))}
-        stray = [name for name in called.values() if name in names and name not in kept.values()]
-        if stray and not over:
-            raise ValueError(f"{path} is a plain convolution and has no such tensor. Received: {', '.join(stray)}")
-        called = kept
-    return {role: name for role, name in called.items() if name in names}
+    info = LayerInfo(kind, {}, geometry, epsilon, guessed=tuple(guessed), **options)
+    kept = info.names(info.leaves(layout), path, layout)
+    tensors = {role: name for role, name in kept.items() if name in names}
+    known = info.names(NAMES[kind], path, layout)
+    stray = [name for name in known.values() if name in names and name not in tensors.values()]
+    if stray and "W" not in kept:  # `W` and `weight` have one name in Keras and Flax
+        raise ValueError(f"{path} is a plain convolution and has no such tensor. Received: {', '.join(stray)}")
+    return replace(info, tensors=tensors)
 
 
 def _check_option(path: str, kind: str, option: str, value: Any) -> None:

@@ -19,7 +19,7 @@ from doconv_core.checkpoint._hints import Hints
 from doconv_core.checkpoint._layers import COMPARED, OPTIONAL, LayerInfo, join, split
 from doconv_core.checkpoint._metadata import KEY, describe
 from doconv_core.checkpoint._prefixes import model_names, without_inner
-from doconv_core.checkpoint._writer import write_tensors
+from doconv_core.checkpoint._writer import name_of_another_format, write_tensors
 
 NameMap = Mapping[str, str] | Callable[[str], str] | Sequence[tuple[str, str]]
 log = logging.getLogger("doconv")
@@ -42,6 +42,7 @@ class ModelLayer:
     @classmethod
     def of(cls, info: LayerInfo, tensors: Mapping[str, ModelTensor], layout: str) -> ModelLayer:
         """A layer whose tensors, by role, lie in `layout`: "torch", "keras" or "flax"."""
+        info = replace(info, geometry={option: _plain(value) for option, value in info.geometry.items()})
 
         def read() -> dict[str, np.ndarray]:
             return {role: info.to_canonical(role, tensor.read(), layout) for role, tensor in tensors.items()}
@@ -99,11 +100,13 @@ def save_model(
     Raises:
         TypeError: metadata that are not strings, a `name_map` of another form.
         ValueError: such tensors, two layers or tensors with one name in the file, a `name_map` that names no layer or has no
-            regular expressions.
+            regular expressions, a `path` that ends as files of another format do.
         OSError: the file cannot be written.
     """
     check_name_map(name_map)
     check_metadata(metadata or {})
+    if text := name_of_another_format(path):
+        raise ValueError(f"the file {text}")
     if KEY in (metadata or {}):
         raise ValueError(f"the format keeps a key of the metadata for itself. Received: {KEY!r}")
     if strict and model.others:
@@ -243,11 +246,7 @@ class _Fit:
 
 
 def _without_wrappers(checkpoint: Checkpoint, wanted: Iterable[str]) -> tuple[str, dict[str, str]]:
-    """What stands before the names of a file, "" for nothing, and its names by those of the plain model.
-
-    Raises:
-        CheckpointError: the model is found below more than one prefix.
-    """
+    """What stands before the names of a file, "" for nothing, and its names by those of the plain model."""
     kernels = {join(layer, "weight"): (1,) for layer in (*checkpoint.layers, *checkpoint.aliases)}
     like = [join(name, "weight") for name in wanted]
     found = model_names(kernels, like, checkpoint.label, choice="name_map")

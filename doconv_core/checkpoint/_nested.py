@@ -44,9 +44,10 @@ def find_state(
     trail: list[str] = []
     notes: list[str] = []
     for part in _split(loaded, key) if key else ():
-        if not isinstance(loaded, Mapping) or part not in loaded:
+        named = {str(name): name for name in loaded} if isinstance(loaded, Mapping) else {}
+        if part not in named:
             raise CheckpointError(f"{label} has no key {'.'.join([*trail, part])}. Received: {_received(loaded)}")
-        loaded = loaded[part]
+        loaded = loaded[named[part]]
         trail.append(part)
     averaged = False
     while isinstance(loaded, Mapping) and len(trail) < DEEPEST:

@@ -1,11 +1,11 @@
-"""One file while its layers are being recognised: what is known of it, what was asked for, and what was assumed."""
+"""A file while its layers are being recognised, and one of them: what is known, what was asked for, what was assumed."""
 
 from __future__ import annotations
 
 import fnmatch
 import math
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import NoReturn
 
 from doconv_core.checkpoint._format import CheckpointError, some
@@ -42,8 +42,8 @@ class Reading:
         ranks |= {len(size) for size in (*hints.kernel_sizes.values(), *hints.known.values())}
         ranks &= {1, 2, 3}
         self._rank = ranks.pop() if len(ranks) == 1 else 2
-        if self.plain.prefix:
-            self.note(f"names are without the prefix {self.plain.prefix!r}")
+        for dropped in filter(None, (self.plain.outer, self.plain.prefix)):
+            self.note(f"names are without the prefix {dropped!r}")
         if self.plain.rivals:
             self.note("the plain model is found below more than one prefix, and none was dropped", *self.plain.rivals)
 
@@ -106,11 +106,7 @@ class Reading:
         return self._square(path, taps)
 
     def check_hints(self, layers: Iterable[str], convs: Iterable[str]) -> None:
-        """Every pattern must match one of `layers` (or of what only looks like one) or of `convs`: else it is misspelt.
-
-        Raises:
-            CheckpointError: a pattern that matches nothing.
-        """
+        """Every pattern must match one of `layers` (or of what only looks like one) or of `convs`: else it is misspelt."""
         layers, convs, hints = tuple(dict.fromkeys(layers)), tuple(convs), self.hints
         for option, patterns, paths in (
             ("kernel size", hints.kernel_sizes, convs),
@@ -127,7 +123,8 @@ class Reading:
                     )
 
     def _called(self, path: str) -> tuple[str, ...]:
-        return (path, self.plain.prefix + path) if self.plain.prefix else (path,)
+        names = (path, self.plain.prefix + path) if self.plain.prefix else (path,)
+        return (*names, *(self.plain.outer + name for name in names)) if self.plain.outer else names
 
     def _size_in_like(self, path: str, taps: int, channels: tuple[int, ...]) -> list[int]:
         name = self.plain.in_like(path)
@@ -162,3 +159,45 @@ class Reading:
             sides = "x".join(map(str, size))
             self.note(f"kernel size {sides} assumed for {taps} {'taps' if taps > 1 else 'tap'}", path)
         return size
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Tensors that may be a layer's: their names differ in the last part only, by which they are known here.
+
+    Attributes:
+        reading: the file.
+        path: of the layer in the plain model.
+        stored: the names in the file.
+        shapes: of the tensors, in canonical form.
+    """
+
+    reading: Reading
+    path: str
+    stored: Mapping[str, str]
+    shapes: Shapes
+
+    def rank(self, leaf: str) -> int:
+        """The number of a tensor's axes; 0 where there is no such tensor."""
+        return len(self.shapes.get(leaf, ()))
+
+    def first(self, leaves: Iterable[str], rank: int) -> str:
+        """The first of `leaves` that is a tensor of so many axes, or ""."""
+        return next((leaf for leaf in leaves if self.rank(leaf) == rank), "")
+
+    def called(self, *leaves: str) -> str:
+        """What the plain model calls some of the tensors."""
+        return " and ".join(self.reading.plain.names[self.stored[leaf]] for leaf in leaves)
+
+    def roles(self, **roles: str) -> dict[str, str]:
+        """The names in the file by role; a layer need not have all of them."""
+        return {role: self.stored[leaf] for role, leaf in roles.items() if leaf in self.stored}
+
+    def fail(self, text: str, advice: str = "") -> NoReturn:
+        """Raise a `CheckpointError` that ends with the shapes."""
+        shapes = ", ".join(f"{leaf} of shape {tuple(size)}" for leaf, size in self.shapes.items())
+        self.reading.fail(f"{text}. Received: {shapes}{advice}")
+
+    def note(self, text: str) -> None:
+        """Something that was assumed of this layer."""
+        self.reading.note(text, self.path)

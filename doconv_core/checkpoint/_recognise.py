@@ -14,12 +14,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from doconv_core.checkpoint._do_layers import DELTAS, DIAGONALS, Leaves, flax_layer, over_layer, torch_layer
+from doconv_core.checkpoint._do_layers import DELTAS, DIAGONALS, flax_layer, over_layer, torch_layer
 from doconv_core.checkpoint._hints import Hints, Shapes
 from doconv_core.checkpoint._layers import LayerInfo, split
 from doconv_core.checkpoint._plain_layers import channels_last_plain, torch_plain
 from doconv_core.checkpoint._prefixes import copies_without_dots
-from doconv_core.checkpoint._reading import Reading
+from doconv_core.checkpoint._reading import Candidate, Reading
 
 COLLECTIONS = ("params", "batch_stats")  # of Flax's variables
 
@@ -32,6 +32,7 @@ class Recognised:
     layers: dict[str, LayerInfo]
     names: Mapping[str, str]
     prefix: str
+    outer: str
     notes: dict[str, list[str]]
 
 
@@ -43,94 +44,84 @@ def recognise(label: str, shapes: Shapes, dialect: str | None, hints: Hints) -> 
             the authors' file where their dialect matters and is not given, hints that match nothing.
     """
     reading = Reading(label, shapes, dialect, hints)
-    grouped = _by_layer(reading)
-    ours = {path: leaves for path, leaves in grouped.items() if not reading.matches(path, hints.exclude)}
-    reading.forget_renamed([path for path, leaves in ours.items() if len(shapes.get(leaves.get("W", ""), ())) == 3])
-    found = _each(_over, reading, ours, shapes)
+    grouped = _by_layer(reading, shapes)
+    ours = {path: layer for path, layer in grouped.items() if not reading.matches(path, hints.exclude)}
+    reading.forget_renamed([path for path, layer in ours.items() if layer.rank("W") == 3])
+    found = _each(_over, ours)
     layout = _layout(reading, found, grouped)
-    rest = {path: leaves for path, leaves in ours.items() if path not in found}
-    found |= _each(torch_plain if layout == "torch" else channels_last_plain, reading, rest, shapes)
+    rest = {path: layer for path, layer in ours.items() if path not in found}
+    found |= _each(torch_plain if layout == "torch" else channels_last_plain, rest)
     layers = {path: found[path] for path in grouped if path in found}
     layers |= _copies(reading, layers, shapes)
     layers |= _pairs(reading, layers, shapes)
     reading.check_hints([*grouped, *layers], [path for path, info in layers.items() if info.kind == "conv"])
-    return Recognised(layout, layers, reading.plain.names, reading.plain.prefix, reading.notes)
+    plain = reading.plain
+    return Recognised(layout, layers, plain.names, plain.prefix, plain.outer, reading.notes)
 
 
-def _each(
-    rule: Callable[[Reading, str, Leaves, Shapes], LayerInfo | None],
-    reading: Reading,
-    grouped: Mapping[str, Leaves],
-    shapes: Shapes,
-) -> dict[str, LayerInfo]:
+def _each(rule: Callable[[Candidate], LayerInfo | None], layers: Mapping[str, Candidate]) -> dict[str, LayerInfo]:
     """The layers that a rule recognises, by path."""
-    found: dict[str, LayerInfo] = {}
-    for path, leaves in grouped.items():
-        layer = rule(reading, path, leaves, {leaf: tuple(shapes[name]) for leaf, name in leaves.items()})
-        if layer is not None:
-            found[path] = layer
-    return found
+    return {path: info for path, layer in layers.items() if (info := rule(layer)) is not None}
 
 
-def _over(reading: Reading, path: str, leaves: Leaves, shape: Shapes) -> LayerInfo | None:
-    """An over-parameterized layer, or one of one tap that counts as such; None if it is neither.
-
-    Raises:
-        CheckpointError: a `D` or `W` that is part of no such layer would be left over.
-    """
-    name, kernel, delta = reading.plain.names, shape.get("kernel", ()), shape.get("D", ())
-    if reading.dialect == "original-tf" and (delta or (len(kernel) == 3 and kernel[0] == 1)):
-        return _tensorflow(reading, path, leaves, shape)
-    if "W" not in leaves and len(shape.get("weight", ())) == 4 and len(delta) == 3:
-        return _gluon(reading, path, leaves, shape)
-    if "W" not in leaves and len(kernel) >= 3 and len(delta) in (3, 4, 5):
-        return flax_layer(reading, path, leaves, shape)
-    if any(len(shape.get(leaf, ())) == 3 for leaf in ("W", *DELTAS)):
-        return torch_layer(reading, path, leaves, shape)
-    flat = next((leaf for leaf in DELTAS if len(shape.get("W", ("no", "W"))) == 1 == len(shape.get(leaf, ()))), None)
-    if flat:
-        reading.fail(
-            f"{name[leaves['W']]} and {name[leaves[flat]]} have lost their axes, as in one rank's part of a sharded run: "
+def _over(layer: Candidate) -> LayerInfo | None:
+    """An over-parameterized layer, or one of one tap that counts as such; None if it is neither."""
+    kernel, passes_it_on = layer.shapes.get("kernel", ()), f"--exclude '{layer.path}' passes it on"
+    if layer.reading.dialect == "original-tf" and (layer.rank("D") or (len(kernel) == 3 and kernel[0] == 1)):
+        return _tensorflow(layer)
+    if "W" not in layer.stored and layer.rank("weight") == 4 and layer.rank("D") == 3:
+        return _gluon(layer)
+    if "W" not in layer.stored and len(kernel) >= 3 and layer.rank("D") in (3, 4, 5):
+        return flax_layer(layer)
+    if layer.first(("W", *DELTAS), 3):
+        return torch_layer(layer)
+    flat = layer.first(DELTAS, 1)
+    if flat and layer.rank("W") == 1:
+        layer.reading.fail(
+            f"{layer.called('W', flat)} have lost their axes, as in one rank's part of a sharded run: "
             "gather the whole state dict (DeepSpeed's zero_to_fp32.py, FSDP's full state dict); "
-            f"--exclude '{path}' passes them on. Received: {tuple(shape['W'])} and {tuple(shape[flat])}"
+            f"--exclude '{layer.path}' passes them on. Received: {layer.shapes['W']} and {layer.shapes[flat]}"
         )
-    stray = next((leaf for leaf in (*DELTAS, *DIAGONALS) if len(shape.get(leaf, ())) > 2), None)
+    stray = next((leaf for leaf in (*DELTAS, *DIAGONALS) if layer.rank(leaf) > 2), "")
     if stray:
-        reading.fail(
-            f"{name[leaves[stray]]} belongs to no layer (--exclude '{path}' passes it on). Received: {tuple(shape[stray])}"
+        layer.reading.fail(
+            f"{layer.called(stray)} belongs to no layer ({passes_it_on}). Received: {layer.shapes[stray]}"
         )
     return None
 
 
-def _tensorflow(reading: Reading, path: str, leaves: Leaves, shape: Shapes) -> LayerInfo:
+def _tensorflow(layer: Candidate) -> LayerInfo:
     """`kernel` `(S, C_in/G, C_out)` and `D` `(K, S, C_in)`; `kernel` `(1, C_in/G, C_out)` alone."""
-    name, canonical = reading.plain.names, {"bias": shape["bias"]} if "bias" in shape else {}
-    if len(shape.get("kernel", ())) == 3:
-        canonical["W"] = shape["kernel"][::-1]
+    canonical = {leaf: size for leaf, size in layer.shapes.items() if leaf == "bias"}
+    if layer.rank("kernel") == 3:
+        canonical["W"] = layer.shapes["kernel"][::-1]
     for leaf in ("D", *DIAGONALS):
-        if len(shape.get(leaf, ())) == 3:
-            taps, multiplier, channels = shape[leaf]
+        if layer.rank(leaf) == 3:
+            taps, multiplier, channels = layer.shapes[leaf]
             canonical[leaf] = (channels, taps, multiplier)
-    renamed = {"W" if leaf == "kernel" else leaf: name for leaf, name in leaves.items()}
-    if "D" in canonical and "W" in canonical:
-        return over_layer(reading, path, renamed, canonical, form="tf")
-    if "D" in leaves and "D" not in canonical:
-        reading.fail(
-            f"{name[leaves['D']]} must have three axes (--exclude '{path}' passes it on). Received: {tuple(shape['D'])}"
+    if "D" in layer.stored and "D" not in canonical:
+        layer.reading.fail(
+            f"{layer.called('D')} must have three axes (--exclude '{layer.path}' passes it on). "
+            f"Received: {layer.shapes['D']}"
         )
-    return replace(torch_layer(reading, path, renamed, canonical), form="tf")
+    renamed = {"W" if leaf == "kernel" else leaf: name for leaf, name in layer.stored.items()}
+    layer = replace(layer, stored=renamed, shapes=canonical)
+    if "D" in canonical and "W" in canonical:
+        return over_layer(layer, form="tf")
+    return replace(torch_layer(layer), form="tf")
 
 
-def _gluon(reading: Reading, path: str, leaves: Leaves, shape: Shapes) -> LayerInfo:
+def _gluon(layer: Candidate) -> LayerInfo:
     """`weight` `(C_out, C_in/G, M, N)` and `D` `(M N, M N, C_in)`: `D_mul` is the number of taps."""
-    first, second, *size = shape["weight"]
-    taps, multiplier, channels = shape["D"]
-    canonical = dict(shape) | {"W": (first, second, size[0] * size[1]), "D": (channels, taps, multiplier)}
-    reading.note("read as the authors' GluonCV file writes it", path)
-    return over_layer(reading, path, {**leaves, "W": leaves["weight"]}, canonical, form="mxnet", kernel_size=size)
+    first, second, *size = layer.shapes["weight"]
+    taps, multiplier, channels = layer.shapes["D"]
+    canonical = {**layer.shapes, "W": (first, second, size[0] * size[1]), "D": (channels, taps, multiplier)}
+    layer.note("read as the authors' GluonCV file writes it")
+    stored = {**layer.stored, "W": layer.stored["weight"]}
+    return over_layer(replace(layer, stored=stored, shapes=canonical), form="mxnet", kernel_size=size)
 
 
-def _layout(reading: Reading, layers: Mapping[str, LayerInfo], grouped: Mapping[str, Leaves]) -> str:
+def _layout(reading: Reading, layers: Mapping[str, LayerInfo], grouped: Mapping[str, Candidate]) -> str:
     if reading.dialect == "original-tf" or any(info.depthwise for info in layers.values()):
         return "keras"
     over = {"flax" if split(_dotted(i.tensors["W"]))[1] == "kernel" else "torch": p for p, i in layers.items()}
@@ -138,7 +129,7 @@ def _layout(reading: Reading, layers: Mapping[str, LayerInfo], grouped: Mapping[
         reading.fail(f"layers have PyTorch's names and Flax's. Received: {over['torch']} and {over['flax']}")
     if over:
         return next(iter(over))
-    leaves = {leaf for layer in grouped.values() for leaf in layer}
+    leaves = {leaf for layer in grouped.values() for leaf in layer.stored}
     return "flax" if "kernel" in leaves and "weight" not in leaves else "torch"
 
 
@@ -177,20 +168,16 @@ def _pairs(reading: Reading, layers: Mapping[str, LayerInfo], shapes: Shapes) ->
         is_gluon = plain.endswith("_D") and len(kernels["weight"]) == 4
         if not (is_ours or is_gluon) or reading.matches(path, reading.hints.exclude):
             continue
-        leaf = "W" if is_ours else "weight"
-        shape = {leaf: kernels[leaf], "D": delta}
-        rule = torch_layer if is_ours else _gluon
-        found[path] = rule(reading, path, {leaf: other[:-1] + leaf, "D": other}, shape)
+        leaf, rule = ("W", torch_layer) if is_ours else ("weight", _gluon)
+        stored, sizes = {leaf: other[:-1] + leaf, "D": other}, {leaf: kernels[leaf], "D": delta}
+        found[path] = rule(Candidate(reading, path, stored, sizes))
     return found
 
 
-def _by_layer(reading: Reading) -> dict[str, dict[str, str]]:
-    """The tensors of each layer: the last part of the name in the plain model, and the name in the file.
+def _by_layer(reading: Reading, shapes: Shapes) -> dict[str, Candidate]:
+    """The tensors by the layer that they may be of.
 
     Flax's names may have slashes, and its collections before them: `params/conv/kernel` is `kernel` of `conv`.
-
-    Raises:
-        CheckpointError: two names that differ in this only.
     """
     layers: dict[str, dict[str, str]] = {}
     flat = {stored: _dotted(plain) for stored, plain in reading.plain.names.items()}
@@ -203,7 +190,10 @@ def _by_layer(reading: Reading) -> dict[str, dict[str, str]]:
         if leaf in leaves:
             reading.fail(f"two tensors have the same name. Received: {leaves[leaf]} and {stored}")
         leaves[leaf] = stored
-    return layers
+    return {
+        path: Candidate(reading, path, leaves, {leaf: tuple(shapes[name]) for leaf, name in leaves.items()})
+        for path, leaves in layers.items()
+    }
 
 
 def _dotted(name: str) -> str:

@@ -29,6 +29,7 @@ Progress = Callable[[int, int], None]
 Make = Callable[["Scratch"], np.ndarray]
 T = TypeVar("T")
 Part = tuple[int, Make]  # where in a tensor's bytes, and what makes them
+Parts = Callable[[], Iterator[Part]]
 
 
 def silent(done: int, total: int) -> None:
@@ -84,12 +85,10 @@ def fold_file(checkpoint: Checkpoint, path: Target, *, names: str = "plain", pro
     for layer in over:
         source = checkpoint.layers[layer]
         called = plan.drop(*(source.tensors[role] for role in OVER_ROLES if role in source.tensors))
-        name = called if names == "W" else _folded_name(called)
         info = source.folded()
-        layers[layer] = replace(info, tensors={**info.tensors, "weight": name})
-        shape = info.stored_shape("weight", source.conv.kernel_shape, checkpoint.layout)
-        code = checkpoint.source.code(source.tensors["W"])
-        plan.add(layer, name, code, shape, source.tensors["W"], partial(_folded_pieces, checkpoint, layer, info))
+        info.tensors["weight"] = called if names == "W" else _folded_name(called)
+        layers[layer] = info
+        plan.add(layer, info, "weight", checkpoint.layout, partial(_folded_pieces, checkpoint, layer, info))
     metadata = dict(checkpoint.source.metadata)
     if declared or checkpoint.layout != "torch":
         _rename(plan, layers)
@@ -123,22 +122,10 @@ def convert_file(checkpoint: Checkpoint, path: Target, layout: str, *, progress:
     for layer, source in checkpoint.layers.items():
         info = layers[layer] = _converted(layer, source, layout)
         plan.drop(*source.tensors.values())
-        for role, name in info.tensors.items():
-            stored = source.tensors.get(role) or source.tensors["W"]
-            if info.kind == "conv":
-                canonical = info.shapes()[role]
-            else:  # at most a transpose, which is its own inverse
-                canonical = source.stored_shape(role, checkpoint.source.shapes[stored], checkpoint.layout)
-            try:
-                shape = info.stored_shape(role, canonical, layout)
-            except ValueError as error:
-                raise CheckpointError(f"{checkpoint.label}: {layer} cannot be written as {layout}: {error}") from None
-            code = checkpoint.source.code(stored)
-            if _keeps_bytes(source, role, checkpoint.layout, layout):
-                parts = partial(plan.copies, stored)
-            else:
-                parts = partial(_converted_pieces, checkpoint, layer, info, role, layout, read)
-            plan.add(layer, name, code, shape, stored, parts)
+        for role in info.tensors:
+            keeps = _keeps_bytes(source, role, checkpoint.layout, layout)
+            parts = None if keeps else partial(_converted_pieces, checkpoint, layer, info, role, layout, read)
+            plan.add(layer, info, role, layout, parts)
     made = sum(len(info.tensors) for info in layers.values())
     metadata = {key: value for key, value in checkpoint.source.metadata.items() if key not in (KEY, "format")}
     metadata[KEY] = describe(layers, layout, checkpoint.aliases)
@@ -159,7 +146,7 @@ class Entry:
     code: str
     shape: tuple[int, ...]
     origin: str
-    parts: Callable[[], Iterator[Part]]
+    parts: Parts
     is_made: bool = False
 
 
@@ -185,26 +172,29 @@ class Plan:
                 del self.entries[name]
         return names[0] if names else ""
 
-    def add(
-        self,
-        layer: str,
-        name: str,
-        code: str,
-        shape: tuple[int, ...],
-        origin: str,
-        parts: Callable[[], Iterator[Part]],
-    ) -> None:
-        """Put a tensor of a layer in, which may have the name of one that the same layer has in the input.
+    def add(self, layer: str, info: LayerInfo, role: str, layout: str, parts: Parts | None) -> None:
+        """Put in a tensor of a layer, which is to be `info` in `layout`: by `parts`, or a copy of the input's."""
+        source, stored = self.checkpoint.layers[layer], self.checkpoint.source
+        origin = source.tensors.get(role) or source.tensors["W"]
+        if info.kind == "conv":
+            canonical = info.shapes()[role]
+        else:  # at most a transpose, which is its own inverse
+            canonical = source.stored_shape(role, stored.shapes[origin], self.checkpoint.layout)
+        try:
+            shape = info.stored_shape(role, canonical, layout)
+        except ValueError as error:
+            raise CheckpointError(f"{self.checkpoint.label}: {layer} cannot be written as {layout}: {error}") from None
+        parts = parts or partial(self.copies, origin)
+        self.put(layer, info.tensors[role], Entry(stored.code(origin), shape, origin, parts, True))
 
-        Raises:
-            CheckpointError: the name is taken by another one.
-        """
+    def put(self, layer: str, name: str, entry: Entry) -> None:
+        """Put a tensor of a layer in, which may have the name of one that the same layer has in the input."""
         old = self.entries.get(name)
         if old is not None and (old.is_made or old.origin not in self.checkpoint.layers[layer].tensors.values()):
             raise CheckpointError(
                 f"{self.checkpoint.label}: {layer} would be written as {name}, a name that is taken. Received: {name} twice"
             )
-        self.entries[name] = Entry(code, shape, origin, parts, True)
+        self.entries[name] = entry
 
     def write(self, path: Target, metadata: Mapping[str, str], progress: Progress) -> int:
         """Write the file or files, and return their size."""
@@ -290,7 +280,7 @@ def _rename(plan: Plan, layers: dict[str, LayerInfo]) -> None:
         layers[layer] = called
         for role, stored in info.tensors.items():
             entry = plan.entries.pop(plan.checkpoint.names.get(stored, stored))
-            plan.add(layer, called.tensors[role], entry.code, entry.shape, entry.origin, entry.parts)
+            plan.put(layer, called.tensors[role], replace(entry, is_made=True))
 
 
 def _converted(layer: str, source: LayerInfo, layout: str) -> LayerInfo:

@@ -5,13 +5,27 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 
 from doconv_core.checkpoint._format import CODES, Tensors, make_header
 from doconv_core.outputs import Output
 
+OTHER_FORMATS = (
+    ".pth", ".pt", ".bin", ".ckpt", ".tar", ".pkl", ".pdparams", ".params", ".h5", ".hdf5", ".keras", ".npz", ".npy", ".onnx",
+    ".pb", ".tflite", ".msgpack", ".gguf", ".json",
+)  # fmt: skip
 FLUSH = 2**26  # bytes that are written before the system is told to put them on the disk
+
+
+def name_of_another_format(path: str | os.PathLike[str]) -> str:
+    """Why a safetensors file can't have this name, or nothing."""
+    if Path(path).suffix.lower() not in OTHER_FORMATS:
+        return ""
+    return (
+        f"is written as safetensors, so its name must not end in another format's suffix. Received: {Path(path).name}"
+    )
 
 
 class TensorWriter(Output):
@@ -31,11 +45,13 @@ class TensorWriter(Output):
 
     Raises:
         TypeError: names, or keys or values of `metadata`, that are not strings.
-        ValueError: such that UTF-8 cannot write.
+        ValueError: such that UTF-8 cannot write; a name of another format's ending.
         OSError: the folder does not exist or is not writable, or the disk is too small.
     """
 
     def __init__(self, path: str | os.PathLike[str], tensors: Tensors, metadata: Mapping[str, str]) -> None:
+        if text := name_of_another_format(path):
+            raise ValueError(f"the file {text}")
         self._header, self._ranges = make_header(tensors, metadata)
         self.order = list(self._ranges)
         super().__init__(path, len(self._header) + max((end for _, end in self._ranges.values()), default=0))

@@ -92,10 +92,6 @@ Ema = Annotated[
 ]
 
 LONGEST_LINE, LONGEST_CELL = 2000, 300
-OTHER_FORMATS = (
-    ".pth", ".pt", ".bin", ".ckpt", ".tar", ".pkl", ".pdparams", ".params", ".h5", ".hdf5", ".keras", ".npz", ".npy", ".onnx",
-    ".pb", ".tflite", ".msgpack", ".gguf", ".json",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -196,6 +192,7 @@ def check_output(source: Path, target: Path, *, reads: Sequence[Path | None] = (
     Raises:
         typer.BadParameter: no such folder, a folder itself, a file that is read, or another format's name.
     """
+    from doconv_core.checkpoint._writer import name_of_another_format
     from doconv_core.outputs import is_stream, same_file
 
     shards = list[Path]()
@@ -206,10 +203,8 @@ def check_output(source: Path, target: Path, *, reads: Sequence[Path | None] = (
             raise typer.BadParameter(f"the folder of {target} does not exist")
         if target.name.endswith(".safetensors.index.json"):
             shards = _shards(source, target)
-        elif target.suffix.lower() in OTHER_FORMATS:
-            raise typer.BadParameter(
-                f"OUT is written as safetensors, so its name must not end in another format's suffix. Received: {target.name}"
-            )
+        elif text := name_of_another_format(target):
+            raise typer.BadParameter(f"OUT {text}")
     inputs = [source, *_shards_read(source), *(path for path in reads if path is not None)]
     for output in (target, *shards):
         for path in inputs:

@@ -389,16 +389,16 @@ def _directed(y: np.ndarray, digits: int, rounding: str) -> np.ndarray:
 @cache
 def short_factors(dtype: str) -> tuple[Fault, ...]:
     """Factors rounded to the shorter types, which only some of the paths of a port may do."""
-    return tuple(
-        Fault(
-            f"rounded-{'-'.join(names)}-{digits}",
-            f"rounds {' and '.join({'kernel': 'the kernel'}.get(name, name) for name in names)} of {dtype} convolutions to"
-            f" {_type(digits)}",
-            "the precision settings of convolutions, or a cast",
-            {"factors": _factors({(part, name): digits for part in FACTORS for name in names}, dtype)},
-        )
-        for digits in (11, 8) if digits < DIGITS[dtype] for names in (("x", "kernel"), ("x",), ("kernel",))
-    )  # fmt: skip
+
+    def of(names: tuple[str, ...], digits: int) -> Fault:
+        said = " and ".join("the kernel" if name == "kernel" else name for name in names)
+        factors = _factors({(part, name): digits for part in FACTORS for name in names}, dtype)
+        words = f"rounds {said} of {dtype} convolutions to {_type(digits)}"
+        look_at = "the precision settings of convolutions, or a cast"
+        return Fault(f"rounded-{'-'.join(names)}-{digits}", words, look_at, {"factors": factors})
+
+    shorter = [digits for digits in (11, 8) if digits < DIGITS[dtype]]
+    return tuple(of(names, digits) for digits in shorter for names in (("x", "kernel"), ("x",), ("kernel",)))
 
 
 @cache

@@ -16,8 +16,9 @@ import numpy as np
 from doconv_conformance.cases.table import LOW_PRECISION, Case
 from doconv_conformance.diagnosis import moves
 from doconv_conformance.diagnosis.asking import Ask, Question
-from doconv_conformance.diagnosis.options import Rule, combinations_of
+from doconv_conformance.diagnosis.options import Rule
 from doconv_conformance.diagnosis.planted import Options, inside, relations, run
+from doconv_conformance.diagnosis.readings import combinations_of
 from doconv_conformance.faults.faulty_port import Fault
 from doconv_core.geometry import ConvGeometry
 

@@ -21,6 +21,7 @@ from doconv_conformance.port import Tensors
 from doconv_core.geometry import ConvGeometry
 
 MOST_FITS = 8
+OF_BIAS = "selected-bias-"
 # A kernel of more input channels, or `grad_y` with more values of its indices, is not asked about one by one.
 MOST_ASKED = 160
 
@@ -89,7 +90,7 @@ def _bias_at(part: Part, relation: selections.Relation) -> Fault:
         return y + np.where(at, relation.change(bias) - bias, 0)
 
     said = relation.words.format("the bias") + selections.words(part)
-    return Fault(f"selected-bias-{said}", said, f"where the bias is added{selections.words(part)}", {"result": result})
+    return Fault(f"{OF_BIAS}{said}", said, f"where the bias is added{selections.words(part)}", {"result": result})
 
 
 def of_input_channels(ask: Ask, case: Case, known: Sequence[Fault]) -> list[Fault]:

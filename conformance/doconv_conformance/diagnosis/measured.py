@@ -19,10 +19,12 @@ from doconv_conformance.diagnosis import (
     arithmetic,
     composition,
     convolution,
+    gradient_faults,
     gradients,
     linear,
     selections,
     shrinking,
+    starting,
     structure,
     values,
 )
@@ -253,7 +255,8 @@ class _State:
                 facts.append(f"{rows} of {len(active[id(worst)])} rows look as if it {worst.words}; the others do not")
         for item in sorted(self.findings, key=lambda item: len(active[id(item)])):
             others = [other for other in self.findings if other is not item]
-            if all(reproduces(self.faults(row, others), row) for row in active[id(item)]):  # a wider one holds there
+            shown = active[id(item)]
+            if shown and all(reproduces(self.faults(row, others), row) for row in shown):  # a wider one holds there
                 self.findings = others
         for item in self.findings:
             self.measured.findings.append(replace(item, only=self._only(item)))
@@ -317,7 +320,7 @@ class _State:
 
         Returns whether that explains rows, and breaks none.
         """
-        alone = replace(item, faults=(gradients.in_grad_x_only(item.faults),), operations=frozenset({"backward"}))
+        alone = replace(item, faults=(gradient_faults.in_grad_x_only(item.faults),), operations=frozenset({"backward"}))
         with_, without = (
             np.array([reproduces(self.faults(row, found), row) for row in rows])
             for found in ([*self.findings, alone], self.findings)
@@ -497,7 +500,7 @@ class _State:
         elif operation == "backward":
             found = gradients.fits(self.asker, case, known, set(CATALOGUE) - set(self.catalogue))
         elif operation == "initialise":
-            found = structure.start_fits(row)
+            found = starting.start_fits(row)
         if not found and not listed and operation in ("compose", "forward"):
             found = [(fault,) for fault in values.limits(self.asker, case, operation)]
         allowed = [fit for fit in found if self._is_allowed(fit) and self._has_effect(operation, row, fit)]
@@ -535,7 +538,7 @@ class _State:
         inputs = question.inputs(operation)
         right = run([], row.case.geometry, operation, inputs)
         return all(
-            fault.name.endswith(gradients.OF_RIGHT)
+            fault.name.endswith(gradient_faults.OF_RIGHT)
             or not same(run([fault], row.case.geometry, operation, inputs), right)
             for fault in fit
         )

@@ -1,28 +1,27 @@
-"""What an output is made of beside the map: linear or not, the bias, the fold, the start; and forward's own composition."""
+"""What an output is made of beside the map: linear or not, the bias, the fold; and forward's own composition."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from fractions import Fraction
 from functools import cache
 from typing import Any
 
 import numpy as np
 
 from doconv_conformance.cases.table import Case
-from doconv_conformance.diagnosis import composition, convolution, in_parts, moves, selections
+from doconv_conformance.diagnosis import added, composition, convolution, in_parts, moves, selections
 from doconv_conformance.diagnosis.agreement import is_near, same
 from doconv_conformance.diagnosis.asking import Ask, Question, random_question
-from doconv_conformance.diagnosis.options import modes_of_ends, readings
+from doconv_conformance.diagnosis.options import modes_of_ends
 from doconv_conformance.diagnosis.planted import run
-from doconv_conformance.diagnosis.replay import Row
+from doconv_conformance.diagnosis.readings import readings
 from doconv_conformance.diagnosis.wiring import wirings
 from doconv_conformance.faults.convolution import BIASES, CONVOLUTION
 from doconv_conformance.faults.faulty_port import Fault
-from doconv_conformance.faults.gradients import FOLDING, STARTS
+from doconv_conformance.faults.gradients import FOLDING
 from doconv_conformance.port import Tensors
-from doconv_core.composition import compose, identity, sum_tiles
+from doconv_core.composition import sum_tiles
 from doconv_core.convolution import convolve
 from doconv_core.geometry import ConvGeometry
 from doconv_core.padding import pad
@@ -43,8 +42,9 @@ def output_fits(
     if answer is None or whole is None:
         return []
     if same(answer, _planted(known, bare, operation)):
-        found = [fit for fit in _with_bias([()], whole, known, question, operation) if holds(fit)]
-        return found or [fit for fit in _in_a_part(whole, known, question, operation) if holds(fit)]
+        found = [*_with_bias([()], whole, known, question, operation), *_in_a_part(whole, known, question, operation)]
+        found.sort(key=lambda fit: any(fault.name.startswith(in_parts.OF_BIAS) for fault in fit))  # the plainer first
+        return [fit for fit in found if holds(fit)]
     for bases in _of_the_map(ask, case, known, operation, bare, answer):
         if found := [fit for fit in _with_bias(bases, whole, known, question, operation) if holds(fit)]:
             return found
@@ -94,6 +94,7 @@ def _of_the_map(
         *moves.of_activations("y"),
         *moves.of_kernel("conv_kernel"),
         *elementwise(answer, right),
+        *(added.fits("y", answer["y"], right["y"], {"x": bare.tensors["x"]}) if right and "y" in answer else ()),
         *by_taps_inside(),
         *paddings(),
     )
@@ -311,7 +312,7 @@ def biases() -> tuple[Fault, ...]:
 
 
 def _added() -> list[Fault]:
-    def added(name: str, words: str, where: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Fault:
+    def bias_added(name: str, words: str, where: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Fault:
         """Another array of the output's shape is added, of the bias."""
 
         def result(y: np.ndarray, kernel: np.ndarray, inputs: Tensors, g: object) -> np.ndarray:
@@ -333,52 +334,52 @@ def _added() -> list[Fault]:
         return out
 
     return [
-        added("first-image", "adds the bias to the first image only", lambda b, y: only(y, (slice(0, 1),), b)),
-        added(
+        bias_added("first-image", "adds the bias to the first image only", lambda b, y: only(y, (slice(0, 1),), b)),
+        bias_added(
             "first-row",
             "adds the bias to the first row only",
             lambda b, y: only(y, (slice(None), slice(None), slice(0, 1)), b),
         ),
-        added(
+        bias_added(
             "first-position",
             "adds the bias at the first position only",
             lambda b, y: only(y, (slice(None), slice(None), *[slice(0, 1)] * (y.ndim - 2)), b),
         ),
-        added(
+        bias_added(
             "without-last-row",
             "does not add the bias to the last row",
             lambda b, y: only(y, (slice(None), slice(None), slice(0, -1)), b),
         ),
-        added(
+        bias_added(
             "without-first-row",
             "does not add the bias to the first row",
             lambda b, y: only(y, (slice(None), slice(None), slice(1, None)), b),
         ),
-        added(
+        bias_added(
             "without-last-column",
             "does not add the bias to the last column",
             lambda b, y: only(y, (Ellipsis, slice(0, -1)), b),
         ),
-        added(
+        bias_added(
             "without-first-column",
             "does not add the bias to the first column",
             lambda b, y: only(y, (Ellipsis, slice(1, None)), b),
         ),
-        added("last-image", "adds the bias to the last image only", lambda b, y: only(y, (slice(-1, None),), b)),
-        added(
+        bias_added("last-image", "adds the bias to the last image only", lambda b, y: only(y, (slice(-1, None),), b)),
+        bias_added(
             "first-channel",
             "adds the first entry of the bias to every channel",
             lambda b, y: np.broadcast_to(b[0], y.shape),
         ),
-        added("sum", "adds the sum of the bias to every channel", lambda b, y: np.broadcast_to(b.sum(), y.shape)),
-        added(
+        bias_added("sum", "adds the sum of the bias to every channel", lambda b, y: np.broadcast_to(b.sum(), y.shape)),
+        bias_added(
             "last-axis",
             "adds the bias along the last axis of y where the lengths allow it",
             lambda b, y: (
                 np.broadcast_to(b, y.shape) if y.shape[-1] == len(b) else np.broadcast_to(column(b, y), y.shape)
             ),
         ),
-        added(
+        bias_added(
             "first-space-axis",
             "adds the bias along the first spatial axis where the lengths allow it",
             lambda b, y: (
@@ -387,7 +388,7 @@ def _added() -> list[Fault]:
                 else np.broadcast_to(column(b, y), y.shape)
             ),
         ),
-        added(
+        bias_added(
             "times-taps",
             "adds the bias once for every tap of the kernel",
             lambda b, y: np.broadcast_to(column(b, y), y.shape),
@@ -543,94 +544,6 @@ def fold_facts(ask: Ask, case: Case, known: Sequence[Fault]) -> list[str]:
     if forward is not None and "y" in got and "y" in wrong and same({"y": got["y"]}, {"y": forward["y"]}):
         lines.append("y of fold is that of forward")
     return lines
-
-
-def start_fits(row: Row) -> Fits:
-    """Of the layer that `initialise` starts."""
-    found = [*STARTS]
-
-    def started(name: str, fault: Fault, tensor: str) -> Fault:
-        def change(outputs: Tensors, weight: np.ndarray, g: ConvGeometry) -> Tensors:
-            if tensor not in outputs:
-                return outputs
-            moved = np.ascontiguousarray(fault.hooks[tensor](outputs[tensor].astype(np.float64), g)).astype(
-                weight.dtype
-            )
-            changed = outputs | {tensor: moved}
-            return changed | {"weight": compose(changed["W"], changed.get("D_delta"), g)}
-
-        return Fault(
-            f"start-{name}",
-            f"starts wrongly: it {fault.words}",
-            "the start from a plain kernel",
-            {"started": change},
-            fault.where,
-        )
-
-    found += [started(fault.name, fault, "W") for fault in moves.of_w("W")]
-    value = np.unique(row.got["D_delta"].astype(np.float64)) if "D_delta" in row.got else np.zeros(0)
-    if len(value) == 1 and value[0]:
-        constant = Fault(
-            "D-constant", f"fills D_delta with {value[0]:.6g}", "", {"D_delta": lambda D, g: np.full(D.shape, value[0])}
-        )
-        found.append(started("D-constant", constant, "D_delta"))
-    found += _tile_factors(row)
-    found += _composed_otherwise(row)
-    whole = Fault(
-        "D-identity",
-        "starts D_delta with the identity and composes with both",
-        "",
-        {"D_delta": lambda D, g: identity(g) + D},
-    )
-    found.append(started("D-identity", whole, "D_delta"))
-    return [(fault,) for fault in found]
-
-
-def _composed_otherwise(row: Row) -> list[Fault]:
-    """The weight that comes back is not what the returned `W` composes to, though `compose` is right."""
-    own, g = {name: row.got[name] for name in ("W", "D_delta") if name in row.got}, row.case.geometry
-    if "W" not in own or own["W"].shape != g.w_shape or not row.finite or "weight" not in row.got:
-        return []
-    got, found = {"weight": row.got["weight"]}, list[Fault]()
-    if same(got, run([], g, "compose", own)):
-        return []
-    for fault in composition.left_faults():
-        if same(got, run([fault], g, "compose", own)):
-
-            def start_weight(parameters: Tensors, g: ConvGeometry, fault: Fault = fault) -> Tensors:
-                return run([fault], g, "compose", parameters) or {}
-
-            words = f"{fault.words}, in the weight that initialise returns only"
-            look_at = "the composed kernel that initialise returns"
-            found.append(
-                Fault(f"start-weight-{fault.name}", words, look_at, {"start_weight": start_weight}, fault.where)
-            )
-    return found
-
-
-def _tile_factors(row: Row) -> list[Fault]:
-    """Every whole tile of `W` starts with the plain kernel times a factor of its own."""
-    g, W = row.case.geometry, row.got.get("W")
-    weight = row.case.tensors["weight"].astype(np.float64).reshape(*g.w_shape[:2], g.taps)
-    if W is None or W.shape != g.w_shape or not weight.any() or g.d_mul < 2 * g.taps:
-        return []
-    count, at = g.d_mul // g.taps, np.unravel_index(np.abs(weight).argmax(), weight.shape)
-    tiles = W[..., : count * g.taps].astype(np.float64).reshape(*g.w_shape[:2], count, g.taps)
-    factors = [Fraction(float(tiles[*at[:2], tile, at[2]] / weight[at])).limit_denominator(64) for tile in range(count)]
-    equal = all(factor == Fraction(1, count) for factor in factors)
-    said = "divided equally among its whole tiles" if equal else f"times {', '.join(map(str, factors))} in its tiles"
-
-    def change(outputs: Tensors, kernel: np.ndarray, g: ConvGeometry) -> Tensors:
-        tiles = g.d_mul // g.taps
-        each = [1 / tiles] * tiles if equal else [float(factor) for factor in factors]
-        flat = kernel.astype(np.float64).reshape(*g.w_shape[:2], g.taps)
-        W = outputs["W"].copy()
-        W[..., : tiles * g.taps] = np.concatenate([factor * flat for factor in each], -1)
-        return outputs | {"W": W, "weight": compose(W, outputs.get("D_delta"), g)}
-
-    words, look_at = f"starts W with the plain kernel {said}", "W[..., :K] = w, W[..., K:] = 0"
-    return [Fault("start-tile-factors", words, look_at, {"started": change},
-                  lambda other: other.d_mul // other.taps == count or equal)]  # fmt: skip
 
 
 def properties(ask: Ask, case: Case, operation: str) -> list[str]:

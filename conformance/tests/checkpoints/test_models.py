@@ -1,6 +1,7 @@
 """What the backends share to save and load models: name maps, one error for all that does not fit, ties, other tensors."""
 
 import logging
+from functools import partial
 from pathlib import Path
 
 import ml_dtypes
@@ -16,7 +17,10 @@ from doconv_core.checkpoint import (
     ModelLayer,
     ModelState,
     ModelTensor,
+    convert_file,
+    fold_file,
     load_model,
+    open_checkpoint,
     save_model,
 )
 
@@ -278,6 +282,18 @@ def test_metadata_that_would_spoil_the_file_are_refused(metadata: dict, error: s
     with pytest.raises((TypeError, ValueError), match=error):
         save_model(tmp_path / "best", Model(a=linear(2)).state(), metadata=metadata)
     assert (load_file(tmp_path / "best")["a.weight"] == 1).all()
+
+
+def test_a_name_of_another_format_is_refused_and_what_has_it_stays(tmp_path: Path) -> None:
+    (tmp_path / "model.PTH").write_bytes(b"PyTorch's")
+    with pytest.raises(ValueError, match=r"must not end in another format's suffix. Received: model\.PTH"):
+        save_model(tmp_path / "model.PTH", Model(a=linear(1)).state())
+    save_model(tmp_path / "a", Model(a=linear(1)).state())
+    with open_checkpoint(tmp_path / "a") as checkpoint:
+        for write in (fold_file, partial(convert_file, layout="torch")):
+            with pytest.raises(ValueError, match="must not end in another format's suffix"):
+                write(checkpoint, tmp_path / "model.PTH")
+    assert (tmp_path / "model.PTH").read_bytes() == b"PyTorch's"
 
 
 @pytest.mark.parametrize("name_map", [{"b": "a"}, [("b", "a")], lambda path: "a"])

@@ -53,6 +53,7 @@ PLACES = {
         "names are without the prefix 'net.'",
     ),
     "a key": ({"ckpt": {"weights": STATE}, "model": {"x": W}}, ("--key", "ckpt.weights"), "those of ckpt.weights"),
+    "a key that is a number": ({0: STATE, 1: AVERAGE}, ("--key", "0"), "those of 0"),
     "a key with dots": ({"a.b": STATE}, ("--key", "a.b"), "those of a.b"),
     "beside an average": (
         {"params": STATE, "params_ema": AVERAGE},

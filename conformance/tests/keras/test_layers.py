@@ -10,7 +10,7 @@ import pytest
 import doconv_keras
 from doconv_keras import DOConv2D, fold, overparameterize
 from doconv_keras._arrays import to_numpy
-from doconv_keras._layers import EXPLICIT, DOConvMixin
+from doconv_keras._layers import DEPTHWISE, EXPLICIT, DOConvMixin
 
 BACKEND = keras.backend.backend()
 PLAIN = sorted(EXPLICIT, key=lambda cls: cls.__name__)
@@ -144,7 +144,7 @@ def test_a_model_saves_and_loads(tmp_path: Path) -> None:
 
 @each_class
 def test_regularizers_act_on_w_and_d(plain: type) -> None:
-    name = "depthwise_regularizer" if EXPLICIT[plain]._depthwise else "kernel_regularizer"
+    name = "depthwise_regularizer" if issubclass(plain, DEPTHWISE) else "kernel_regularizer"
     layer, _ = make(plain, **{name: keras.regularizers.L2(2.0)}, d_regularizer=keras.regularizers.L1(3.0))
     want = 2 * np.square(to_numpy(layer.W)).sum() + 3 * np.abs(to_numpy(layer.D)).sum()
     assert sum(to_numpy(loss) for loss in layer.losses) == want
@@ -152,7 +152,7 @@ def test_regularizers_act_on_w_and_d(plain: type) -> None:
 
 @each_class
 def test_a_constraint_of_the_kernel_is_refused_unless_it_has_one_tap(plain: type) -> None:
-    name = "depthwise_constraint" if EXPLICIT[plain]._depthwise else "kernel_constraint"
+    name = "depthwise_constraint" if issubclass(plain, DEPTHWISE) else "kernel_constraint"
     with pytest.raises(ValueError, match=r"a kernel constraint would act on W .* Received: .*NonNeg.*d_mul=None"):
         make(plain, **{name: "non_neg"})
     options = {"filters": 2} if not plain.__name__.startswith("Depthwise") else {}

@@ -91,6 +91,13 @@ def along(hook: str, axis: int, name: str) -> Iterator[Fault]:
         f"the order of {name} in {{}}",
         lambda tensor, g: np.flip(tensor, axis),
     )
+    yield move(
+        hook,
+        f"{name}-until-zero",
+        f"stops at the first 0 of {{}} along {name}",
+        f"what a zero ends along {name}",
+        lambda tensor, g: tensor * np.cumprod(tensor != 0, axis),
+    )
     for step, words in ((1, "one ahead"), (-1, "one behind")):
         yield move(
             hook,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import cache
+from typing import Any
 
 import numpy as np
 
@@ -24,10 +25,31 @@ from doconv_core.composition import identity
 from doconv_core.geometry import ConvGeometry
 
 
+def _addressed(hook: str, strides: dict[str, Callable[[ConvGeometry], tuple[int, int]]]) -> Iterator[Fault]:
+    """Read at `i * a + k * b + s` of the buffer, modulo its length, with other steps `a` and `b` than the tensor has."""
+    for words, steps in strides.items():
+
+        def change(tensor: np.ndarray, g: ConvGeometry, steps: Any = steps) -> np.ndarray:
+            first, second, third = np.indices(tensor.shape)
+            a, b = steps(g)
+            return tensor.ravel()[(first * a + second * b + third) % tensor.size]
+
+        yield move(
+            hook, f"addressed-{words}", f"reads {{}} in steps of {words}", "the address of an entry of {}", change
+        )
+
+
 @cache
 def of_w(hook: str) -> tuple[Fault, ...]:
     """Everything that can happen to `W`, or to one part's reading of it."""
     found = [*scaled(hook), *in_bytes(hook), *re_read(hook, ORDERS["W"]), swapped(hook, 0, 1, ("C_out", "C_in/G"))]
+    found += _addressed(hook, {
+        "C_in/G * K and K": lambda g: (g.w_shape[1] * g.taps, g.taps),
+        "C_in/G * S and K": lambda g: (g.w_shape[1] * g.d_mul, g.taps),
+        "C_in/G * K and S": lambda g: (g.w_shape[1] * g.taps, g.d_mul),
+        "C_in * S and S": lambda g: (g.in_channels * g.d_mul, g.d_mul),
+        "C_out * S and S": lambda g: (g.w_shape[0] * g.d_mul, g.d_mul),
+    })  # fmt: skip
     for axis, name in enumerate(("the output channels", "the input channels", "S")):
         found += along(hook, axis, name)
     found += tap_orders(hook, 2)
@@ -105,6 +127,11 @@ def of_d(hook: str) -> tuple[Fault, ...]:
             lambda D, g: np.concatenate([D[..., : g.taps].swapaxes(1, 2), D[..., g.taps :]], -1),
         )
     )
+    found += _addressed(hook, {
+        "K * K and S": lambda g: (g.taps**2, g.d_mul), "K * K and K": lambda g: (g.taps**2, g.taps),
+        "K * S and K": lambda g: (g.taps * g.d_mul, g.taps), "S * S and S": lambda g: (g.d_mul**2, g.d_mul),
+        "K and S": lambda g: (g.taps, g.d_mul), "S and S": lambda g: (g.d_mul, g.d_mul),
+    })  # fmt: skip
     for axis, name in enumerate(("the input channels", "the taps", "S")):
         found += along(hook, axis, name)
     found += tap_orders(hook, 1)

@@ -1,192 +1,20 @@
 """A port written from conformance/README.md alone, with mistakes that porters make, each behind its name.
 
 `python independent_port.py` is right; `python independent_port.py stride-swapped bias-twice` makes two mistakes. Nothing of
-`doconv_core`'s arithmetic, of the catalogue or of the diagnosis is used: its own loops, in another style. What a mistake is, in
-words, is in `MISTAKES`, so that a reader can grade what the diagnosis says of it.
+`doconv_core`'s arithmetic, of the catalogue or of the diagnosis is used: its own loops, in another style. What each mistake is,
+in words, is in `independent_mistakes.py`.
 """
 
-import sys
 from itertools import product
 
 import numpy as np
+from independent_mistakes import MISTAKES, ON, on
 
 from doconv_conformance.port import EVERYTHING, Port, serve
 
-MISTAKES = {
-    # composition
-    "no-identity": "W' = D_delta o W: the identity part is missing",
-    "identity-twice": "the identity part is counted twice",
-    "d-transposed": "D_delta[i, s, k] in place of D_delta[i, k, s] where s < K",
-    "d-flat-transposed": "the buffer of D_delta is read as (C_in, S, K)",
-    "d-channel-last": "the buffer of D_delta is read as (K, S, C_in)",
-    "d-row-local": "row c of D_delta, without the offset of the group",
-    "d-row-output": "row o % C_in of D_delta",
-    "d-row-interleaved": "row c * G + group of D_delta",
-    "d-row-off-by-one": "the next row of D_delta",
-    "d-first-tile": "the sum over s stops at K",
-    "tiles-first-only": "the identity part takes the first tile of W only",
-    "tiles-strided": "the identity part takes columns k * tiles + t for t * K + k",
-    "tiles-all": "the identity part takes the surplus columns, too",
-    "w-transposed": "the buffer of W is read as (C_in/G, C_out, S)",
-    "w-s-first": "the buffer of W is read as (S, C_out, C_in/G)",
-    "delta-minus": "D_delta is subtracted",
-    "delta-half": "D_delta counts half",
-    "delta-small-skipped": "entries of D_delta below 0.5 are taken for zero",
-    "sum-by-fours": "the sum over s with D_delta leaves out what is beyond the last multiple of 4; the gradients do not",
-    "delta-squared": "the D_delta term is applied twice: (E + D)(E + D) in effect, where S = K",
-    "last-s-missing": "the sum over s leaves out the last column",
-    "taps-fortran": "the composed kernel's taps are column-major",
-    "compose-clipped": "the composed kernel is clipped to [-4, 4]",
-    "even-o-only": "D_delta acts on even output channels only",
-    # forward
-    "flip": "the kernel is flipped on every axis",
-    "flip-last": "the kernel is flipped on the last axis",
-    "kernel-axes-swapped": "the kernel's spatial axes are exchanged where they are equally long",
-    "stride-swapped": "strides in reverse order",
-    "stride-first": "the first axis's stride on every axis",
-    "stride-last-one": "the last axis has stride 1",
-    "dilation-swapped": "dilations in reverse order",
-    "dilation-none": "no dilation",
-    "dilation-last-none": "no dilation on the last axis",
-    "dilation-lost-inside": "no dilation where x is read; the output has the right size",
-    "even-kernel-early": "reads one element earlier on axes with an even kernel",
-    "t-assigned": "of the taps that reach one output position of a transposed convolution only the last counts",
-    "pad-sides": "padding low and high exchanged",
-    "pad-axes": "padding of the axes exchanged",
-    "pad-low-both": "the low padding on both sides",
-    "pad-high-only": "all padding at the high end",
-    "pad-none": "no padding",
-    "pad-symmetric": "padding halved",
-    "pad-shift": "reads one element too late, output size kept",
-    "reflect-edge": "reflection repeats the edge",
-    "reflect-zeros": "reflection pads zeros",
-    "circular-reflect": "circular pads by reflection",
-    "replicate-zeros": "replicate pads zeros",
-    "group-first": "every group reads the first group's channels",
-    "group-interleaved": "groups read interleaved channels: c * G + group",
-    "group-outputs-interleaved": "outputs are written interleaved: oc * G + group",
-    "bias-none": "no bias",
-    "bias-twice": "the bias is added twice",
-    "bias-negative": "the bias is subtracted",
-    "bias-reversed": "the bias in reverse order",
-    "bias-first-image": "the bias is added to the first image only",
-    "bias-group-local": "bias[oc] without the group's offset",
-    "bias-grouped-none": "no bias in grouped convolutions",
-    "relu": "negative outputs become zero",
-    "offset": "the outputs are 1 too large",
-    "last-column-zero": "the last column of the output is zero",
-    "last-channel-skipped": "the loop over input channels leaves out the last",
-    "first-image-only": "only the first image is computed, the others are zero",
-    "batch-reversed": "images in reverse order",
-    "channels-last-x": "x is read as (N, *space, C)",
-    "vector-remainder": "input channels beyond a multiple of 4 are left out where C_in/G > 4",
-    # transposed
-    "t-crop-sides": "a transposed convolution crops low and high exchanged",
-    "t-outpad-ignored-values": "rows of output padding hold only bias",
-    "t-stride-swapped": "strides in reverse order, transposed only",
-    "t-no-flip-needed-but-done": "the kernel is flipped in transposed convolutions",
-    "t-d-row-output": "row o % C_in of D_delta in transposed convolutions",
-    "t-dilation-none": "no dilation in transposed convolutions",
-    "t-group-kernel": "group g takes the kernels of group 0 in transposed convolutions",
-    # gradients
-    "gx-flip": "grad_x with the kernel flipped",
-    "gx-no-delta": "grad_x by the kernel without D_delta",
-    "gx-stride-one": "grad_x as if the stride were 1",
-    "gx-pad-sides": "grad_x with padding sides exchanged",
-    "gw-no-delta": "grad_W lacks the part with D_delta",
-    "gw-no-identity": "grad_W lacks the identity's part",
-    "gw-d-transposed": "grad_W uses D transposed",
-    "gd-last-o": "grad_D_delta keeps the last output channel only (assigned, not added)",
-    "gd-mean-o": "grad_D_delta is the mean over output channels",
-    "gd-zero": "grad_D_delta is zero",
-    "gd-row-local": "grad_D_delta accumulates in row c, without the group's offset",
-    "g-batch-mean": "gradients of the parameters are means over the batch",
-    "g-last-image": "gradients of the kernel of the last image only",
-    "gb-mean": "grad_bias is the mean over positions and images",
-    "gb-first-image": "grad_bias of the first image only",
-    "gb-missing-row": "grad_bias leaves out the last position of the last axis",
-    "g-kernel-flip": "the gradient of the composed kernel is flipped",
-    "gw-half": "grad_W is half",
-    # fold, start
-    "fold-no-delta": "the folded weight is W E^T",
-    "fold-no-bias": "the folded bias is zero",
-    "fold-flip": "the folded weight is flipped, its output is right",
-    "fold-y-no-bias": "y of fold lacks the bias",
-    "start-every-tile": "initialise writes the kernel to every tile",
-    "start-surplus-zero": "initialise leaves surplus columns zero",
-    "start-with-identity": "D_delta starts as the identity",
-    # scopes
-    "stride-swapped-3d": "strides in reverse order, 3-D only",
-    "flip-depthwise": "the kernel is flipped, depthwise only",
-    "delta-ignored-surplus": "D_delta is ignored where S > K",
-    "bias-none-1d": "no bias in 1-D",
-    "pad-sides-dilated": "padding sides exchanged with dilation only",
-    "wrong-above-8": "the last input channel of a group is left out where C_in/G is above 3",
-    # state
-    "state-kernel-cached": "the composed kernel is kept for the next question of the same shape",
-    "state-bias-kept": "the bias of the last question is added where there is none",
-    "identity-only-square": "the identity is left out where S > K",
-    "e-scaled-by-tiles": "each tile of the identity counts 1 / (number of tiles)",
-    "d-mean-of-channels": "every row of D_delta is the mean over the input channels",
-    "d-row-normalised": "D_delta is divided by K",
-    "d-and-w-shifted": "D_delta[i, k, s] meets W[o, c, s + 1]",
-    "w-surplus-wrapped": "surplus columns of W are read from the start again",
-    "out-size-ceil": "the output size is rounded up, the rest is zero padding",
-    "size-without-dilation": "the output size is computed as if the dilation were 1, what lies outside is zero",
-    "high-pad-dropped-strided": "with strides the high padding is left out",
-    "strided-starts-late": "with strides the window starts one element late, output size kept",
-    "circular-c-modulo": "circular padding at the low end reads element 0 (a negative modulo)",
-    "reflect-low-only": "reflect pads zeros at the high end",
-    "first-tap-lost": "the tap at the origin is left out",
-    "last-row-not-computed": "the last output position of the first axis holds only the bias",
-    "depthwise-multiplier-major": "in depthwise layers o = m * C_in + i",
-    "space-transposed-3d": "in 3-D the first and last spatial axis of x and y are exchanged",
-    "batch-stride": "every second image is computed from the image before it",
-    "t-taps-interchanged": "transposed with groups: another second index of the kernel",
-    "t-bias-cropped": "in transposed convolutions the first output position gets no bias",
-    "gx-last-tap-only": "grad_x: the last tap wins (assigned, not added)",
-    "gx-group-first": "grad_x: every group's share goes to the first group",
-    "gd-plus-identity": "grad_D_delta has the identity added",
-    "gd-negated": "grad_D_delta is negated",
-    "gw-surplus-zero": "grad_W is zero beyond the whole tiles",
-    "gb-over-n": "grad_bias is divided by N",
-    "gb-strided": "grad_bias is summed over every second position of the last axis",
-    "g-last-row-lost": "the gradient of the kernel leaves out the last output position of the first axis",
-    "fold-transposed-taps": "the folded weight has its taps column-major, y is right",
-    "fold-doubled-bias": "the folded bias is doubled, y is right",
-    "start-half": "initialise halves W",
-    "start-d-ones": "D_delta starts as ones",
-    "w-abs": "W is taken by its absolute value",
-    "x-clipped": "x is clipped to [-2, 2]",
-    "y-rounded": "outputs are rounded to multiples of 2",
-    # sums of elements, gates, and what is a little off
-    "d-centred": "the mean over s of D_delta[i, k, :] is subtracted before it is used, and from grad_D_delta",
-    "e-slightly-large": "the identity is 1.00001",
-    "circular-modulus": "circular wraps around by one element less than the axis has",
-    "t-outputs-local": "transposed with groups: groups add to the first group's outputs, the others have bias only",
-    "grad-relu": "grad_y counts only where y is positive",
-    "gw-first-tile": "grad_W: the identity's part for the first tile only",
-    "start-shared": "initialise divides the kernel among the whole tiles",
-    # arithmetic
-    "acc-bf16": "sums of bfloat16 products are rounded to bfloat16",
-    "acc-f16": "sums of float16 products are rounded to float16",
-    "in-tf32": "x and the kernel are rounded to 11 bits in float32",
-    "in-bf16": "x is rounded to bfloat16 in float32",
-    "out-f16": "float32 outputs are rounded to float16",
-    "out-truncated": "low-precision outputs are truncated",
-    "f64-as-f32": "float64 is computed in float32",
-    "kernel-low-compose": "W and D_delta are rounded to x's type before composing",
-    "d-plus-one-low": "1 + delta is rounded to x's type",
-    "f16-saturates": "float16 outputs saturate at 65504",
-}  # fmt: skip
-ON = set(sys.argv[1:])
-assert MISTAKES.keys() >= ON, ON - MISTAKES.keys()
+__all__ = ["MISTAKES", "ON", "Independent"]
 LOW = ("bfloat16", "float16")
 cache: dict = {}
-
-
-def on(*names: str) -> bool:
-    return any(name in ON for name in names)
 
 
 def rounded(t, bits):

@@ -139,6 +139,34 @@ class CopiesAssigned(CorePort):
         return outputs | {"grad_x": grad_x.reshape(x.shape).astype(x.dtype)}
 
 
+class WeightDecay(CorePort):
+    def backward(self, geometry: ConvGeometry, inputs: Tensors) -> Tensors:
+        outputs = super().backward(geometry, inputs)
+        if "D_delta" in inputs:
+            decayed = outputs["grad_D_delta"] + 0.01 * inputs["D_delta"].astype(np.float64)
+            outputs["grad_D_delta"] = decayed.astype(inputs["D_delta"].dtype)
+        return outputs
+
+
+class ColumnsUntilAZero(CorePort):
+    def compose(self, geometry: ConvGeometry, inputs: Tensors) -> Tensors:
+        if not geometry.has_d:
+            return super().compose(geometry, inputs)
+        W, D = (inputs[name].astype(np.float64) for name in ("W", "D_delta"))
+        some, nothing = W * np.cumprod(W != 0, -1), np.zeros_like(D)
+        weight = compose(W, nothing, geometry) + compose(some, D, geometry) - compose(some, nothing, geometry)
+        return {"weight": weight.astype(inputs["W"].dtype)}
+
+
+class RowsInWrongSteps(CorePort):
+    def compose(self, geometry: ConvGeometry, inputs: Tensors) -> Tensors:
+        if not geometry.has_d:
+            return super().compose(geometry, inputs)
+        row, tap, column = np.indices(geometry.d_shape)
+        at = row * geometry.taps**2 + tap * geometry.d_mul + column
+        return super().compose(geometry, inputs | {"D_delta": inputs["D_delta"].ravel()[at]})
+
+
 SAID: dict[type[CorePort], list[str]] = {
     IndexInAByte: ["reads element i modulo 256 of x for element i, counted in each entry of its first axis"],
     KernelOfFirstGroupBeyondFirstImage: [
@@ -159,6 +187,9 @@ SAID: dict[type[CorePort], list[str]] = {
     LastTapMissingWithStrides: [
         "leaves out the last tap of the kernel that the gradient of x is made of, with strides only"
     ],
+    WeightDecay: ["adds 0.01 times D_delta to grad_D_delta"],
+    ColumnsUntilAZero: ["stops at the first 0 of W in the product with D_delta along S", "in the gradient of x too"],
+    RowsInWrongSteps: ["reads D in steps of K * K and S", "in the gradient of x too"],
     CopiesAssigned: ["keeps only the gradient of the last copy of each element"],
 }
 
