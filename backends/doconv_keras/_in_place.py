@@ -16,7 +16,15 @@ import keras
 from doconv_keras._config import Change, make_from_config
 from doconv_keras._remake import GRAPHS, build_as, call_graph_again, check_released
 from doconv_keras._swap import attributes, leaves, swap
-from doconv_keras._transfer import copy_trainable, copy_weights, own_variables, pair_layers, sublayers, walk
+from doconv_keras._transfer import (
+    copy_attributes,
+    copy_trainable,
+    copy_weights,
+    own_variables,
+    pair_layers,
+    sublayers,
+    walk,
+)
 
 Pairs = list[tuple[str, Any, Any]]
 
@@ -33,6 +41,7 @@ def change_in_place(model: Any, changes: Mapping[int, Change]) -> None:
     pairs = [(path, layer, _make(layer, changes[id(layer)], path, layer)) for path, layer in replaced]
     copy_weights(pairs)
     put_in_place(model, {id(layer): new for _, layer, new in pairs})
+    copy_attributes(pairs)
     copy_trainable(pairs)
     _forget_compiled(model)
 
@@ -65,6 +74,7 @@ def remake_whole(model: Any, changes: Mapping[int, Change]) -> Any:
     put_in_place(new, replacements)
     _forget_compiled(new)
     check_released(unbound)
+    copy_attributes([*kept, *others])
     copy_trainable([*kept, *others])
     return new
 

@@ -23,7 +23,7 @@ import keras
 
 from doconv_keras._config import Change, keep_dtype_policy, keep_remat_mode, make_from_config, reason
 from doconv_keras._swap import swap
-from doconv_keras._transfer import copy_trainable, copy_weights, own_variables, sublayers, walk
+from doconv_keras._transfer import copy_attributes, copy_trainable, copy_weights, own_variables, sublayers, walk
 
 log = logging.getLogger("doconv")
 GRAPHS = (keras.Sequential, keras.Function)
@@ -64,6 +64,7 @@ class Remake:
         pairs = [(path, *self.pairs[key]) for key, path in self.paths.items() if key in self.pairs]
         self.check_ties(pairs)
         copy_weights(pairs)
+        copy_attributes(pairs)
         copy_trainable(pairs)
         return new
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import keras
+import numpy as np
 
 from doconv_keras._arrays import to_numpy
 from doconv_keras._layers import DOConvMixin
+
+SIMPLE = (bool, int, float, str, np.generic, type(None))
 
 
 def transfer_weights(src: keras.layers.Layer, dst: keras.layers.Layer) -> None:
@@ -57,6 +61,21 @@ def copy_trainable(pairs: list[tuple[str, Any, Any]]) -> None:
         for variable, twin in matching:
             if twin is not None and twin.trainable != variable.trainable:
                 twin.trainable = variable.trainable
+
+
+def copy_attributes(pairs: list[tuple[str, Any, Any]]) -> None:
+    """Numbers and words that a user's class holds, or that were set on a layer after it was made: no config need have them."""
+    for _, one, other in pairs:
+        simple = {name: value for name, value in vars(one).items() if isinstance(value, SIMPLE) and name[0] != "_"}
+        for name in simple.keys() - _not_theirs():
+            if name not in vars(other) or vars(other)[name] != simple[name]:
+                setattr(other, name, simple[name])
+
+
+@cache
+def _not_theirs() -> set[str]:
+    """What every layer and model holds, and what only a DO layer does."""
+    return {"D", "d_mul", "d_regularizer", *vars(keras.layers.Layer(name="layer")), *vars(keras.Model(name="model"))}
 
 
 def sublayers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:

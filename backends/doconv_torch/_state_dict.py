@@ -80,13 +80,13 @@ def fold_state_dict(
         log.log(logging.WARNING if note.startswith(DOUBTS) else logging.INFO, "%s", note)
     result: OrderedDict[str, Any] = OrderedDict()
     for name, value in state_dict.items():
-        plain = checkpoint.names.get(name, _without(name, checkpoint.prefix))
+        plain = checkpoint.names.get(name, _without(name, checkpoint))
         if name in folded:
             result[f"{plain[:-1]}weight" if plain.endswith("W") else plain] = folded[name]
         elif name not in gone:
             result[plain] = value
     if modules is not None:  # versions of modules
-        result._metadata = _metadata(modules, checkpoint.prefix)  # type: ignore[attr-defined]
+        result._metadata = _metadata(modules, checkpoint)  # type: ignore[attr-defined]
     return result
 
 
@@ -141,14 +141,16 @@ def _fold(checkpoint: Checkpoint, path: str, W: Tensor) -> Tensor:
     return to_tensor(checkpoint.fold(path), W.device)
 
 
-def _without(name: Any, prefix: str) -> Any:
-    return without_inner(name).removeprefix(prefix) if isinstance(name, str) else name
+def _without(name: Any, checkpoint: Checkpoint) -> Any:
+    if not isinstance(name, str):
+        return name
+    return without_inner(name).removeprefix(checkpoint.outer).removeprefix(checkpoint.prefix)
 
 
-def _metadata(metadata: Mapping[str, Any], prefix: str) -> OrderedDict[str, Any]:
+def _metadata(metadata: Mapping[str, Any], checkpoint: Checkpoint) -> OrderedDict[str, Any]:
     """By path of a module, of which a prefix is the first: "module" is "" without "module."."""
     renamed = OrderedDict[str, Any]()
     for path, value in metadata.items():
         plain = {key: of_it for key, of_it in value.items() if key != NOTE} if isinstance(value, Mapping) else value
-        renamed[without_inner(f"{path}.").removeprefix(prefix).removesuffix(".")] = plain
+        renamed[_without(f"{path}.", checkpoint).removesuffix(".")] = plain
     return renamed

@@ -42,6 +42,7 @@ class Checkpoint:
         others: the names of the tensors that belong to no layer.
         names: what the plain model calls each tensor of the source: its name without what wrappers put before it.
         prefix: what was dropped from the names that have it; paths of layers are without it.
+        outer: what wrappers put before all names and was dropped before `prefix`, where the user gave that without it.
 
     Raises:
         CheckpointError: the tensors do not make up what the metadata or the names say, hints match nothing, or a dialect
@@ -76,7 +77,7 @@ class Checkpoint:
         declared = read_metadata(self.label, self.source.metadata[KEY], self.source.shapes)
         self.layout, self.layers, self.aliases = declared.layout, declared.layers, declared.aliases
         self.names: Mapping[str, str] = {name: name for name in self.source.shapes}
-        self.prefix = ""
+        self.prefix = self.outer = ""
 
     def _recognise(self, dialect: str | None, hints: Hints) -> None:
         if noted := getattr(self.source, "noted", None):
@@ -90,7 +91,7 @@ class Checkpoint:
             hints = replace(hints, known=known, known_transposed=turned)
         found = recognise(self.label, self.source.shapes, dialect, hints)
         self.layout, self.layers, self.aliases = found.layout, found.layers, {}
-        self.names, self.prefix, self._notes = found.names, found.prefix, found.notes
+        self.names, self.prefix, self.outer, self._notes = found.names, found.prefix, found.outer, found.notes
 
     @property
     def notes(self) -> list[str]:

@@ -37,6 +37,7 @@ class PlainNames:
         prefix: what was dropped from the names that have it, without what may stand anywhere (`_orig_mod.`); "" for nothing.
         prefixes: where `like` was given: the prefixes (of the names before `prefix` is dropped) under which its layers were
             found, most layers first. A teacher, or an average of the weights, stands beside the model under a second one.
+        outer: what wrappers put before all names, where a prefix was given without it; it is dropped as well.
         rivals: those of `prefixes` among which `like` cannot decide, none of them dropped; empty as a rule.
     """
 
@@ -44,6 +45,7 @@ class PlainNames:
     prefix: str = ""
     prefixes: tuple[str, ...] = ()
     rivals: tuple[str, ...] = ()
+    outer: str = ""
     _like: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def in_like(self, path: str) -> str | None:
@@ -72,18 +74,21 @@ def plain_names(
         CheckpointError: no name begins with `prefix`; no layer of `like` is in the state under any prefix; two tensors would
             have one name.
     """
+    raw, cleaned, outer = {name: name for name in shapes}, {name: without_inner(name) for name in shapes}, ""
     if prefix and not any(name.startswith(prefix) for name in shapes):
-        raise CheckpointError(f"{label}: no name begins with the prefix {prefix!r}. Received: {some(shapes, 4)}")
-    raw, cleaned = {name: name for name in shapes}, {name: without_inner(name) for name in shapes}
+        outer = _wrapper_of_all({cleaned[name]: shape for name, shape in shapes.items()})
+        raw = cleaned = {name: called.removeprefix(outer) for name, called in cleaned.items()}
+        if not any(called.startswith(prefix) for called in raw.values()):
+            raise CheckpointError(f"{label}: no name begins with the prefix {prefix!r}. Received: {some(shapes, 4)}")
     if not like:
         dropped = (
             _wrapper_of_all({cleaned[name]: shape for name, shape in shapes.items()}) if prefix is None else prefix
         )
-        return PlainNames(_drop(raw if prefix == "" else cleaned, dropped, label), without_inner(dropped))
+        return PlainNames(_drop(raw if prefix == "" else cleaned, dropped, label), without_inner(dropped), outer=outer)
 
     known = {_kernel_name(name): name for name in like}
-    outer = _wrapper_of_all(dict.fromkeys(map(without_inner, like), (1,)))
-    clean_like = {_kernel_name(without_inner(name).removeprefix(outer)): name for name in like}
+    of_like = _wrapper_of_all(dict.fromkeys(map(without_inner, like), (1,)))
+    clean_like = {_kernel_name(without_inner(name).removeprefix(of_like)): name for name in like}
     counts, clean_counts, names = _count(raw, known), _count(cleaned, clean_like), raw
     if max(clean_counts.values(), default=0) > max(counts.values(), default=0):
         counts, names, known = clean_counts, cleaned, clean_like
@@ -96,9 +101,8 @@ def plain_names(
     best = [found for found in prefixes if counts[found] == counts[prefixes[0]]]
     rivals = tuple(best) if len(best) > 1 and "" not in best else ()
     dropped = prefix if prefix is not None else "" if rivals or not best else best[0]
-    return PlainNames(
-        _drop(names, dropped, label), without_inner(dropped), prefixes, () if prefix is not None else rivals, known
-    )
+    rivals = rivals if prefix is None else ()
+    return PlainNames(_drop(names, dropped, label), without_inner(dropped), prefixes, rivals, outer, known)
 
 
 def model_names(shapes: Shapes, like: Collection[str], label: str, *, choice: str) -> PlainNames | None:
@@ -196,9 +200,9 @@ def _count(names: Mapping[str, str], like: Mapping[str, str]) -> Counter[str]:
 
 def _drop(names: Mapping[str, str], prefix: str, label: str) -> dict[str, str]:
     def drop(name: str, called: str) -> str:
-        if called.startswith(prefix) or called == name:
-            return called.removeprefix(prefix)
-        return without_inner(name.removeprefix(prefix))  # a prefix that was given with what is inner
+        if not called.startswith(prefix) and name.startswith(prefix):  # a prefix that was given with what is inner
+            return without_inner(name.removeprefix(prefix))
+        return called.removeprefix(prefix)
 
     plain = {name: drop(name, called) for name, called in names.items()}
     twice = [name for name, count in Counter(plain.values()).items() if count > 1]

@@ -42,8 +42,8 @@ class Reading:
         ranks |= {len(size) for size in (*hints.kernel_sizes.values(), *hints.known.values())}
         ranks &= {1, 2, 3}
         self._rank = ranks.pop() if len(ranks) == 1 else 2
-        if self.plain.prefix:
-            self.note(f"names are without the prefix {self.plain.prefix!r}")
+        for dropped in filter(None, (self.plain.outer, self.plain.prefix)):
+            self.note(f"names are without the prefix {dropped!r}")
         if self.plain.rivals:
             self.note("the plain model is found below more than one prefix, and none was dropped", *self.plain.rivals)
 
@@ -123,7 +123,8 @@ class Reading:
                     )
 
     def _called(self, path: str) -> tuple[str, ...]:
-        return (path, self.plain.prefix + path) if self.plain.prefix else (path,)
+        names = (path, self.plain.prefix + path) if self.plain.prefix else (path,)
+        return (*names, *(self.plain.outer + name for name in names)) if self.plain.outer else names
 
     def _size_in_like(self, path: str, taps: int, channels: tuple[int, ...]) -> list[int]:
         name = self.plain.in_like(path)

@@ -32,6 +32,7 @@ class Recognised:
     layers: dict[str, LayerInfo]
     names: Mapping[str, str]
     prefix: str
+    outer: str
     notes: dict[str, list[str]]
 
 
@@ -54,7 +55,8 @@ def recognise(label: str, shapes: Shapes, dialect: str | None, hints: Hints) -> 
     layers |= _copies(reading, layers, shapes)
     layers |= _pairs(reading, layers, shapes)
     reading.check_hints([*grouped, *layers], [path for path, info in layers.items() if info.kind == "conv"])
-    return Recognised(layout, layers, reading.plain.names, reading.plain.prefix, reading.notes)
+    plain = reading.plain
+    return Recognised(layout, layers, plain.names, plain.prefix, plain.outer, reading.notes)
 
 
 def _each(rule: Callable[[Candidate], LayerInfo | None], layers: Mapping[str, Candidate]) -> dict[str, LayerInfo]:

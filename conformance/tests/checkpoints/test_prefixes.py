@@ -43,6 +43,17 @@ def test_other_prefixes_are_names_of_the_model_until_the_plain_model_says_otherw
     assert list(plain_names(state, prefix=prefix).names.values()) == [*LAYERS, *BESIDE]
 
 
+@pytest.mark.parametrize("outer", ["module.", "module._orig_mod.", "module.module."])
+@pytest.mark.parametrize("like", [(), ("conv.weight",)])
+def test_a_prefix_is_given_as_the_model_has_it_whatever_wrapped_it(outer: str, like: tuple[str, ...]) -> None:
+    state = {f"{outer}net.conv.W": (1, 1, 9), f"{outer}head.weight": (2, 2), "n_averaged": ()}
+    found = plain_names(state, like=like, prefix="net.")
+    assert list(found.names.values()) == ["conv.W", "head.weight", "n_averaged"]
+    assert found.outer == outer.replace("_orig_mod.", "")
+    with pytest.raises(CheckpointError, match=r"no name begins with the prefix 'nets\.'"):
+        plain_names(state, like=like, prefix="nets.")
+
+
 @pytest.mark.parametrize("inner", ["_orig_mod.", "_checkpoint_wrapped_module.", "_fsdp_wrapped_module."])
 def test_a_wrapper_around_a_part_of_the_model(inner: str) -> None:
     state = {name.replace("body.", f"body.{inner}"): shape for name, shape in LAYERS.items()}

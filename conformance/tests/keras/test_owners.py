@@ -413,6 +413,25 @@ def test_a_class_derived_from_sequential_is_kept() -> None:
     np.testing.assert_array_equal(out(model), out(plain))
 
 
+class Scaled(layers.Conv2D):
+    scale = 1
+
+    def call(self, x: Any) -> Any:
+        return self.scale * super().call(x)
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_what_was_set_on_a_layer_after_it_was_made_stays(in_place: bool) -> None:
+    layer, block = Scaled(4, 3), Block(4)
+    plain = One(keras.Sequential([layer, block])) if in_place else Tripled([layers.Input((10, 10, 3)), layer, block])
+    layer.scale, block.word, plain.number = 5, "kept", 0.5
+    before = out(plain)
+    model = overparameterize(plain, in_place=in_place)
+    for each in (model, fold(model, in_place=in_place)):
+        np.testing.assert_allclose(out(each), before, 1e-5, 1e-5)
+        assert (each.number, [vars(inner).get("word") for _, inner in walk(each)].count("kept")) == (0.5, 1)
+
+
 @keras.saving.register_keras_serializable("test_owners")
 class Normed(layers.Conv2D):
     def __init__(self, *args: Any, **options: Any) -> None:

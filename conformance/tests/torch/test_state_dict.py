@@ -225,6 +225,18 @@ def test_what_layers_say_of_themselves_is_not_taken_for_others_after_a_renaming(
     assert torch.equal(folded["2.weight"], want["1.weight"])
 
 
+def test_what_layers_say_of_themselves_is_found_below_a_wrapper_and_a_prefix() -> None:
+    model = overparameterize(nn.ModuleDict({"net": no_squares(), "head": nn.ConvTranspose2d(4, 4, 3)}))
+    for parameter in model.parameters():
+        nn.init.normal_(parameter)
+    state = nn.DataParallel(model).state_dict()
+    state["module.net.counter"] = 5
+    folded = fold_state_dict(state, prefix="net.")
+    want = {name.removeprefix("net."): tensor for name, tensor in fold(model).state_dict().items()}
+    assert folded.pop("counter") == 5
+    assert_same(folded, want)
+
+
 @pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated:FutureWarning")
 @pytest.mark.parametrize(
     "compute",
