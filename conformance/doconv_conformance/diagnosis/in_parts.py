@@ -20,7 +20,7 @@ from doconv_conformance.faults.faulty_port import Fault
 from doconv_conformance.port import Tensors
 from doconv_core.geometry import ConvGeometry
 
-MOST_FITS = 8
+MOST_FITS, MOST_PARTS = 16, 4
 OF_BIAS = "selected-bias-"
 # A kernel of more input channels, or `grad_y` with more values of its indices, is not asked about one by one.
 MOST_ASKED = 160
@@ -41,10 +41,9 @@ def of_output(faults: Iterable[Fault], known: Sequence[Fault], question: Questio
         planted = _output((*known, fault), question) if fault.where(question.geometry) else None
         if planted is None or planted.shape != got.shape or not np.array_equal(planted[wrong], got[wrong]):
             continue
-        part = next((part for part, at in parts if np.array_equal(planted[at], got[at])), None)
-        if part is not None:
-            found.append(_at_outputs(fault, known, part))
-        if len(found) == MOST_FITS:
+        fitting = [part for part, at in parts if np.array_equal(planted[at], got[at])]
+        found += [_at_outputs(fault, known, part) for part in fitting[:MOST_PARTS]]
+        if len(found) >= MOST_FITS:
             break
     return found
 

@@ -255,8 +255,8 @@ class _State:
                 facts.append(f"{rows} of {len(active[id(worst)])} rows look as if it {worst.words}; the others do not")
         for item in sorted(self.findings, key=lambda item: len(active[id(item)])):
             others = [other for other in self.findings if other is not item]
-            shown = active[id(item)]
-            if shown and all(reproduces(self.faults(row, others), row) for row in shown):  # a wider one holds there
+            held = [row for row in failed if item.active(row) and reproduces(self.faults(row), row)]
+            if held and all(reproduces(self.faults(row, others), row) for row in held):  # a wider one holds there
                 self.findings = others
         for item in self.findings:
             self.measured.findings.append(replace(item, only=self._only(item)))
