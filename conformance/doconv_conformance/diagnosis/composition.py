@@ -315,6 +315,7 @@ def fits(ask: Ask, case: Case, known: Sequence[Fault], operation: str = "compose
     if not lefts and operation == "compose":
         lefts = search.pairs(left_faults(), without, got_without)
     if not case.geometry.has_d:
+        lefts = lefts or scaled_parts(search, case, whole, got)
         return lefts or (shares.fits(ask, case, known) if operation == "compose" else [])
     found: Fits = []
     for left in lefts[:MOST]:
@@ -335,7 +336,7 @@ def fits(ask: Ask, case: Case, known: Sequence[Fault], operation: str = "compose
 def scaled_parts(search: _Search, case: Case, question: Question, got: Tensors) -> Fits:
     """`e W E^T + d (D_delta o W)` with other factors than 1, solved from the answer."""
     parts = []
-    for e, d in ((1, 0), (0, 1)):
+    for e, d in ((1, 0), (0, 1)) if case.geometry.has_d else ((1, 0),):
         outputs = search.planted((factors(e, d),), question)
         if (
             outputs is None
@@ -347,6 +348,7 @@ def scaled_parts(search: _Search, case: Case, question: Question, got: Tensors) 
     solved, *_ = np.linalg.lstsq(np.stack(parts, -1), got["weight"].astype(np.float64).ravel(), rcond=None)
     if not np.isfinite(solved).all():
         return []
+    solved = np.append(solved, [1.0] * (2 - len(solved)))  # without D_delta its part may be as it is
     one, other = (_plain(float(number)) for number in solved)
     if (one, other) == (1, 1):
         return []

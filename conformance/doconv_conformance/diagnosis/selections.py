@@ -23,6 +23,8 @@ from doconv_core.geometry import ConvGeometry
 MOST_FITS = 6
 # An offset is a number that was added, not what a rounding left, where it is more of the largest value.
 NO_ROUNDING = 2.0**-20
+# What is beyond a limit is so by more than this part of it.
+BEYOND = 2.0**-7
 MOST_LISTED = 8
 # A part of more than this is no place; a second condition must leave out so much more.
 SMALL, LONGER = 0.8, 0.05
@@ -399,8 +401,17 @@ def relations(got: np.ndarray, right: np.ndarray, at: np.ndarray) -> Iterator[Re
     yield Relation("has 0 for positive entries of {}", lambda t: np.minimum(t, 0), linear=False)
     yield Relation("has {} without fractions", np.trunc, linear=False)
     low, high = float(got[at].min()), float(got[at].max())
+    if not are_limits(right[at], low, high):
+        return
     said = f"has {{}} limited to [{low:.6g}, {high:.6g}]"
     yield Relation(said, lambda t: np.clip(t, low, high), linear=False)
+
+
+def are_limits(right: np.ndarray, low: float, high: float) -> bool:
+    """Whether numbers are seen to be limits: different right values lie clearly beyond them, and some, not 0, within."""
+    clear = BEYOND * max(abs(limit) for limit in (low, high) if np.isfinite(limit))
+    beyond = (right > high + clear) | (right < low - clear)
+    return len(np.unique(right[beyond])) > 1 and bool(right[~beyond].any())
 
 
 def found_in(tensor: str, got: np.ndarray, right: np.ndarray, g: ConvGeometry) -> list[tuple[Part, Relation]]:

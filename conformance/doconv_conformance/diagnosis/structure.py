@@ -226,6 +226,9 @@ def elementwise(got: Tensors, right: Tensors | None) -> list[Fault]:
         ("square", "squares the outputs", np.square),
         ("minus-relu", "takes 0 for positive outputs", lambda y: np.minimum(y, 0)),
     ]
+    for limit, least, most in (("clip", low, high), ("clip-high", -np.inf, high), ("clip-low", low, np.inf)):
+        clear = selections.are_limits(right["y"].astype(np.float64), least, most)
+        changes = [change for change in changes if change[0] != limit or clear]
     if abs(offset) <= selections.NO_ROUNDING * np.abs(values).max():
         changes = [change for change in changes if change[0] != "offset"]
     found = [of(name, words, change) for name, words, change in changes]
@@ -290,8 +293,11 @@ def limited(got: Tensors, right: Tensors | None, g: ConvGeometry) -> list[Fault]
         )
 
     offsets = [of("offset", f"adds {offset:.6g} to every entry of the composed kernel", lambda kernel: kernel + offset)]
+    limits = [
+        of("clip", f"limits the composed kernel to [{low:.6g}, {high:.6g}]", lambda kernel: np.clip(kernel, low, high))
+    ]
     return [
-        of("clip", f"limits the composed kernel to [{low:.6g}, {high:.6g}]", lambda kernel: np.clip(kernel, low, high)),
+        *(limits if selections.are_limits(right["weight"].astype(np.float64), low, high) else ()),
         of("relu", "takes 0 for negative entries of the composed kernel", lambda kernel: np.maximum(kernel, 0)),
         of("absolute", "gives the absolute values of the composed kernel", np.abs),
         *(offsets if abs(offset) > selections.NO_ROUNDING * np.abs(values).max() else ()),
