@@ -70,7 +70,6 @@ EQUIVALENT = {
     r"groups .*ON_JAX": "which products are faster with XLA, not what they give",
     r"pairs = math\.prod|== D\.shape\[-1\] and pairs|LOOP_PAIRS, LOOP_SIZE =": "which is faster, not what it gives",
     r"bits <= 32|bits < 33": "float32 to float32",
-    r"\.sum\(2\)": "kernels have three axes, their tiles four",
     r"is_compiling\(\) and type": "what a compiler traces on another device than a CPU; the numbers are the same",
 }
 
