@@ -8,60 +8,32 @@ plain kernel; `W` and `D` get the names that follow from them.
 
 from __future__ import annotations
 
-import functools
-import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from flax.nnx.nn import dtypes
+from flax.nnx.nn.linear import default_bias_init, default_kernel_init
+from jax import lax
 
 from doconv_core.geometry import depth_multiplier
 from doconv_flax._compose import compose, d_shape, w_shape
 from doconv_flax._names import channel_axis, d_names, w_names
 
 Sizes = int | Sequence[int]
+Nothing: Mapping[str, Any] = MappingProxyType({})
 
 
-def _replaces(plain: type) -> Callable[[type], type]:
-    """Class decorator: the constructor and the call of the layer replaced, the former with `d_mul` by keyword only."""
-    signature = inspect.signature(plain.__init__)  # type: ignore[misc]
-    added = inspect.Parameter("d_mul", inspect.Parameter.KEYWORD_ONLY, default=None)
-
-    def decorate(cls: Any) -> Any:
-        def __init__(self: Any, *args: Any, d_mul: int | None = None, **options: Any) -> None:
-            given = signature.bind(self, *args, **options)
-            given.apply_defaults()
-            known = given.arguments
-            known["kernel_init"] = _for_taps(known["kernel_init"], d_mul)
-            known["kernel_metadata"] = _for_columns(known["kernel_metadata"], known["kernel_size"], d_mul)
-            super(cls, self).__init__(*given.args[1:], **given.kwargs)
-            add_d(self)
-
-        @functools.wraps(plain.__call__)
-        def __call__(self: Any, *args: Any, **options: Any) -> jax.Array:
-            return plain.__call__(_View(self), *args, **options)
-
-        __init__.__signature__ = signature.replace(  # type: ignore[attr-defined]
-            parameters=[*signature.parameters.values(), added]
-        )
-        cls.__init__, cls.__call__ = __init__, __call__
-        cls.d_mul = property(lambda self: 1 if self.D is None else self.D.shape[-2], doc="`S`.")
-        return cls
-
-    return decorate
-
-
-@_replaces(nnx.Conv)
 class DOConv(nnx.Conv):
     """Over-parameterized `flax.nnx.Conv`: the same arguments, and `d_mul` by keyword only.
 
     Args:
         d_mul: the depth multiplier `S`, at least the number of taps `K`; `None` means `K`. A kernel of one tap has no `D`.
-            The attribute `d_mul` is always an integer.
 
     Shapes: input and output as `flax.nnx.Conv`. `kernel` `(*kernel_size, C_in/G, C_out)` where `S == K`, else
     `(S, C_in/G, C_out)`; `D` `(*kernel_size, S, C_in)`, or None. The convolution's kernel is `W' = (E + D_delta) ∘ W`
@@ -72,8 +44,52 @@ class DOConv(nnx.Conv):
         ValueError: `d_mul` is below the number of taps.
     """
 
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        kernel_size: Sizes,
+        strides: Sizes | None = 1,
+        *,
+        padding: Any = "SAME",
+        input_dilation: Sizes | None = 1,
+        kernel_dilation: Sizes | None = 1,
+        feature_group_count: int = 1,
+        use_bias: bool = True,
+        mask: jax.Array | None = None,
+        dtype: Any = None,
+        param_dtype: Any = jnp.float32,
+        precision: Any = None,
+        kernel_init: Any = default_kernel_init,
+        bias_init: Any = default_bias_init,
+        conv_general_dilated: Any = lax.conv_general_dilated,
+        promote_dtype: Any = dtypes.promote_dtype,
+        preferred_element_type: Any = None,
+        rngs: nnx.Rngs,
+        kernel_metadata: Mapping[str, Any] = Nothing,
+        bias_metadata: Mapping[str, Any] = Nothing,
+        d_mul: int | None = None,
+    ) -> None:
+        super().__init__(
+            in_features, out_features, kernel_size, strides, padding=padding, input_dilation=input_dilation,
+            kernel_dilation=kernel_dilation, feature_group_count=feature_group_count, use_bias=use_bias, mask=mask,
+            dtype=dtype, param_dtype=param_dtype, precision=precision, kernel_init=_for_taps(kernel_init, d_mul),
+            bias_init=bias_init, conv_general_dilated=conv_general_dilated, promote_dtype=promote_dtype,
+            preferred_element_type=preferred_element_type, rngs=rngs,
+            kernel_metadata=_for_columns(kernel_metadata, kernel_size, d_mul), bias_metadata=bias_metadata,
+        )  # fmt: skip
+        add_d(self)
 
-@_replaces(nnx.ConvTranspose)
+    def __call__(self, inputs: jax.Array, out_sharding: Any = None) -> jax.Array:
+        """As `flax.nnx.Conv.__call__`: `(*batch, *space, C_in)` to `(*batch, *output space, C_out)`."""
+        return nnx.Conv.__call__(_View(self), inputs, out_sharding)
+
+    @property
+    def d_mul(self) -> int:
+        """`S`."""
+        return 1 if self.D is None else self.D.shape[-2]
+
+
 class DOConvTranspose(nnx.ConvTranspose):
     """Over-parameterized `flax.nnx.ConvTranspose`: the same arguments, and `d_mul` by keyword only.
 
@@ -87,6 +103,48 @@ class DOConvTranspose(nnx.ConvTranspose):
         TypeError: `d_mul` is not an integer.
         ValueError: `d_mul` is below the number of taps.
     """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        kernel_size: Sizes,
+        strides: Sizes | None = None,
+        *,
+        padding: Any = "SAME",
+        kernel_dilation: Sizes | None = None,
+        use_bias: bool = True,
+        mask: jax.Array | None = None,
+        dtype: Any = None,
+        param_dtype: Any = jnp.float32,
+        precision: Any = None,
+        kernel_init: Any = default_kernel_init,
+        bias_init: Any = default_bias_init,
+        transpose_kernel: bool = False,
+        promote_dtype: Any = dtypes.promote_dtype,
+        preferred_element_type: Any = None,
+        rngs: nnx.Rngs,
+        kernel_metadata: Mapping[str, Any] = Nothing,
+        bias_metadata: Mapping[str, Any] = Nothing,
+        d_mul: int | None = None,
+    ) -> None:
+        super().__init__(
+            in_features, out_features, kernel_size, strides, padding=padding, kernel_dilation=kernel_dilation,
+            use_bias=use_bias, mask=mask, dtype=dtype, param_dtype=param_dtype, precision=precision,
+            kernel_init=_for_taps(kernel_init, d_mul), bias_init=bias_init, transpose_kernel=transpose_kernel,
+            promote_dtype=promote_dtype, preferred_element_type=preferred_element_type, rngs=rngs,
+            kernel_metadata=_for_columns(kernel_metadata, kernel_size, d_mul), bias_metadata=bias_metadata,
+        )  # fmt: skip
+        add_d(self)
+
+    def __call__(self, inputs: jax.Array) -> jax.Array:
+        """As `flax.nnx.ConvTranspose.__call__`."""
+        return nnx.ConvTranspose.__call__(_View(self), inputs)
+
+    @property
+    def d_mul(self) -> int:
+        """`S`."""
+        return 1 if self.D is None else self.D.shape[-2]
 
 
 def composed_kernel(layer: DOConv | DOConvTranspose) -> jax.Array:
