@@ -148,11 +148,12 @@ class Checkpoint:
                 one type.
         """
         info = self.layers[path]
-        W, D_delta = self._canonical(info, "W"), self._delta(path, info) if info.has_d else None
-        if D_delta is None or D_delta.dtype == W.dtype:
+        W, stored = self._canonical(info, "W"), self._canonical(info, "D_delta") if info.has_d else None
+        if stored is None or stored.dtype != W.dtype:
+            return self.compose(path, W, stored, info.conv)  # which says so of two types
+        D_delta = self._delta(path, info)
+        if D_delta.dtype == W.dtype:
             return self.compose(path, W, D_delta, info.conv)
-        if W.dtype != self._canonical(info, "D_delta").dtype:
-            return self.compose(path, W, self._canonical(info, "D_delta"), info.conv)  # which says so
         return self.compose(path, W.astype(np.float64), D_delta, info.conv, np.empty(info.conv.kernel_shape, W.dtype))
 
     def parameters(self, path: str) -> tuple[np.ndarray, np.ndarray]:

@@ -107,6 +107,18 @@ def test_torch_files_import_unfolded_where_that_is_exact(tmp_path: Path) -> None
     np.testing.assert_array_equal(tensors["one.weight"], plain["one.weight"])
 
 
+@pytest.mark.parametrize("wide", ["W", "D"])
+@pytest.mark.parametrize("trained", [False, True])
+def test_two_types_are_refused_with_a_trained_diagonal_too(trained: bool, wide: str) -> None:
+    W, D, _ = layer(4, 8, 2, torch_row)
+    tensors = {"a.W": W, "a.D": D, "a.D_diag": np.repeat(identity()[None], 4, 0) * (2 if trained else 1)}
+    tensors[f"a.{wide}"] = tensors[f"a.{wide}"].astype(np.float64)
+    checkpoint = Checkpoint(Arrays("file", tensors), "file", dialect="original-torch", hints=Hints({"a": KERNEL}))
+    for use in (checkpoint.fold, checkpoint.read):
+        with pytest.raises(CheckpointError, match=r"must have the same dtype\. Received: float32, float64"):
+            use("a")
+
+
 @pytest.mark.parametrize("kind", ["h5", "nested.h5", "npz"])
 def test_tensorflow_files_fold_and_import_exactly(kind: str, tmp_path: Path) -> None:
     path = tmp_path / f"in.{kind.rpartition('.')[2]}"
