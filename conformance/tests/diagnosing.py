@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from doconv_conformance.adapters.core import CorePort
 from doconv_conformance.diagnosis.asking import Question
 from doconv_conformance.diagnosis.claims import Diagnosis
 from doconv_conformance.diagnosis.diagnose import diagnose
@@ -9,6 +10,8 @@ from doconv_conformance.faults import CATALOGUE
 from doconv_conformance.port import OPERATIONS, Tensors
 from doconv_conformance.verdicts.bounds import Numerics, expected
 from doconv_conformance.verdicts.judge import Result, judge, judged_exactly, row
+from doconv_core.convolution import convolve
+from doconv_core.geometry import ConvGeometry
 
 
 class Direct:
@@ -31,6 +34,29 @@ class Direct:
 
     def check(self) -> None:
         """There is time."""
+
+
+def changed(g: ConvGeometry, **options: object) -> ConvGeometry:
+    """The geometry with other options."""
+    return ConvGeometry.from_json(g.to_json() | options)
+
+
+class Changed(CorePort):
+    """What is done to the output of `forward`, and so to that of `fold`."""
+
+    def forward(self, geometry: ConvGeometry, inputs: Tensors) -> Tensors:
+        y = super().forward(geometry, inputs)["y"]
+        return {"y": self.changed(y.astype(np.float64), geometry, inputs).astype(y.dtype)}
+
+    def changed(self, y: np.ndarray, g: ConvGeometry, inputs: Tensors) -> np.ndarray:
+        raise NotImplementedError
+
+    def otherwise(
+        self, g: ConvGeometry, inputs: Tensors, kernel: np.ndarray | None = None, **options: object
+    ) -> np.ndarray:
+        """The output with another kernel or other options."""
+        kernel = self.kernel(g, inputs) if kernel is None else kernel
+        return convolve(inputs["x"], kernel, inputs.get("bias"), changed(g, **options), dtype=np.float64)
 
 
 def diagnosed(

@@ -123,7 +123,7 @@ class Checkpoint:
         conv = info.conv
         if not conv.has_d:
             return {"weight": arrays.pop("W").reshape(conv.kernel_shape)} | arrays
-        arrays["D_delta"] = self._delta(path, info).astype(arrays["D_delta"].dtype, copy=False)
+        arrays["D_delta"] = self._delta(path, info, arrays["D_delta"]).astype(arrays["D_delta"].dtype, copy=False)
         if info.dialect != "doconv":
             order = row_order(info.dialect, conv)
             if order is not None:
@@ -151,7 +151,7 @@ class Checkpoint:
         W, stored = self._canonical(info, "W"), self._canonical(info, "D_delta") if info.has_d else None
         if stored is None or stored.dtype != W.dtype:
             return self.compose(path, W, stored, info.conv)  # which says so of two types
-        D_delta = self._delta(path, info)
+        D_delta = self._delta(path, info, stored)
         if D_delta.dtype == W.dtype:
             return self.compose(path, W, D_delta, info.conv)
         return self.compose(path, W.astype(np.float64), D_delta, info.conv, np.empty(info.conv.kernel_shape, W.dtype))
@@ -159,7 +159,7 @@ class Checkpoint:
     def parameters(self, path: str) -> tuple[np.ndarray, np.ndarray]:
         """`W` and `D_delta` of an over-parameterized layer as the file pairs them, canonical shapes."""
         info = self.layers[path]
-        return self._canonical(info, "W"), self._delta(path, info)
+        return self._canonical(info, "W"), self._delta(path, info, self._canonical(info, "D_delta"))
 
     @np.errstate(all="ignore")
     def compose(
@@ -202,11 +202,10 @@ class Checkpoint:
         return info.to_canonical(role, self.source.array(info.tensors[role]), self.layout)
 
     @np.errstate(all="ignore")  # what is not finite stays so
-    def _delta(self, path: str, info: LayerInfo) -> np.ndarray:
-        """`D_delta`. The authors' files store `E` beside it, which takes no part in training unless somebody unfroze it: their
-        layer computes with `D + D_diag`, so what it has become is added here, in float64.
+    def _delta(self, path: str, info: LayerInfo, delta: np.ndarray) -> np.ndarray:
+        """`D_delta` of `delta` as it is stored. The authors' files store `E` beside it, which takes no part in training unless
+        somebody unfroze it: their layer computes with `D + D_diag`, so what it has become is added here, in float64.
         """
-        delta = self._canonical(info, "D_delta")
         if "diagonal" not in info.tensors:
             return delta
         diagonal = self._canonical(info, "diagonal")

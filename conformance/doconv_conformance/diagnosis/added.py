@@ -13,6 +13,7 @@ from doconv_core.geometry import ConvGeometry
 
 # Of fewer elements of an input any number may be the factor by accident.
 LEAST = 4
+# Of the largest value: float32 rounds the sum a few times, by 2**-24 each. It chooses what is planted, which must then agree.
 NEAR = 1e-5
 
 

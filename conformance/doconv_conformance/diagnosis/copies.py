@@ -37,10 +37,8 @@ def of_copies() -> tuple[Fault, ...]:
 
 def _fault(name: str, words: str, back: Back) -> Fault:
     def change(gradients: Tensors, inputs: Tensors, g: ConvGeometry) -> Tensors:
-        x, composed = (
-            inputs["x"],
-            run([], g, "compose", {name: inputs[name] for name in ("W", "D_delta") if name in inputs}),
-        )
+        x = inputs["x"]
+        composed = run([], g, "compose", {name: inputs[name] for name in ("W", "D_delta") if name in inputs})
         if composed is None:
             return gradients
         padded, kernel = pad(x, g.padding, g.padding_mode), composed["weight"].astype(x.dtype)

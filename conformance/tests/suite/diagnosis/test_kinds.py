@@ -6,7 +6,7 @@ import zlib
 
 import numpy as np
 import pytest
-from diagnosing import Direct, diagnosed
+from diagnosing import Changed, Direct, changed, diagnosed
 
 from doconv_conformance.adapters.core import CorePort
 from doconv_conformance.cases.table import select
@@ -20,17 +20,6 @@ from doconv_core.geometry import ConvGeometry
 NUMPY_MODES = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
 
 
-class Changed(CorePort):
-    """What is done to the output of `forward`, and so to that of `fold`."""
-
-    def forward(self, geometry: ConvGeometry, inputs: Tensors) -> Tensors:
-        y = super().forward(geometry, inputs)["y"]
-        return {"y": self.changed(y.astype(np.float64), geometry, inputs).astype(y.dtype)}
-
-    def changed(self, y: np.ndarray, g: ConvGeometry, inputs: Tensors) -> np.ndarray:
-        raise NotImplementedError
-
-
 class FirstAxisPaddedWithZeros(Changed):
     def changed(self, y: np.ndarray, g: ConvGeometry, inputs: Tensors) -> np.ndarray:
         if g.padding_mode == "zeros":
@@ -38,7 +27,7 @@ class FirstAxisPaddedWithZeros(Changed):
         first, *others = g.padding
         x = np.pad(inputs["x"], [(0, 0), (0, 0), (0, 0), *others], NUMPY_MODES[g.padding_mode])
         x = np.pad(x, [(0, 0), (0, 0), first, *[(0, 0)] * len(others)])
-        bare = ConvGeometry.from_json(g.to_json() | {"padding": [[0, 0]] * g.spatial_rank, "padding_mode": "zeros"})
+        bare = changed(g, padding=[[0, 0]] * g.spatial_rank, padding_mode="zeros")
         return convolve(x, self.kernel(g, inputs), inputs.get("bias"), bare, dtype=np.float64)
 
 
@@ -223,7 +212,7 @@ class PaddingOfFirstImage(Changed):
         sides = [(0, 0), (0, 0), *g.padding]
         x = np.pad(inputs["x"], sides, NUMPY_MODES[g.padding_mode])
         x = np.where(np.pad(np.ones_like(inputs["x"]), sides) > 0, x, x[:1])
-        bare = ConvGeometry.from_json(g.to_json() | {"padding": [[0, 0]] * g.spatial_rank, "padding_mode": "zeros"})
+        bare = changed(g, padding=[[0, 0]] * g.spatial_rank, padding_mode="zeros")
         return convolve(x, self.kernel(g, inputs), inputs.get("bias"), bare, dtype=np.float64)
 
 

@@ -5,38 +5,16 @@ What the first line must say was written beside the mistake.
 
 import numpy as np
 import pytest
-from diagnosing import Direct, diagnosed
+from diagnosing import Changed, Direct, changed, diagnosed
 
 from doconv_conformance.adapters.core import CorePort
 from doconv_conformance.cases.table import select
 from doconv_conformance.port import Tensors
 from doconv_conformance.running.runner import numerics_of
 from doconv_core.composition import compose
-from doconv_core.convolution import convolve, convolve_vjp
+from doconv_core.convolution import convolve_vjp
 from doconv_core.geometry import ConvGeometry
 from doconv_core.padding import pad
-
-
-class Changed(CorePort):
-    """What is done to the output of `forward`, and so to that of `fold`."""
-
-    def forward(self, geometry: ConvGeometry, inputs: Tensors) -> Tensors:
-        y = super().forward(geometry, inputs)["y"]
-        return {"y": self.changed(y.astype(np.float64), geometry, inputs).astype(y.dtype)}
-
-    def changed(self, y: np.ndarray, g: ConvGeometry, inputs: Tensors) -> np.ndarray:
-        raise NotImplementedError
-
-    def otherwise(
-        self, g: ConvGeometry, inputs: Tensors, kernel: np.ndarray | None = None, **options: object
-    ) -> np.ndarray:
-        """The output with another kernel or other options."""
-        kernel = self.kernel(g, inputs) if kernel is None else kernel
-        return convolve(inputs["x"], kernel, inputs.get("bias"), changed(g, **options), dtype=np.float64)
-
-
-def changed(g: ConvGeometry, **options: object) -> ConvGeometry:
-    return ConvGeometry.from_json(g.to_json() | options)
 
 
 def column(bias: np.ndarray, g: ConvGeometry) -> np.ndarray:
