@@ -108,7 +108,7 @@ def composition(bench: Bench) -> None:
 
 
 def choices(bench: Bench) -> None:
-    """All products by hand, those that the rule chooses, and how much slower they are than the best."""
+    """All products by hand, those that the rule chooses, and how much slower they are than the better ones."""
     for size, C, groups in product((3, 5, 7), (16, 32, 64, 128, 256, 512), ("1", "4", "C")):
         G = C if groups == "C" else int(groups)
         if size > 3 and C > 256:
@@ -124,7 +124,7 @@ def choices(bench: Bench) -> None:
         row = bench.compare("composition, which products", case, "textbook", variants)
         best = min(row["results"][name]["value"] for name in rule.WAYS)
         chosen = rule.products_for(W, D).__name__.rpartition("._")[2]
-        bench.note("composition, the chosen against the best products", case, "ratio",
+        bench.note("composition, the chosen against the better products", case, "ratio",
                    {chosen: row["results"][chosen]["value"] / best})  # fmt: skip
         if bench.quick:
             return
