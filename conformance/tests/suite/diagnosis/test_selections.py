@@ -28,4 +28,4 @@ def test_the_parts_of_a_large_tensor_are_not_kept():
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert count > 20
-    assert peak < 20 * wrong.size
+    assert peak < count * wrong.size / 4  # each once would be count * size
