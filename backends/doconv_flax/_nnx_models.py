@@ -233,8 +233,7 @@ def _check_ties(model: nnx.Module, chosen: dict[str, Any]) -> None:
                 "convert the model before its optimizer is built: its state would be stale. "
                 f"Received: an optimizer at {'.'.join(map(str, path))!r}"
             )
-        members = vars(node) if isinstance(node, nnx.Pytree) else _members(node)
-        for name, value in members.items():
+        for name, value in _members(node).items():
             if id(value) in roles and isinstance(value, nnx.Variable):
                 holder = ".".join(map(str, (*path, name)))
                 if holder not in roles[id(value)]:
@@ -248,7 +247,10 @@ def _check_ties(model: nnx.Module, chosen: dict[str, Any]) -> None:
 
 
 def _members(node: Any) -> dict[Any, Any]:
-    return dict(enumerate(node)) if isinstance(node, list | tuple) else node if isinstance(node, dict) else {}
+    if isinstance(node, nnx.Pytree):
+        return vars(node)
+    items = enumerate(node) if isinstance(node, list | tuple) else ()
+    return node if isinstance(node, dict) else dict(items)
 
 
 def _is_foreign(layer: Any) -> bool:

@@ -101,7 +101,9 @@ def _gradients_by_products(
 ) -> tuple[Tensor | None, Tensor | None]:
     with without_autocast(W):
         w, d, groups = canonical(W, D, spec.groups, spec.transposed)
-        products = _taps if torch.is_grad_enabled() else _operators if calls_operators(W) else products_for(w, d)
+        products = _operators if calls_operators(W) else products_for(w, d)
+        if torch.is_grad_enabled():  # a graph of its own needs operations that have derivatives
+            products = _taps
         g = grad.to(w.dtype).reshape(*w.shape[:2], d.shape[1])
         grad_w, grad_d = products.gradients(w, d, g, groups, needs)
         return (

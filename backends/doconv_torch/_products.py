@@ -35,8 +35,7 @@ MANY_TAPS, MANY_KERNELS, FEW_NUMBERS = 16, 16, 2**12
 
 def composed_eagerly(W: Tensor, D: Tensor, groups: int) -> Tensor:
     """`_taps.composed` or `_kernels.composed`."""
-    product: Tensor = products_for(W, D).composed(W, D, groups)
-    return product
+    return products_for(W, D).composed(W, D, groups)
 
 
 def products_for(W: Tensor, D: Tensor) -> ModuleType:

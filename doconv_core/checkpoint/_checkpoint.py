@@ -75,7 +75,7 @@ class Checkpoint:
                 f"Received: {', '.join(unused)}"
             )
         declared = read_metadata(self.label, self.source.metadata[KEY], self.source.shapes)
-        self.layout, self.layers, self.aliases = declared.layout, declared.layers, declared.aliases
+        self.layout, self.layers, self.aliases = declared
         self.names: Mapping[str, str] = {name: name for name in self.source.shapes}
         self.prefix = self.outer = ""
 
@@ -89,9 +89,9 @@ class Checkpoint:
             known = {path: note.kernel_size for path, note in noted.items()}
             turned = [path for path, note in noted.items() if note.transposed]
             hints = replace(hints, known=known, known_transposed=turned)
-        found = recognise(self.label, self.source.shapes, dialect, hints)
-        self.layout, self.layers, self.aliases = found.layout, found.layers, {}
-        self.names, self.prefix, self.outer, self._notes = found.names, found.prefix, found.outer, found.notes
+        self.layout, self.layers, reading = recognise(self.label, self.source.shapes, dialect, hints)
+        plain, self._notes, self.aliases = reading.plain, reading.notes, {}
+        self.names, self.prefix, self.outer = plain.names, plain.prefix, plain.outer
 
     @property
     def notes(self) -> list[str]:
