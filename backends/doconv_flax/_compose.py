@@ -19,8 +19,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from doconv_core.checks import FLOAT_DTYPES
 from doconv_core.geometry import depth_multiplier
-from doconv_flax._names import channel_axis, d_names, plain_names, w_names
-from doconv_flax._placing import explicit_sharding, sharding_beside
+from doconv_flax._sharding import channel_axis, d_names, explicit_sharding, plain_names, sharding_beside, w_names
 
 # Where loops beat products on a CPU: at most this many pairs of tap and column (3x3 with `S` up to 12), from this size of `W`.
 # Smaller ones gain nothing and take XLA longer to compile.

@@ -13,9 +13,9 @@ from flax import nnx
 from doconv_core.selection import Where, depth_multipliers, describe_convolution, listed, select
 from doconv_flax._compose import check_dtype, start_from
 from doconv_flax._fold import fold_kernel
-from doconv_flax._names import plain_names, w_names
 from doconv_flax._nnx_layers import DOConv, DOConvTranspose, add_d
 from doconv_flax._nnx_reads import kernel_uses
+from doconv_flax._sharding import plain_names, w_names
 
 M = TypeVar("M", bound=nnx.Module)
 log = logging.getLogger("doconv")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -40,7 +41,6 @@ from doconv_core.checkpoint._prefixes import model_names
 from doconv_core.checkpoint._sources import ARCHIVES, Source
 from doconv_torch._arrays import has_no_values, is_dense, is_repeated, lazy_array, to_numpy, to_tensor
 from doconv_torch._layers import DOConvMixin, check_module, options_of
-from doconv_torch._saved import load_saved
 
 M = TypeVar("M", bound=nn.Module)
 log = logging.getLogger("doconv")
@@ -207,6 +207,12 @@ def _open(source: str | os.PathLike[str] | Mapping[str, Any], key: str | None) -
             raise CheckpointError(f"{label}: {name} is a few values repeated. Received: shape {tuple(value.shape)}")
     arrays = {name: lazy_array(value) for name, value in tensors.items()}
     return Arrays(label, arrays, getattr(state, "_metadata", None)), label, notes
+
+
+def load_saved(path: str | os.PathLike[str], **options: Any) -> Any:
+    """As `torch.load`; `weights_only=True` passes an `argparse.Namespace`, which timm's and torchvision's scripts save."""
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        return torch.load(path, **options)
 
 
 def _choose(loaded: Any, label: str, key: str | None) -> tuple[Mapping[str, Any], list[str]]:
