@@ -21,9 +21,8 @@ from doconv_core.checkpoint._noted import NOTE, Noted, read_note
 from doconv_core.geometry import ConvGeometry
 from doconv_torch._arrays import FLOATS, has_no_values, to_numpy, to_tensor
 from doconv_torch._compose import CHANNELS_LAST, compose, ordered
-from doconv_torch._kept import kept_kernel
+from doconv_torch._kept import kernel_of
 from doconv_torch._loaders import asked_by_accelerate, refuse_left_out_kernel
-from doconv_torch._made import MADE, made_kernel
 from doconv_torch._optimizers import note_layer
 from doconv_torch._recompute import remember
 from doconv_torch._written import give_out, is_kernel_of_another, only_reads
@@ -86,10 +85,7 @@ class DOConvMixin(_ConvNd):
         return kernel
 
     def _compose(self) -> Tensor:
-        # A compiler asks first, or it would guard against what is in the dictionary.
-        if not torch.compiler.is_compiling() and MADE and (kernel := made_kernel(self)) is not None:
-            return kernel
-        return kept_kernel(
+        return kernel_of(
             self,
             lambda: _kernel(self.W, self.D, self.groups, self.transposed, self.kernel_size, self.channels_last),
         )

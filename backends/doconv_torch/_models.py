@@ -101,7 +101,9 @@ def overparameterize(
         note_layer(conv, model)
     log.info("over-parameterized %d of %d convolutions", len(chosen), len(found))
     for path, state in inspect_model(model).items():
-        left = "" if path in chosen else ", not selected" if path not in selected else _above(found[path], limit)
+        left = "" if path in selected else ", not selected"
+        if path in selected and not isinstance(found[path], DOConvMixin) and math.prod(found[path].kernel_size) > limit:
+            left = f", more taps than max_taps={limit}"
         log.info("%s: %s%s", path or "the layer", state, left)
     _log_growth(before, _parameters(model), [found[path] for path in chosen])
     return model
@@ -115,11 +117,6 @@ def _limit(max_taps: int | None) -> float:
     if max_taps < 1:
         raise ValueError(f"max_taps must be at least one. Received: {max_taps}")
     return max_taps
-
-
-def _above(conv: _ConvNd, limit: float) -> str:
-    above = not isinstance(conv, DOConvMixin) and math.prod(conv.kernel_size) > limit
-    return f", more taps than max_taps={limit}" if above else ""
 
 
 def _parameters(model: nn.Module) -> int:

@@ -94,11 +94,10 @@ def _changing(model: nn.Module) -> set[int]:
     return {
         id(layer)
         for layer in model.modules()
-        if isinstance(layer, DOConvMixin)
-        and (id(layer) in below or not all(_stays(layer, name) for name in ("W", "D")))
+        if isinstance(layer, DOConvMixin) and (id(layer) in below or not _keeps_parameters(layer))
     }
 
 
-def _stays(layer: DOConvMixin, name: str) -> bool:
-    """Whether what a layer has under a name is a whole Parameter of its own, or None."""
-    return name in layer._parameters and not is_sharded(layer._parameters[name])
+def _keeps_parameters(layer: DOConvMixin) -> bool:
+    """Whether `W` and `D` are whole Parameters of the layer's own, or None."""
+    return all(name in layer._parameters and not is_sharded(layer._parameters[name]) for name in ("W", "D"))

@@ -169,8 +169,7 @@ class LayerInfo:
             return array.T
         depthwise = self.depthwise and framework == "keras"
         layout = Layout(framework, self.conv, depthwise=depthwise, transpose_kernel=self.transpose_kernel)
-        ordered: np.ndarray = getattr(layout, f"{OVER[role]}_{direction}")(array)
-        return ordered
+        return getattr(layout, f"{OVER[role]}_{direction}")(array)
 
 
 def names_of(kind: str, layout: str) -> dict[str, str]:

@@ -332,7 +332,8 @@ def _folded_pieces(checkpoint: Checkpoint, path: str, info: LayerInfo) -> Iterat
         yield 0, whole
         return
     first, second = conv.w_shape[:2]
-    unit = 1 if conv.transposed else MAX_KERNELS_PER_BLOCK if conv.groups == 1 else first // conv.groups
+    per_group = 1 if conv.transposed else first // conv.groups
+    unit = MAX_KERNELS_PER_BLOCK if per_group == first else per_group
     step = max(1, PIECE // (unit * second * conv.d_mul)) * unit
     itemsize = checkpoint.itemsize(source.tensors["W"])
     for start in range(0, first, step):

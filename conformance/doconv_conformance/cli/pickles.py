@@ -56,7 +56,7 @@ def load_pickle(path: Path, *, key: str | None = None, ema: bool = False) -> tup
     def is_tensor(value: Any) -> bool:
         return isinstance(value, torch.Tensor)
 
-    from doconv_torch._saved import load_saved
+    from doconv_torch._checkpoint import load_saved
 
     loaded, in_the_same = read_pickle(path, load_saved), False
     try:
