@@ -64,18 +64,17 @@ def _change_at(places: Pairs, model: Any, changes: Mapping[int, Change], kept: P
     pairs = [*kept, *((path, layer, new[id(place)]) for path, layer, place in places)]
     places.clear()
     copy_weights(pairs)
-    put_in_place(model, new)
+    _put_in_place(model, new)
     copy_attributes(pairs)
     copy_trainable(pairs)
     _forget_compiled(model)
 
 
-def put_in_place(model: Any, replacements: dict[int, Any]) -> None:
-    """Put other layers in place of those of the model whose ids are given."""
+def _put_in_place(model: Any, replacements: dict[int, Any]) -> None:
+    """Put other layers in place of those of the model whose ids are given; graphs that are called again are added."""
     layers = [layer for _, layer in walk(model)]
     graphs = _graphs_to_call_again(model, set(replacements))
     flags = [(layer, layer.trainable, [(v, v.trainable) for v in own_variables(layer)]) for layer in layers]
-    replacements = dict(replacements)
     for graph in reversed(graphs):  # those within others first
         again = call_graph_again(graph, lambda layer: replacements.get(id(layer), layer), graph.name)
         again.trainable = graph.trainable

@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,9 +40,8 @@ from doconv_core.checkpoint._nested import part_of
 from doconv_core.checkpoint._prefixes import model_names
 from doconv_core.checkpoint._sources import ARCHIVES, Source
 from doconv_torch._arrays import has_no_values, is_dense, is_repeated, lazy_array, to_numpy, to_tensor
-from doconv_torch._layers import DOConvMixin, check_module, options_of
+from doconv_torch._layers import DOConvMixin, M, check_module, options_of
 
-M = TypeVar("M", bound=nn.Module)
 log = logging.getLogger("doconv")
 KINDS: dict[type[nn.Module], str] = {
     nn.Linear: "linear", nn.Embedding: "embedding", _BatchNorm: "batch_norm", nn.LayerNorm: "layer", nn.RMSNorm: "rms",

@@ -31,6 +31,7 @@ from doconv_torch._written import give_out, is_kernel_of_another, only_reads
 
 SWAPS = "torch.nn.utils._named_member_accessor"  # puts tensors in place of a module's, and back, for `functional_call`
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
+M = TypeVar("M", bound=nn.Module)
 Size = TypeVar("Size", _size_1_t, _size_2_t, _size_3_t)
 log = logging.getLogger("doconv")
 

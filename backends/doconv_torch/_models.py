@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,12 +18,11 @@ from doconv_core.checkpoint._layers import join, split
 from doconv_core.selection import Where, depth_multipliers, describe_convolution, listed, select
 from doconv_torch._arrays import FLOATS, has_no_values
 from doconv_torch._batch_norm import Pairs, find_pairs, fuse
-from doconv_torch._layers import DOConvMixin, adopt, check_module, do_class, fold_weight, make_parameters, make_plain
+from doconv_torch._layers import DOConvMixin, M, adopt, check_module, do_class, fold_weight, make_parameters, make_plain
 from doconv_torch._loaders import initialisation_is_skipped
 from doconv_torch._optimizers import note_layer, note_replacement
 from doconv_torch._sharded import FLAT, is_sharded, is_wrapped
 
-M = TypeVar("M", bound=nn.Module)
 log = logging.getLogger("doconv")
 WRAPPERS = ("DistributedDataParallel", FLAT)  # they keep their own list of the parameters
 GROWN, MANY = 2, 10**6  # a model with this many times its parameters, and this many more of them, is warned of

@@ -6,17 +6,16 @@ import contextlib
 import logging
 import threading
 from collections.abc import Iterator
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import nn
 
 from doconv_torch._compose_all import Spec
 from doconv_torch._kept import KEPT, Kept
-from doconv_torch._layers import DOConvMixin, check_module
+from doconv_torch._layers import DOConvMixin, M, check_module
 from doconv_torch._sharded import FSDP, is_sharded, is_wrapped
 
-M = TypeVar("M", bound=nn.Module)
 log = logging.getLogger("doconv")
 _entering = threading.Lock()
 

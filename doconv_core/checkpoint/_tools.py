@@ -168,8 +168,7 @@ class Plan:
         """Leave tensors of the input out; returns the first one's name."""
         names = [self.checkpoint.names[name] for name in stored]
         for name in names:
-            if name in self.entries and not self.entries[name].is_made:
-                del self.entries[name]
+            self.entries.pop(name, None)
         return names[0] if names else ""
 
     def add(self, layer: str, info: LayerInfo, role: str, layout: str, parts: Parts | None) -> None:
