@@ -125,10 +125,8 @@ class DOConvMixin(_ConvNd):
     @property
     def geometry(self) -> ConvGeometry:
         """Sizes and options in canonical form, paddings by name resolved."""
-        options = options_of(self, self.d_mul)
-        return ConvGeometry.from_layer(
-            "torch", padding=self.padding, input_size=self.kernel_size, padding_mode=self.padding_mode, **options
-        )
+        options = options_of(self, self.d_mul) | {"padding": self.padding, "padding_mode": self.padding_mode}
+        return ConvGeometry.from_layer("torch", input_size=self.kernel_size, **options)
 
     @torch.no_grad()
     def start_from(self, weight: Tensor) -> None:
@@ -188,15 +186,12 @@ class DOConvMixin(_ConvNd):
             super()._load_from_state_dict(*options, **named)
 
     def _start_from_entry(self, state_dict: dict[str, Any], prefix: str, metadata: dict[str, Any]) -> str:
-        """What is wrong with an entry, or nothing: then `W` and `D` are in the place of a `weight`.
-
-        `torch.distributed.checkpoint` (and `accelerate` by it) puts what the model has already beside what it found.
-        """
-        found = {name: state_dict[prefix + name] for name in ("weight", "W", "D") if prefix + name in state_dict}
-        if "weight" in found and all(
-            _is_own(tensor, self._parameters[name]) for name, tensor in found.items() if name != "weight"
-        ):
-            weight = state_dict.pop(f"{prefix}weight")
+        """What is wrong with an entry, or nothing: then `W` and `D` are in the place of a `weight`."""
+        found = {name: state_dict[prefix + name] for name in ("W", "D") if prefix + name in state_dict}
+        weight = state_dict.get(f"{prefix}weight")
+        # `torch.distributed.checkpoint` (and `accelerate` by it) puts what the model has already beside what it found.
+        if weight is not None and all(_is_own(tensor, self._parameters[name]) for name, tensor in found.items()):
+            del state_dict[f"{prefix}weight"]
             if text := self._misfit(weight):
                 return prefix + text
             if is_sharded(self.W) and not is_sharded(weight):
@@ -204,7 +199,7 @@ class DOConvMixin(_ConvNd):
             made = zip("WD", start_parameters(weight, self.in_channels, self.d_mul), strict=True)
             state_dict.update((prefix + name, value) for name, value in made if value is not None)
             log.info("%s: started from the plain kernel of the checkpoint", prefix.rstrip("."))
-        elif "weight" in found:
+        elif weight is not None:
             return f"{prefix}weight is a plain kernel beside W or D: a layer starts from one or the other"
         note = read_note(metadata)
         if "W" in found and note is not None and note != self._note():
