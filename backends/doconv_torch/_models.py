@@ -119,7 +119,7 @@ def _limit(max_taps: int | None) -> float:
 
 
 def _parameters(model: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())
+    return sum(each.numel() for each in model.parameters() if not isinstance(each, UninitializedParameter))
 
 
 def _log_growth(before: int, after: int, changed: Sequence[_ConvNd]) -> None:
@@ -257,8 +257,8 @@ def _taken_apart(model: nn.Module) -> list[str]:
 
 def _obstacle_to_overparameterize(conv: _ConvNd) -> str:
     """A user's class has something under a name that a DO layer needs."""
-    needed = ("W", "D", "channels_last", "d_mul", "geometry", "plain_class", "start_from")
-    clash = next((name for name in needed if hasattr(conv, name)), "")
+    needed = {"W", "D", "d_mul", "plain_class", *vars(DOConvMixin)} - {"weight", *dir(_ConvNd)}
+    clash = next((name for name in sorted(needed) if hasattr(conv, name)), "")
     return f"{type(conv).__name__} has its own attribute {clash}, which a DO layer needs" if clash else ""
 
 
