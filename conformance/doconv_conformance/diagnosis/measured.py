@@ -389,14 +389,15 @@ class _State:
 
     def _edited(self, operation: str, row: Row) -> list[tuple[Fault, ...]]:
         """Edits of the layer's loops that explain one row on top of what is known."""
-        if _cost(row) > LARGE or operation == "initialise":
+        if row.case.large or operation == "initialise":
             return []
         others = {
             item.case.geometry: item for item in sorted(self.rows, key=_cost, reverse=True)
             if item.operation == operation and item.failed and item is not row and _cost(item) <= LARGE
         }  # fmt: skip
         some = sorted(others.values(), key=_cost)[:: max(1, len(others) // MOST_COMPARED)][:MOST_COMPARED]
-        return search.fits(self.asker, row, lambda: [*some, *self._varied(operation, row)], self.faults)
+        wide = _cost(row) > LARGE
+        return search.fits(self.asker, row, lambda: [*some, *self._varied(operation, row)], self.faults, wide)
 
     def _choice(
         self, operation: str, row: Row, rows: Sequence[Row], candidates: Sequence[tuple[Fault, ...]]
