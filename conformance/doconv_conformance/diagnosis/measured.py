@@ -441,6 +441,7 @@ class _State:
         found_: list[tuple[tuple[int, bool, bool, int, int, int], Finding]] = []
         count, rows = len(rows), [*rows, *asked]
         base = np.array([reproduces(self.faults(item), item) for item in rows])
+        failing = np.array([item.failed for item in rows[:count]])
         for order, fit in enumerate(candidates):
             self.asker.check()
             finding = Finding(fit, EVERYWHERE, frozenset({operation}), operation)
@@ -459,7 +460,9 @@ class _State:
             if len(won) < 2 and (" and " in scope.words or not self._holds_on_other_numbers(operation, row, fit)):
                 continue  # one case fits several conditions by accident
             if any("loops" in fault.hooks for fault in fit):
-                supported = scope is EVERYWHERE or (mask & gains).sum() >= LEAST_WITHOUT_WORDS
+                of_most = (mask & gains)[:count].sum() >= MOSTLY * (failing & ~base[:count]).sum()
+                supported = (mask & gains).sum() >= LEAST_WITHOUT_WORDS and (of_most or scope.words in KINDS_OF_LAYER)
+                supported |= scope is EVERYWHERE
                 if not self._is_plain(scope) or not supported:
                     continue  # of so many edits one fits some cases by accident
             is_rich = len(fit) > 1 or any(selections.names_a_number(fault) for fault in fit)

@@ -233,7 +233,7 @@ class Mesh:
         assert edit.keep is not None
         if edit.name == "valid":  # of the positions that a tap meets inside
             axis = 0 if edit.axes == "first" else self.rank - 1
-            inside = np.ones(1, bool)
+            inside = np.ones((1,) * len(self.shape), bool)
             for name in self.nest.inside:
                 if name in values:
                     inside = inside & values[name][axis]
