@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from hashlib import sha1
 from itertools import combinations
 from typing import Any
 
@@ -286,6 +287,8 @@ def words(part: Part) -> str:
 
 def parts(found: Sequence[Axis], shape: Sequence[int], wrong: np.ndarray) -> Iterator[tuple[Part, np.ndarray]]:
     """Parts that hold all that is wrong, and where they are: everything, then one condition, then two; each place once."""
+    if not wrong.any():
+        return
     seen = set()
     singles = []
     everything = np.ones(shape, bool)
@@ -302,13 +305,18 @@ def parts(found: Sequence[Axis], shape: Sequence[int], wrong: np.ndarray) -> Ite
         whole = np.broadcast_to(where, shape)
         if not whole.all():
             yield (item,), whole
-            seen.add(whole.tobytes())
+            seen.add(_digest(whole))
     for (one, first), (other, second) in combinations(singles, 2):
         if one[0] != other[0]:
             whole = np.broadcast_to(first & second, shape)
-            if (key := whole.tobytes()) not in seen:
+            if (key := _digest(whole)) not in seen:
                 seen.add(key)
                 yield (one, other), whole
+
+
+def _digest(where: np.ndarray) -> bytes:
+    """Of which elements: those of a large kernel, thousands of times, would fill the memory."""
+    return sha1(np.packbits(where).tobytes()).digest()
 
 
 def located(tensor: str, samples: Sequence[tuple[np.ndarray, np.ndarray, ConvGeometry]]) -> list[str]:
