@@ -29,17 +29,8 @@ log = logging.getLogger("doconv")
 GRAPHS = (keras.Sequential, keras.Function)
 
 
-def remake(model: Any, changes: Mapping[int, Change]) -> Any:
-    """The model made again, the layers whose ids are in `changes` changed, with its weights and random states.
-
-    Raises:
-        ValueError: a layer cannot be made again, or a change is not reached.
-    """
-    return Remake(model, changes).run()
-
-
 class Remake:
-    """One model that is made again.
+    """One model that is made again, the layers whose ids are in `changes` changed.
 
     Attributes:
         paths: of every layer, by its id.
@@ -55,6 +46,11 @@ class Remake:
         self.replaced: list[tuple[str, weakref.ref[Any]]] = []
 
     def run(self) -> Any:
+        """The new model, with the weights and random states of the given one.
+
+        Raises:
+            ValueError: a layer cannot be made again, or a change is not reached.
+        """
         new = self.again(self.model)
         self.build()
         while self.waiting:
@@ -93,14 +89,8 @@ class Remake:
                 self.waiting.append((layer, new))  # where a model calls it, it is built
                 return
             build_as(new, layer, self.paths[id(layer)])
-        own, made = sublayers(layer), sublayers(new)
-        if len(own) != len(made):
-            raise ValueError(
-                f"{self.paths[id(layer)] or layer.name} is not made again with the layers that it has. "
-                f"Received: {type(layer).__name__} with {len(own)} layers, by its config with {len(made)}"
-            )
         replacements = {}
-        for inner, fresh in zip(own, made, strict=True):
+        for inner, fresh in same_sublayers(layer, new, self.paths[id(layer)]):
             if id(inner) not in self.pairs and not self.needs_another(inner, fresh):
                 self.pairs[id(inner)] = inner, fresh
                 fresh.name = inner.name
@@ -120,13 +110,12 @@ class Remake:
 
     def build(self) -> None:
         """Build what is built in the given model and was not by being called, an owner before what it owns."""
-        for key, path in self.paths.items():
-            layer, new = self.pairs.get(key, (None, None))
-            if layer is not None and layer.built and not new.built and not makes_by_call(new):
+        pairs = [(path, *self.pairs[key]) for key, path in self.paths.items() if key in self.pairs]
+        for path, layer, new in pairs:
+            if layer.built and not new.built and not makes_by_call(new):
                 build_as(new, layer, path)
-        for key, path in reversed(self.paths.items()):
-            layer, new = self.pairs.get(key, (None, None))
-            if layer is not None and layer.built and not new.built:
+        for path, layer, new in reversed(pairs):
+            if layer.built and not new.built:
                 build_as(new, layer, path)
                 new.built = True
 
@@ -229,6 +218,21 @@ def check_released(replaced: list[tuple[str, weakref.ref[Any]]]) -> None:
             "a layer's constructor gave its convolution to something other than an attribute, a list or a dict, such as a "
             f"function that it made, which would go on using the old one. Received: {', '.join(held)}"
         )
+
+
+def same_sublayers(layer: Any, new: Any, path: str) -> list[tuple[Any, Any]]:
+    """What a layer owns, each with what the constructor of its class made in its place.
+
+    Raises:
+        ValueError: they are not as many.
+    """
+    own, made = sublayers(layer), sublayers(new)
+    if len(own) != len(made):
+        raise ValueError(
+            f"{path or layer.name} is not made again with the layers that it has. "
+            f"Received: {type(layer).__name__} with {len(own)} layers, by its config with {len(made)}"
+        )
+    return list(zip(own, made, strict=True))
 
 
 def makes_by_call(layer: Any) -> bool:

@@ -37,8 +37,7 @@ MANY_TAPS, MANY_KERNELS, FEW_NUMBERS, MANY_NUMBERS = 16, 16, 2**12, 2**17
 
 def composed_eagerly(W: Tensor, D: Tensor, groups: int) -> Tensor:
     """`_taps.composed`, `_kernels.composed` or `_formula.composed`."""
-    product: Tensor = products_for(W, D).composed(W, D, groups)
-    return product
+    return products_for(W, D).composed(W, D, groups)
 
 
 def products_for(W: Tensor, D: Tensor) -> ModuleType:
