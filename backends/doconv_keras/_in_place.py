@@ -14,19 +14,9 @@ from typing import Any
 import keras
 
 from doconv_keras._config import Change, make_from_config
-from doconv_keras._remake import GRAPHS, build_as, call_graph_again, check_released
-from doconv_keras._swap import attributes, leaves, swap
-from doconv_keras._transfer import (
-    copy_attributes,
-    copy_trainable,
-    copy_weights,
-    own_variables,
-    pair_layers,
-    sublayers,
-    walk,
-)
-
-Pairs = list[tuple[str, Any, Any]]
+from doconv_keras._remake import GRAPHS, build_as, call_graph_again, check_released, pair_owned
+from doconv_keras._swap import attributes, hidden, leaves, swap
+from doconv_keras._transfer import copy_settings, copy_weights, own_variables, pair_layers, walk
 
 
 def change_in_place(model: Any, changes: Mapping[int, Change]) -> None:
@@ -36,13 +26,12 @@ def change_in_place(model: Any, changes: Mapping[int, Change]) -> None:
         ValueError: the model is such a graph or a changed layer itself, something keeps a convolution or its kernel where it
             cannot be replaced, or a layer cannot be made from its config. Nothing has been changed then.
     """
-    replaced = [(path, layer) for path, layer in walk(model) if id(layer) in changes]
     _check_editable(model, set(changes))
-    pairs = [(path, layer, _make(layer, changes[id(layer)], path, layer)) for path, layer in replaced]
+    found = [(path, layer) for path, layer in walk(model) if id(layer) in changes]
+    pairs = [(path, layer, _make(layer, changes[id(layer)], path, layer)) for path, layer in found]
     copy_weights(pairs)
     put_in_place(model, {id(layer): new for _, layer, new in pairs})
-    copy_attributes(pairs)
-    copy_trainable(pairs)
+    copy_settings(pairs)
     _forget_compiled(model)
 
 
@@ -55,27 +44,23 @@ def remake_whole(model: Any, changes: Mapping[int, Change]) -> Any:
     new = make_from_config(model, None, model.name, [layer for _, layer in walk(model)])
     if model.built and not new.built:
         build_as(new, model, model.name)
-    kept: Pairs = []
-    others: Pairs = []
+    pairs: list[tuple[str, Any, Any]] = []
     replacements = {}
     bound = {id(layer) for _, graph in walk(new) if isinstance(graph, GRAPHS) for layer in graph.layers}
     unbound: list[tuple[str, weakref.ref[Any]]] = []
     for path, layer, fresh in pair_layers(model, new):
-        if id(layer) not in changes and type(layer) is type(fresh):
-            kept.append((path, layer, fresh))
-        else:
+        if id(layer) in changes or type(layer) is not type(fresh):
             replacements[id(fresh)] = _make(layer, changes.get(id(layer)), path, fresh)
-            others.append((path, layer, replacements[id(fresh)]))
             if id(fresh) not in bound:  # a graph that is called again stays, as its layers remember their calls
                 unbound.append((path, weakref.ref(fresh)))
+        pairs.append((path, layer, replacements.get(id(fresh), fresh)))
         del fresh
     _check_editable(new, set(replacements))  # a graph called again loses its class, and then nothing could make it
-    copy_weights([*kept, *others])
+    copy_weights(pairs)
     put_in_place(new, replacements)
     _forget_compiled(new)
     check_released(unbound)
-    copy_attributes([*kept, *others])
-    copy_trainable([*kept, *others])
+    copy_settings(pairs)
     return new
 
 
@@ -85,9 +70,9 @@ def put_in_place(model: Any, replacements: dict[int, Any]) -> None:
     graphs = _graphs_to_call_again(model, set(replacements))
     flags = [(layer, layer.trainable, [(v, v.trainable) for v in own_variables(layer)]) for layer in layers]
     replacements = dict(replacements)
-    for graph in reversed(graphs):  # those within others first
+    for graph in graphs:
         again = call_graph_again(graph, lambda layer: replacements.get(id(layer), layer), graph.name)
-        again.trainable = graph.trainable
+        copy_settings([(graph.name, graph, again)])
         replacements[id(graph)] = again
     for layer, trainable, variables in flags:  # setting the flag of a graph has set those of its layers
         layer.trainable = trainable
@@ -102,39 +87,27 @@ def _make(layer: Any, change: Change | None, path: str, place: Any) -> Any:
     new = make_from_config(layer, change, path)
     if layer.built:
         build_as(new, layer, path)
-    own, made = sublayers(place), sublayers(new)
-    if len(own) != len(made):
-        raise ValueError(
-            f"{path or layer.name} is not made again with the layers that it has. "
-            f"Received: {type(layer).__name__} with {len(own)} layers, by its config with {len(made)}"
-        )
-    swap([new], {id(fresh): inner for fresh, inner in zip(made, own, strict=True)})
+    swap([new], {id(fresh): inner for inner, fresh in pair_owned(place, new, path or layer.name)})
     return new
 
 
 def _graphs_to_call_again(model: Any, changed: set[int]) -> list[Any]:
-    """Graphs that hold a changed layer, or another such graph; one before those within it."""
+    """Graphs that hold a changed layer, or another such graph; one after those within it, which walk fewer layers."""
     graphs: list[Any] = []
-    wanted = set(changed)
-    for _, layer in reversed(list(walk(model))):
-        if isinstance(layer, GRAPHS) and any(id(inner) in wanted for inner in layer.layers):
-            graphs.insert(0, layer)
-            wanted.add(id(layer))
+    found: list[Any] = [layer for _, layer in walk(model) if isinstance(layer, GRAPHS)]
+    for graph in sorted(found, key=lambda graph: len(list(walk(graph)))):
+        if any(id(inner) in changed or inner in graphs for inner in graph.layers):
+            graphs.append(graph)
     return graphs
 
 
 def _check_editable(model: Any, changed: set[int]) -> None:
     """Raise where the model is a graph of what changes, or a swap would not reach what uses a convolution."""
     graphs = _graphs_to_call_again(model, changed)
-    if model in graphs:
-        raise ValueError(
-            "a Sequential or functional model has a graph, which cannot be changed in place: leave out `in_place`. "
-            f"Received: {type(model).__name__}"
-        )
-    if id(model) in changed:
-        raise ValueError(
-            f"a layer cannot be made another in place: leave out `in_place`. Received: {type(model).__name__}"
-        )
+    if model in graphs or id(model) in changed:
+        graph = "a Sequential or functional model has a graph, which cannot be changed"
+        what = graph if model in graphs else "a layer cannot be made another"
+        raise ValueError(f"{what} in place: leave out `in_place`. Received: {type(model).__name__}")
     wanted = changed | {id(graph) for graph in graphs}
     found = {id(layer) for graph in graphs for layer in graph.layers}
     kernels = {
@@ -147,6 +120,11 @@ def _check_editable(model: Any, changed: set[int]) -> None:
         for name, value in () if isinstance(owner, GRAPHS) else attributes(owner):
             for leaf in leaves(value):
                 found.add(id(leaf))
+                if old := [inner.name for inner in hidden(leaf) if id(inner) in wanted - {id(owner)}]:
+                    raise ValueError(
+                        f"{path or owner.name} holds a function, or an object that is no layer, that would go on using the "
+                        f"old {old[0]}. Received: {type(owner).__name__}.{name}"
+                    )
                 held, layer = kernels.get(id(leaf), ("", owner))
                 if layer is not owner:
                     raise ValueError(

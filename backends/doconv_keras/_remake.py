@@ -21,25 +21,18 @@ from typing import Any
 
 import keras
 
-from doconv_keras._config import Change, keep_dtype_policy, keep_remat_mode, make_from_config, reason
-from doconv_keras._swap import swap
-from doconv_keras._transfer import copy_attributes, copy_trainable, copy_weights, own_variables, sublayers, walk
+from doconv_keras._config import Change, keep_modes, make_from_config, reason
+from doconv_keras._swap import hidden, swap
+from doconv_keras._transfer import copy_settings, copy_weights, own_variables, sublayers, walk
 
 log = logging.getLogger("doconv")
 GRAPHS = (keras.Sequential, keras.Function)
 
 
-def remake(model: Any, changes: Mapping[int, Change]) -> Any:
-    """The model made again, the layers whose ids are in `changes` changed, with its weights and random states.
-
-    Raises:
-        ValueError: a layer cannot be made again, or a change is not reached.
-    """
-    return Remake(model, changes).run()
-
-
 class Remake:
-    """One model that is made again.
+    """A model made again by `run`, the layers whose ids are in `changes` changed, with its weights and random states.
+
+    `run` raises a ValueError where a layer cannot be made again, or a change is not reached.
 
     Attributes:
         paths: of every layer, by its id.
@@ -64,8 +57,7 @@ class Remake:
         pairs = [(path, *self.pairs[key]) for key, path in self.paths.items() if key in self.pairs]
         self.check_ties(pairs)
         copy_weights(pairs)
-        copy_attributes(pairs)
-        copy_trainable(pairs)
+        copy_settings(pairs)
         return new
 
     def again(self, layer: Any) -> Any:
@@ -79,6 +71,12 @@ class Remake:
 
     def make(self, layer: Any) -> None:
         path = self.paths.get(id(layer), layer.name)
+        if isinstance(layer, keras.layers.Lambda):
+            for held in hidden(layer.function):
+                if id(held) in self.paths and held.weights:
+                    raise ValueError(
+                        f"{path} has a function that would go on using the old {held.name}. Received: Lambda"
+                    )
         owned = [inner for _, inner in walk(layer)] if isinstance(layer, keras.layers.Layer) else []
         new = make_from_config(layer, self.changes.get(id(layer)), path, owned)
         self.pairs[id(layer)] = layer, new
@@ -93,19 +91,12 @@ class Remake:
                 self.waiting.append((layer, new))  # where a model calls it, it is built
                 return
             build_as(new, layer, self.paths[id(layer)])
-        own, made = sublayers(layer), sublayers(new)
-        if len(own) != len(made):
-            raise ValueError(
-                f"{self.paths[id(layer)] or layer.name} is not made again with the layers that it has. "
-                f"Received: {type(layer).__name__} with {len(own)} layers, by its config with {len(made)}"
-            )
         replacements = {}
-        for inner, fresh in zip(own, made, strict=True):
+        for inner, fresh in pair_owned(layer, new, self.paths[id(layer)] or layer.name):
             if id(inner) not in self.pairs and not self.needs_another(inner, fresh):
                 self.pairs[id(inner)] = inner, fresh
                 fresh.name = inner.name
-                keep_dtype_policy(inner, fresh)
-                keep_remat_mode(inner, fresh)
+                keep_modes(inner, fresh)
                 self.pair_sublayers(inner, fresh)
             elif (other := self.again(inner)) is not fresh:
                 replacements[id(fresh)] = other
@@ -120,13 +111,12 @@ class Remake:
 
     def build(self) -> None:
         """Build what is built in the given model and was not by being called, an owner before what it owns."""
-        for key, path in self.paths.items():
-            layer, new = self.pairs.get(key, (None, None))
-            if layer is not None and layer.built and not new.built and not makes_by_call(new):
+        pairs = [(path, *self.pairs[key]) for key, path in self.paths.items() if key in self.pairs]
+        for path, layer, new in pairs:
+            if layer.built and not new.built and not makes_by_call(new):
                 build_as(new, layer, path)
-        for key, path in reversed(self.paths.items()):
-            layer, new = self.pairs.get(key, (None, None))
-            if layer is not None and layer.built and not new.built:
+        for path, layer, new in reversed(pairs):
+            if layer.built and not new.built:
                 build_as(new, layer, path)
                 new.built = True
 
@@ -160,7 +150,7 @@ def call_graph_again(model: Any, again: Any, path: str) -> Any:
     _check_arguments(model)
     with uncompiled(model), around(model):
         new = keras.models.clone_model(model, _inputs(model), clone_function=again)
-    keep_remat_mode(model, new)
+    keep_modes(model, new)
     cls: Any = type(model)
     if type(new) is keras.Sequential and cls.__init__ is keras.Sequential.__init__:
         object.__setattr__(new, "__class__", cls)  # `clone_model` gives a Sequential for every class derived from it
@@ -229,6 +219,17 @@ def check_released(replaced: list[tuple[str, weakref.ref[Any]]]) -> None:
             "a layer's constructor gave its convolution to something other than an attribute, a list or a dict, such as a "
             f"function that it made, which would go on using the old one. Received: {', '.join(held)}"
         )
+
+
+def pair_owned(layer: Any, new: Any, path: str) -> list[tuple[Any, Any]]:
+    """What a layer owns itself, each with what the constructor made for the new one."""
+    own, made = sublayers(layer), sublayers(new)
+    if len(own) != len(made):
+        raise ValueError(
+            f"{path} is not made again with the layers that it has. "
+            f"Received: {type(layer).__name__} with {len(own)} layers, by its config with {len(made)}"
+        )
+    return list(zip(own, made, strict=True))
 
 
 def makes_by_call(layer: Any) -> bool:
