@@ -19,7 +19,7 @@ WORKERS = ("-n", "auto", "--maxprocesses", "4")
 # Of the core's statements and branches by its own tests, in percent; a little under what was measured.
 COVERED = 93
 # The files of a backend that hold its composition.
-COMPOSITION = ("_compose", "_compose_jax", "_products", "_operators", "_kernels", "_taps")
+COMPOSITION = ("_compose", "_compose_jax", "_products", "_operators", "_kernels", "_taps", "_formula")
 # What enters a composition beside the suite: frozen parameters, transforms, explicit sharding, errors.
 COMPOSITION_TESTS = {"torch": ("compose",), "flax": ("compose", "contract", "sharding", "verbs")}
 # Tests that need no framework.

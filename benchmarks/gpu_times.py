@@ -213,18 +213,19 @@ def on_the_processor(script: Script) -> None:
             identity = torch.eye(D.shape[1])
 
             def run() -> None:
-                if way == "textbook":
+                if way.startswith("textbook"):
                     grouped = W.unflatten(0, (groups, -1)), (D + identity).unflatten(0, (groups, -1))
                     kernel = torch.einsum("gocs,gcks->gock", *grouped).reshape(*W.shape[:2], -1)
+                    kernel = kernel.contiguous() if way.endswith("contiguous") else kernel
                 else:
                     with patch.object(rule, "PRODUCTS", way):
                         kernel = compose(W, D, groups)
                 W.grad = D.grad = None
-                with patch.object(rule, "PRODUCTS", way if way != "textbook" else "auto"):
+                with patch.object(rule, "PRODUCTS", "auto" if way.startswith("textbook") else way):
                     kernel.backward(g)
 
             return run
 
-        variants = {way: by(way) for way in ("textbook", "taps", "kernels")}
+        variants = {way: by(way) for way in ("textbook", "textbook, contiguous", *rule.WAYS)}
         bench.compare("composition, which products", f"{size}x{size} C={channels} G={groups}", "textbook", variants)
     script.bench.rows += bench.rows

@@ -21,7 +21,6 @@ from torch import Tensor, nn
 import doconv_torch._layers as layers
 import doconv_torch._products as rule
 from doconv_torch import (
-    compose,
     compose_together,
     composed_once,
     fold,
@@ -29,7 +28,7 @@ from doconv_torch import (
     recompute_kernels,
     store_by_channel,
 )
-from doconv_torch._compose import _Compose
+from doconv_torch._compose import _Compose, compose
 
 
 def textbook(W: Tensor, D_delta: Tensor | None, groups: int = 1, *, transposed: bool = False) -> Tensor:
@@ -109,7 +108,7 @@ def composition(bench: Bench) -> None:
 
 
 def choices(bench: Bench) -> None:
-    """Both products by hand, the one that the rule chooses, and how much slower it is than the better one."""
+    """All products by hand, those that the rule chooses, and how much slower they are than the better ones."""
     for size, C, groups in product((3, 5, 7), (16, 32, 64, 128, 256, 512), ("1", "4", "C")):
         G = C if groups == "C" else int(groups)
         if size > 3 and C > 256:
@@ -117,13 +116,13 @@ def choices(bench: Bench) -> None:
         torch.manual_seed(0)
         W, g = (torch.randn(C, C // G, size**2) for _ in range(2))
         D = torch.randn(C, size**2, size**2) * 0.1
-        variants = {name: _by_hand(name, _gradient(compose, W, D, G, g)) for name in ("taps", "kernels", "auto")} | {
+        variants = {name: _by_hand(name, _gradient(compose, W, D, G, g)) for name in (*rule.WAYS, "auto")} | {
             "textbook": _gradient(textbook, W, D, G, g),
             "textbook, contiguous": _gradient(contiguous_textbook, W, D, G, g),
         }
         case = f"{size}x{size} C={C} G={groups}"
         row = bench.compare("composition, which products", case, "textbook", variants)
-        best = min(row["results"][name]["value"] for name in ("taps", "kernels"))
+        best = min(row["results"][name]["value"] for name in rule.WAYS)
         chosen = rule.products_for(W, D).__name__.rpartition("._")[2]
         bench.note("composition, the chosen against the better products", case, "ratio",
                    {chosen: row["results"][chosen]["value"] / best})  # fmt: skip

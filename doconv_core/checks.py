@@ -35,17 +35,6 @@ def check_tensor(name: str, tensor: np.ndarray, shape: tuple[int | None, ...], g
         )
 
 
-def check_one_dtype(*tensors: np.ndarray) -> None:
-    """Raise unless all `tensors` share one dtype.
-
-    Raises:
-        TypeError: they differ.
-    """
-    dtypes = {tensor.dtype for tensor in tensors}
-    if len(dtypes) > 1:
-        raise TypeError(f"W and D_delta must have the same dtype. Received: {', '.join(sorted(map(str, dtypes)))}")
-
-
 def float_dtype(dtype: DTypeLike | None, default: np.dtype | None = None) -> np.dtype:
     """The dtype of a result: `dtype`, or `default` where it is None.
 

@@ -16,7 +16,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import DTypeLike
 
-from doconv_core.checks import check_one_dtype, check_tensor, float_dtype
+from doconv_core.checks import check_tensor, float_dtype
 from doconv_core.convolution import convolve
 from doconv_core.geometry import ConvGeometry
 
@@ -247,4 +247,6 @@ def check_parameters(W: np.ndarray, D_delta: np.ndarray | None, geometry: ConvGe
         raise ValueError(f"D_delta must be {rule}. Received: {received}, {geometry.describe()}")
     if D_delta is not None:
         check_tensor("D_delta", D_delta, geometry.d_shape, geometry)
-        check_one_dtype(W, D_delta)
+        if W.dtype != D_delta.dtype:
+            dtypes = ", ".join(sorted(map(str, (W.dtype, D_delta.dtype))))
+            raise TypeError(f"W and D_delta must have the same dtype. Received: {dtypes}")

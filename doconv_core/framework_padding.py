@@ -12,8 +12,11 @@ Padding = str | int | Sequence[int] | Sequence[Sequence[int]]
 
 
 @dataclass(frozen=True)
-class _Axis:
-    """One spatial axis of the layer."""
+class Axis:
+    """One spatial axis of a layer and of its input, on whose size "same" depends where there is a stride.
+
+    `output_padding` is that of a transposed layer of PyTorch or Keras; None is the framework's default.
+    """
 
     size: int
     kernel: int
@@ -27,29 +30,15 @@ class _Axis:
         return self.dilation * (self.kernel - 1)
 
 
-def resolve(
-    framework: str,
-    padding: Padding,
-    input_size: Sequence[int],
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-    dilation: Sequence[int],
-    *,
-    transposed: bool,
-    output_padding: Sequence[int] | None,
-) -> dict[str, Any]:
+def resolve(framework: str, padding: Padding, axes: Sequence[Axis], *, transposed: bool) -> dict[str, Any]:
     """A framework's `padding` argument as the canonical options `padding`, `padding_mode` and `output_padding`.
 
     Args:
         framework: "torch", "keras" or "flax".
         padding: what the framework's layer is given. By name: PyTorch "same", "valid"; Keras "same", "valid", "causal"; Flax
             "SAME", "SAME_LOWER", "VALID", "CAUSAL", "CIRCULAR", "REFLECT". In numbers: PyTorch's and Flax's.
-        input_size: spatial size of the input, on which "same" depends where there is a stride.
-        kernel_size: one integer for each axis, as `stride` and `dilation`.
-        stride: of the layer.
-        dilation: of the kernel.
+        axes: of the layer.
         transposed: whether the layer is a transposed convolution.
-        output_padding: of a transposed layer of PyTorch or Keras; None is the framework's default.
 
     Returns:
         Keyword arguments of `ConvGeometry`. For example Flax's "SAME", input size 6, kernel 3, stride 2:
@@ -58,20 +47,18 @@ def resolve(
     Raises:
         ValueError: an unknown framework, or a padding that the framework's layer does not have.
     """
-    extras = output_padding or (None,) * len(kernel_size)
-    axes = [_Axis(*axis) for axis in zip(input_size, kernel_size, stride, dilation, extras, strict=True)]
     try:
         if framework not in _FRAMEWORKS:
             raise ValueError("framework must be torch, keras or flax")
         return _FRAMEWORKS[framework](padding, axes, transposed)
     except ValueError as error:
         raise ValueError(
-            f"{error}. Received: framework={framework!r}, padding={padding!r}, stride={tuple(stride)}, "
-            f"transposed={transposed}"
+            f"{error}. Received: framework={framework!r}, padding={padding!r}, "
+            f"stride={tuple(axis.stride for axis in axes)}, transposed={transposed}"
         ) from None
 
 
-def _torch(padding: Padding, axes: Sequence[_Axis], transposed: bool) -> dict[str, Any]:
+def _torch(padding: Padding, axes: Sequence[Axis], transposed: bool) -> dict[str, Any]:
     """Numbers mean the same as in `ConvGeometry`; names exist for plain layers, "same" without a stride only."""
     if not isinstance(padding, str):
         given = tuple(axis.output_padding for axis in axes)
@@ -84,7 +71,7 @@ def _torch(padding: Padding, axes: Sequence[_Axis], transposed: bool) -> dict[st
     return {"padding": tuple(_named(padding, axis) for axis in axes)}
 
 
-def _keras(padding: Padding, axes: Sequence[_Axis], transposed: bool) -> dict[str, Any]:
+def _keras(padding: Padding, axes: Sequence[Axis], transposed: bool) -> dict[str, Any]:
     """Names only."""
     names = ("same", "valid") if transposed else ("same", "valid", "causal")
     if not isinstance(padding, str):
@@ -95,7 +82,7 @@ def _keras(padding: Padding, axes: Sequence[_Axis], transposed: bool) -> dict[st
     return {"padding": tuple(_named(padding, axis) for axis in axes)}
 
 
-def _flax(padding: Padding, axes: Sequence[_Axis], transposed: bool) -> dict[str, Any]:
+def _flax(padding: Padding, axes: Sequence[Axis], transposed: bool) -> dict[str, Any]:
     """Names in capitals or not, two of which are modes; the numbers of a transposed layer pad its spread input."""
     if not isinstance(padding, str):
         return _spread(_pairs(padding, axes), axes) if transposed else {"padding": padding}
@@ -113,12 +100,12 @@ def _flax(padding: Padding, axes: Sequence[_Axis], transposed: bool) -> dict[str
 _FRAMEWORKS = {"torch": _torch, "keras": _keras, "flax": _flax}
 
 
-def _check_name(name: str, names: Sequence[str], axes: Sequence[_Axis]) -> None:
+def _check_name(name: str, names: Sequence[str], axes: Sequence[Axis]) -> None:
     if name not in names or (name.lower() == "causal" and len(axes) > 1):
         raise ValueError(f"padding must be one of {', '.join(names)} (causal: one axis only)")
 
 
-def _named(name: str, axis: _Axis) -> Pair:
+def _named(name: str, axis: Axis) -> Pair:
     """One axis of a plain layer's named padding.
 
     "same" is TensorFlow's and JAX's: the output has `ceil(size / stride)` elements, and where the total is odd the larger part
@@ -137,7 +124,7 @@ def _named(name: str, axis: _Axis) -> Pair:
     return low, total - low
 
 
-def _spread(pairs: Sequence[Pair], axes: Sequence[_Axis]) -> dict[str, Any]:
+def _spread(pairs: Sequence[Pair], axes: Sequence[Axis]) -> dict[str, Any]:
     """Padding of the input after it was spread by the stride, in canonical terms.
 
     That is what JAX and Flax mean. Canonically a transposed convolution crops its full output, which is what padding the spread
@@ -151,7 +138,7 @@ def _spread(pairs: Sequence[Pair], axes: Sequence[_Axis]) -> dict[str, Any]:
     return {"padding": padding, "output_padding": extra}
 
 
-def _pairs(padding: int | Sequence[int] | Sequence[Sequence[int]], axes: Sequence[_Axis]) -> list[Pair]:
+def _pairs(padding: int | Sequence[int] | Sequence[Sequence[int]], axes: Sequence[Axis]) -> list[Pair]:
     """One integer, one for each axis, or one `(low, high)` pair for each axis, as pairs."""
     items: Sequence[Any] = [padding] * len(axes) if isinstance(padding, int) else padding
     if len(items) != len(axes):
@@ -160,7 +147,7 @@ def _pairs(padding: int | Sequence[int] | Sequence[Sequence[int]], axes: Sequenc
     return [(low, high) for low, high in ends]
 
 
-def _transposed(name: str, axis: _Axis) -> Pair:
+def _transposed(name: str, axis: Axis) -> Pair:
     """One axis of a transposed layer's named padding, of Keras and of `jax.lax.conv_transpose`, as padding of the spread input.
 
     Without `output_padding` the output has `size * stride` elements under "same" and `size * stride + max(span - stride, 0)`

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from doconv_core.framework_padding import resolve
+from doconv_core.framework_padding import Axis, resolve
 
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
@@ -165,10 +165,11 @@ class ConvGeometry:
             _per_axis(name, value, rank, received, 1)
             for name, value in (("input_size", input_size), ("stride", stride), ("dilation", dilation))
         )
-        extra = None if output_padding is None else _per_axis("output_padding", output_padding, rank, received, 0)
-        resolved = resolve(
-            framework, padding, input_size, kernel_size, strides, dilations, transposed=transposed, output_padding=extra
-        )
+        extras: Sequence[int | None] = [None] * rank
+        if output_padding is not None:
+            extras = _per_axis("output_padding", output_padding, rank, received, 0)
+        axes = [Axis(*axis) for axis in zip(input_size, kernel_size, strides, dilations, extras, strict=True)]
+        resolved = resolve(framework, padding, axes, transposed=transposed)
         return cls(
             kernel_size=tuple(kernel_size),
             stride=strides,

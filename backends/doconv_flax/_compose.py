@@ -19,8 +19,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from doconv_core.checks import FLOAT_DTYPES
 from doconv_core.geometry import depth_multiplier
-from doconv_flax._names import channel_axis, d_names, plain_names, w_names
-from doconv_flax._placing import explicit_sharding, sharding_beside
+from doconv_flax._sharding import channel_axis, d_names, explicit_sharding, plain_names, sharding_beside, w_names
 
 # Where loops beat products on a CPU: at most this many pairs of tap and column (3x3 with `S` up to 12), from this size of `W`.
 # Smaller ones gain nothing and take XLA longer to compile.
@@ -55,16 +54,14 @@ def compose(kernel: jax.Array, D: jax.Array | None, *, transpose_kernel: bool = 
     names = tuple(sharding.spec)
     names = names if kernel.shape[:-2] == D.shape[:-2] else plain_names(names, kernel.ndim, D.ndim - 2)
     whole = NamedSharding(sharding.mesh, PartitionSpec(*names))
-    composed: jax.Array = _compose_as(kernel, D, whole, transpose_kernel=transpose_kernel)
-    return composed
+    return _compose_as(kernel, D, whole, transpose_kernel=transpose_kernel)
 
 
 @partial(jax.jit, static_argnums=2, static_argnames="transpose_kernel")  # eager JAX 0.8 can't say how a part is split
 def _compose_as(kernel: jax.Array, D: jax.Array, whole: NamedSharding, *, transpose_kernel: bool) -> jax.Array:
     """Composed with the sharding `whole`; what lies between is XLA's to split."""
     function = partial(_compose, transpose_kernel=transpose_kernel)
-    composed: jax.Array = jax.sharding.auto_axes(function, axes=whole.mesh.explicit_axes, out_sharding=whole)(kernel, D)
-    return composed
+    return jax.sharding.auto_axes(function, axes=whole.mesh.explicit_axes, out_sharding=whole)(kernel, D)
 
 
 def _compose(kernel: jax.Array, D: jax.Array, *, transpose_kernel: bool) -> jax.Array:
@@ -146,10 +143,7 @@ def _as_one_sum(W: jax.Array, delta: jax.Array) -> jax.Array:
 
 
 def check_dtype(kernel: Any, path: str = "") -> None:
-    """
-    Raises:
-        TypeError: the kernel of the layer at `path` is not of a floating point dtype.
-    """
+    """Raise TypeError unless the kernel of the layer at `path` is of a floating point dtype."""
     if kernel.dtype not in FLOAT_DTYPES:
         of = f" of {path!r}" if path else ""
         raise TypeError(f"the kernel{of} must be bfloat16, float16, float32 or float64. Received: {kernel.dtype}")
@@ -223,8 +217,7 @@ def start_from(
             widen = jax.sharding.auto_axes(widen, axes=sharding.mesh.explicit_axes, out_sharding=sharding)
         if not isinstance(kernel, jax.core.Tracer):
             widen = jax.jit(widen, out_shardings=sharding)
-    W: jax.Array = widen(kernel, key)
-    return W, D
+    return widen(kernel, key), D
 
 
 def _widen(kernel: Any, key: jax.Array | None, *, stacked: int, multiplier: int) -> jax.Array:

@@ -14,8 +14,7 @@ from jax.sharding import Sharding
 from doconv_core import ConvGeometry, Layout
 from doconv_core.blocked import compose_blocked
 from doconv_flax._compose import compose
-from doconv_flax._names import plain_names
-from doconv_flax._placing import sharding_beside
+from doconv_flax._sharding import plain_names, sharding_beside
 
 Shape = tuple[int, ...]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import jax
@@ -133,13 +132,10 @@ class _Tree:
         return None
 
     def _tensor(self, key: Key) -> ModelTensor:
-        return ModelTensor(partial(self._read, key), partial(self._write, key))
+        def write(array: np.ndarray) -> None:
+            self.flat[key] = boxed(self.flat[key], placed(array, raw(self.flat[key])))
 
-    def _read(self, key: Key) -> np.ndarray:
-        return np.asarray(raw(self.flat[key]))
-
-    def _write(self, key: Key, array: np.ndarray) -> None:
-        self.flat[key] = boxed(self.flat[key], placed(array, raw(self.flat[key])))
+        return ModelTensor(lambda: np.asarray(raw(self.flat[key])), write)
 
 
 def placed(array: np.ndarray, like: Any) -> Any:

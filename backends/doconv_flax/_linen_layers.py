@@ -21,7 +21,7 @@ from flax.core import meta
 from flax.errors import ScopeParamShapeError
 
 from doconv_flax._compose import compose, d_shape, w_shape
-from doconv_flax._names import channel_axis, d_names, w_names
+from doconv_flax._sharding import channel_axis, d_names, w_names
 
 
 class DOConv(nn.Conv):

@@ -23,7 +23,7 @@ from doconv_flax._compose import check_dtype, start_from
 from doconv_flax._fold import belong_together, compose_kernel, fold_kernel, is_here
 from doconv_flax._linen_spec import ConvEntry, ConvSpec
 from doconv_flax._linen_tree import Flat, Names, boxed, flatten, leaf_names, path_of, raw, unflatten, with_d
-from doconv_flax._names import channel_axis, d_names, plain_names, w_names
+from doconv_flax._sharding import channel_axis, d_names, plain_names, w_names
 
 log = logging.getLogger("doconv")
 

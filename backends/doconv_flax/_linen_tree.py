@@ -44,8 +44,7 @@ def flatten(params: Any) -> Flat:
         )
     if not isinstance(params, Mapping):
         raise TypeError(f"params must be nested dicts of arrays. Received: {type(params).__name__}")
-    flat: Flat = flatten_dict(params, keep_empty_nodes=True)
-    return flat
+    return flatten_dict(params, keep_empty_nodes=True)
 
 
 def unflatten(flat: Flat, like: Any) -> Any:

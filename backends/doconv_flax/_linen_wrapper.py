@@ -20,7 +20,7 @@ from doconv_flax._linen_models import compose_leaves, is_plain, overparameterize
 from doconv_flax._linen_require_fold import require_fold
 from doconv_flax._linen_spec import ConvEntry, ConvSpec, conv_spec, note_convolutions, spec_of
 from doconv_flax._linen_tree import Flat, flatten, leaf_names, raw, unflatten, with_d
-from doconv_flax._placing import explicit_sharding
+from doconv_flax._sharding import explicit_sharding
 
 
 class OverParameterized(nn.Module):

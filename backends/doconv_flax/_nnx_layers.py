@@ -23,7 +23,7 @@ from jax import lax
 
 from doconv_core.geometry import depth_multiplier
 from doconv_flax._compose import compose, d_shape, w_shape
-from doconv_flax._names import channel_axis, d_names, w_names
+from doconv_flax._sharding import channel_axis, d_names, w_names
 
 Sizes = int | Sequence[int]
 Nothing: Mapping[str, Any] = MappingProxyType({})

@@ -13,9 +13,9 @@ from flax import nnx
 from doconv_core.selection import Where, depth_multipliers, describe_convolution, listed, select
 from doconv_flax._compose import check_dtype, start_from
 from doconv_flax._fold import fold_kernel
-from doconv_flax._names import plain_names, w_names
 from doconv_flax._nnx_layers import DOConv, DOConvTranspose, add_d
 from doconv_flax._nnx_reads import kernel_uses
+from doconv_flax._sharding import plain_names, w_names
 
 M = TypeVar("M", bound=nnx.Module)
 log = logging.getLogger("doconv")
@@ -233,8 +233,7 @@ def _check_ties(model: nnx.Module, chosen: dict[str, Any]) -> None:
                 "convert the model before its optimizer is built: its state would be stale. "
                 f"Received: an optimizer at {'.'.join(map(str, path))!r}"
             )
-        members = vars(node) if isinstance(node, nnx.Pytree) else _members(node)
-        for name, value in members.items():
+        for name, value in _members(node).items():
             if id(value) in roles and isinstance(value, nnx.Variable):
                 holder = ".".join(map(str, (*path, name)))
                 if holder not in roles[id(value)]:
@@ -248,7 +247,10 @@ def _check_ties(model: nnx.Module, chosen: dict[str, Any]) -> None:
 
 
 def _members(node: Any) -> dict[Any, Any]:
-    return dict(enumerate(node)) if isinstance(node, list | tuple) else node if isinstance(node, dict) else {}
+    if isinstance(node, nnx.Pytree):
+        return vars(node)
+    items = enumerate(node) if isinstance(node, list | tuple) else ()
+    return node if isinstance(node, dict) else dict(items)
 
 
 def _is_foreign(layer: Any) -> bool:

@@ -67,8 +67,7 @@ def keep_modes(layer: Any, new: Any) -> None:
 def _own_config(layer: Any) -> dict[str, Any]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The object being serialized includes a `lambda`")
-        config: dict[str, Any] = layer.get_config()
-    return config
+        return layer.get_config()
 
 
 def _config(layer: Any, cls: Any) -> dict[str, Any]:

@@ -14,9 +14,11 @@ from typing import Any
 import keras
 
 from doconv_keras._config import Change, make_from_config
-from doconv_keras._remake import GRAPHS, build_as, call_graph_again, check_released, pair_owned
+from doconv_keras._remake import GRAPHS, build_as, call_graph_again, check_released, same_sublayers
 from doconv_keras._swap import attributes, hidden, leaves, swap
 from doconv_keras._transfer import copy_settings, copy_weights, own_variables, pair_layers, walk
+
+Pairs = list[tuple[str, Any, Any]]
 
 
 def change_in_place(model: Any, changes: Mapping[int, Change]) -> None:
@@ -26,13 +28,7 @@ def change_in_place(model: Any, changes: Mapping[int, Change]) -> None:
         ValueError: the model is such a graph or a changed layer itself, something keeps a convolution or its kernel where it
             cannot be replaced, or a layer cannot be made from its config. Nothing has been changed then.
     """
-    _check_editable(model, set(changes))
-    found = [(path, layer) for path, layer in walk(model) if id(layer) in changes]
-    pairs = [(path, layer, _make(layer, changes[id(layer)], path, layer)) for path, layer in found]
-    copy_weights(pairs)
-    put_in_place(model, {id(layer): new for _, layer, new in pairs})
-    copy_settings(pairs)
-    _forget_compiled(model)
+    _change_at([(path, layer, layer) for path, layer in walk(model) if id(layer) in changes], model, changes, [])
 
 
 def remake_whole(model: Any, changes: Mapping[int, Change]) -> Any:
@@ -44,32 +40,40 @@ def remake_whole(model: Any, changes: Mapping[int, Change]) -> Any:
     new = make_from_config(model, None, model.name, [layer for _, layer in walk(model)])
     if model.built and not new.built:
         build_as(new, model, model.name)
-    pairs: list[tuple[str, Any, Any]] = []
-    replacements = {}
-    bound = {id(layer) for _, graph in walk(new) if isinstance(graph, GRAPHS) for layer in graph.layers}
-    unbound: list[tuple[str, weakref.ref[Any]]] = []
+    kept: Pairs = []
+    places: Pairs = []
     for path, layer, fresh in pair_layers(model, new):
-        if id(layer) in changes or type(layer) is not type(fresh):
-            replacements[id(fresh)] = _make(layer, changes.get(id(layer)), path, fresh)
-            if id(fresh) not in bound:  # a graph that is called again stays, as its layers remember their calls
-                unbound.append((path, weakref.ref(fresh)))
-        pairs.append((path, layer, replacements.get(id(fresh), fresh)))
+        same = id(layer) not in changes and type(layer) is type(fresh)
+        (kept if same else places).append((path, layer, fresh))
         del fresh
-    _check_editable(new, set(replacements))  # a graph called again loses its class, and then nothing could make it
-    copy_weights(pairs)
-    put_in_place(new, replacements)
-    _forget_compiled(new)
+    # A graph that is called again stays, as its layers remember their calls.
+    bound = {id(layer) for _, graph in walk(new) if isinstance(graph, GRAPHS) for layer in graph.layers}
+    unbound = [(path, weakref.ref(fresh)) for path, _, fresh in places if id(fresh) not in bound]
+    _change_at(places, new, changes, kept)
     check_released(unbound)
-    copy_settings(pairs)
     return new
 
 
-def put_in_place(model: Any, replacements: dict[int, Any]) -> None:
-    """Put other layers in place of those of the model whose ids are given."""
+def _change_at(places: Pairs, model: Any, changes: Mapping[int, Change], kept: Pairs) -> None:
+    """Put changed forms of layers in the `places` of a model, `(path, layer, what it takes the place of)`; copy to `kept`, too.
+
+    The list of places is emptied, so that nothing here holds what is replaced.
+    """
+    _check_editable(model, {id(place) for *_, place in places})
+    new = {id(place): _make(layer, changes.get(id(layer)), path, place) for path, layer, place in places}
+    pairs = [*kept, *((path, layer, new[id(place)]) for path, layer, place in places)]
+    places.clear()
+    copy_weights(pairs)
+    _put_in_place(model, new)
+    copy_settings(pairs)
+    _forget_compiled(model)
+
+
+def _put_in_place(model: Any, replacements: dict[int, Any]) -> None:
+    """Put other layers in place of those of the model whose ids are given; graphs that are called again are added."""
     layers = [layer for _, layer in walk(model)]
     graphs = _graphs_to_call_again(model, set(replacements))
     flags = [(layer, layer.trainable, [(v, v.trainable) for v in own_variables(layer)]) for layer in layers]
-    replacements = dict(replacements)
     for graph in graphs:
         again = call_graph_again(graph, lambda layer: replacements.get(id(layer), layer), graph.name)
         copy_settings([(graph.name, graph, again)])
@@ -87,7 +91,7 @@ def _make(layer: Any, change: Change | None, path: str, place: Any) -> Any:
     new = make_from_config(layer, change, path)
     if layer.built:
         build_as(new, layer, path)
-    swap([new], {id(fresh): inner for inner, fresh in pair_owned(place, new, path or layer.name)})
+    swap([new], {id(fresh): inner for inner, fresh in same_sublayers(place, new, path)})
     return new
 
 

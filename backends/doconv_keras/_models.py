@@ -150,11 +150,9 @@ def _obstacle(layer: Any) -> str:
     """Why a convolution cannot be converted, or nothing."""
     if getattr(layer, "lora_enabled", False) or getattr(layer, "lora_rank", None):
         return "has LoRA, which a DO-Conv layer has not"
-    held = [
-        getattr(layer, name, None)
-        for name in ("kernel_constraint", "depthwise_constraint", "kernel", "depthwise_kernel")
-    ]
-    if any(held[:2]) or any(getattr(kernel, "constraint", None) for kernel in held[2:]):
+    names = "kernel_constraint", "depthwise_constraint", "kernel", "depthwise_kernel"
+    of_kernel, of_depthwise, *kernels = (getattr(layer, name, None) for name in names)
+    if of_kernel or of_depthwise or any(getattr(kernel, "constraint", None) for kernel in kernels):
         return "has a constraint of its kernel, which would act on W and not on the composed kernel"
     try:
         do_class(plain_class_of(layer))

@@ -30,9 +30,7 @@ GRAPHS = (keras.Sequential, keras.Function)
 
 
 class Remake:
-    """A model made again by `run`, the layers whose ids are in `changes` changed, with its weights and random states.
-
-    `run` raises a ValueError where a layer cannot be made again, or a change is not reached.
+    """One model that is made again, the layers whose ids are in `changes` changed.
 
     Attributes:
         paths: of every layer, by its id.
@@ -48,6 +46,11 @@ class Remake:
         self.replaced: list[tuple[str, weakref.ref[Any]]] = []
 
     def run(self) -> Any:
+        """The new model, with the weights and random states of the given one.
+
+        Raises:
+            ValueError: a layer cannot be made again, or a change is not reached.
+        """
         new = self.again(self.model)
         self.build()
         while self.waiting:
@@ -75,7 +78,7 @@ class Remake:
             for held in hidden(layer.function):
                 if id(held) in self.paths and held.weights:
                     raise ValueError(
-                        f"{path} has a function that would go on using the old {held.name}. Received: Lambda"
+                        f"{path} has a function that would go on using the old {held.name}. Received: a Lambda"
                     )
         owned = [inner for _, inner in walk(layer)] if isinstance(layer, keras.layers.Layer) else []
         new = make_from_config(layer, self.changes.get(id(layer)), path, owned)
@@ -92,7 +95,7 @@ class Remake:
                 return
             build_as(new, layer, self.paths[id(layer)])
         replacements = {}
-        for inner, fresh in pair_owned(layer, new, self.paths[id(layer)] or layer.name):
+        for inner, fresh in same_sublayers(layer, new, self.paths[id(layer)]):
             if id(inner) not in self.pairs and not self.needs_another(inner, fresh):
                 self.pairs[id(inner)] = inner, fresh
                 fresh.name = inner.name
@@ -221,12 +224,16 @@ def check_released(replaced: list[tuple[str, weakref.ref[Any]]]) -> None:
         )
 
 
-def pair_owned(layer: Any, new: Any, path: str) -> list[tuple[Any, Any]]:
-    """What a layer owns itself, each with what the constructor made for the new one."""
+def same_sublayers(layer: Any, new: Any, path: str) -> list[tuple[Any, Any]]:
+    """What a layer owns, each with what the constructor of its class made in its place.
+
+    Raises:
+        ValueError: they are not as many.
+    """
     own, made = sublayers(layer), sublayers(new)
     if len(own) != len(made):
         raise ValueError(
-            f"{path} is not made again with the layers that it has. "
+            f"{path or layer.name} is not made again with the layers that it has. "
             f"Received: {type(layer).__name__} with {len(own)} layers, by its config with {len(made)}"
         )
     return list(zip(own, made, strict=True))

@@ -165,10 +165,8 @@ def _state(layer: Any, twin: Any) -> list[Any]:
     """Shape and type of everything that is copied; what is composed or starts a DO layer comes first."""
     kernel = []
     if _converts(layer, twin) and layer.built and twin.built:
-        form, plain = (layer, twin) if isinstance(layer, DOConvMixin) else (twin, layer)
-        variable = form.W if layer is form else _kernel(plain, form)
-        shape = (*form.kernel_size, *form.W.shape[-2:]) if layer is form else tuple(variable.shape)
-        kernel = [(shape, variable.dtype)]
+        variable = _kernels(layer, twin)[0]
+        kernel = [((*layer.kernel_size, *variable.shape[-2:]), variable.dtype)]
     variables = [(tuple(variable.shape), variable.dtype) for variable in _variables(layer, twin)]
     return [*kernel, *variables, *[generator.state.shape for generator in layer._seed_generators]]
 

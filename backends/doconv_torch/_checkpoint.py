@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,14 +36,12 @@ from doconv_core.checkpoint import (
 )
 from doconv_core.checkpoint._format import some
 from doconv_core.checkpoint._layers import join, names_of
-from doconv_core.checkpoint._nested import Part
+from doconv_core.checkpoint._nested import part_of
 from doconv_core.checkpoint._prefixes import model_names
 from doconv_core.checkpoint._sources import ARCHIVES, Source
 from doconv_torch._arrays import has_no_values, is_dense, is_repeated, lazy_array, to_numpy, to_tensor
-from doconv_torch._layers import DOConvMixin, check_module, options_of
-from doconv_torch._saved import load_saved
+from doconv_torch._layers import DOConvMixin, M, check_module, options_of
 
-M = TypeVar("M", bound=nn.Module)
 log = logging.getLogger("doconv")
 KINDS: dict[type[nn.Module], str] = {
     nn.Linear: "linear", nn.Embedding: "embedding", _BatchNorm: "batch_norm", nn.LayerNorm: "layer", nn.RMSNorm: "rms",
@@ -158,7 +157,7 @@ def load_original(
     like = [join(name, "weight") for name in called]
     tensors, label, notes = _open(source, key)
     try:
-        tensors = _part(tensors, label, prefix) if prefix else tensors
+        tensors = part_of(tensors, prefix, label) if prefix else tensors
         hints = Hints(kernel_size or {}, known=known, known_transposed=turned, prefix=_prefix(tensors, label, like))
         checkpoint = Checkpoint(tensors, label, dialect=dialect, hints=hints)
         _check_theirs(checkpoint)
@@ -209,16 +208,18 @@ def _open(source: str | os.PathLike[str] | Mapping[str, Any], key: str | None) -
     return Arrays(label, arrays, getattr(state, "_metadata", None)), label, notes
 
 
+def load_saved(path: str | os.PathLike[str], **options: Any) -> Any:
+    """As `torch.load`; `weights_only=True` passes an `argparse.Namespace`, which timm's and torchvision's scripts save."""
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        return torch.load(path, **options)
+
+
 def _choose(loaded: Any, label: str, key: str | None) -> tuple[Mapping[str, Any], list[str]]:
     """The state dict in what a training script saved; no choice is made between the weights and their average."""
-
-    def is_tensor(value: Any) -> bool:
-        return isinstance(value, torch.Tensor)
-
-    found = find_state(loaded, label, is_tensor, key=key)
+    found = find_state(loaded, label, torch.is_tensor, key=key)
     if key is None:
         try:
-            state, average = find_state(loaded, label, is_tensor, ema=True)
+            state, average = find_state(loaded, label, torch.is_tensor, ema=True)
         except CheckpointError:
             return found
         if state is found[0]:  # Lightning's, and said in a note
@@ -228,15 +229,6 @@ def _choose(loaded: Any, label: str, key: str | None) -> tuple[Mapping[str, Any]
             f"{label} has weights and an average of them: choose one by `key`. Received: {weights}; {average[-1]}"
         )
     return found
-
-
-def _part(tensors: Source, label: str, prefix: str) -> Source:
-    part = Part(tensors, prefix)
-    if not part.shapes:
-        raise CheckpointError(
-            f"{label}: no name begins with the prefix {prefix!r}. Received: {', '.join(tensors.shapes)}"
-        )
-    return part
 
 
 def _prefix(tensors: Source, label: str, like: list[str]) -> str | None:
@@ -257,13 +249,13 @@ def _state(model: nn.Module) -> ModelState:
         found = _layer(module)
         if found is None:
             continue
-        info, roles = found
-        covered |= {join(path, name) for name in roles.values()}
+        info, names, tensors = found
+        covered |= {join(path, name) for name in names}
         if id(module) in first:
             state.aliases[path] = first[id(module)]
         else:
             first[id(module)] = path
-            state.layers[path] = ModelLayer.of(info, _tensors(module, roles), "torch")
+            state.layers[path] = ModelLayer.of(info, tensors, "torch")
     for name, tensor in model.state_dict(keep_vars=True).items():
         if type(tensor.data if isinstance(tensor, nn.Parameter) else tensor).__name__ == "DTensor":
             raise ValueError(f"sharded tensors must be gathered first. Received: {name}")
@@ -274,8 +266,8 @@ def _state(model: nn.Module) -> ModelState:
     return state
 
 
-def _layer(module: nn.Module) -> tuple[LayerInfo, dict[str, str]] | None:
-    """The kind of a layer, and the names of its own tensors by role; None for a module of no kind that is covered."""
+def _layer(module: nn.Module) -> tuple[LayerInfo, list[str], dict[str, ModelTensor]] | None:
+    """The kind of a layer, and its own tensors by name and by role; None for a module of no kind that is covered."""
     kind = next((kind for cls, kind in KINDS.items() if isinstance(module, cls)), "")
     if isinstance(module, _ConvNd):
         info = LayerInfo("conv", {}, _geometry(module))
@@ -283,21 +275,14 @@ def _layer(module: nn.Module) -> tuple[LayerInfo, dict[str, str]] | None:
         info = LayerInfo.of_kind(kind, getattr(module, "eps", None), getattr(module, "num_groups", None))
     else:
         return None
-    own = {**module._parameters, **module._buffers}
+    own: dict[str, Any] = {**module._parameters, **module._buffers}
     found = {role: name for role, name in names_of(info.kind, "torch").items() if own.get(name) is not None}
+    tensors = {role: _tensor(own[name], tuple(own[name].shape)) for role, name in found.items()}
+    if "W" in found and "D_delta" not in found:  # of one tap: the plain convolution's weight
+        tensors = {"weight": _tensor(own["W"], (*own["W"].shape[:2], *module.kernel_size))} | tensors  # type: ignore[misc]
+        del tensors["W"]
     # A kernel that is computed from other parameters (weight norm and the like) is no kernel to be loaded.
-    return (info, found) if any(role in found for role in ("W", "weight", "running_mean")) else None
-
-
-def _tensors(module: nn.Module, roles: dict[str, str]) -> dict[str, ModelTensor]:
-    """A layer's tensors by role; a `W` of one tap is the plain convolution's weight."""
-    found = {}
-    for role, name in roles.items():
-        tensor: Any = {**module._parameters, **module._buffers}[name]
-        one_tap = role == "W" and "D_delta" not in roles
-        shape = (*tensor.shape[:2], *module.kernel_size) if one_tap else tuple(tensor.shape)  # type: ignore[misc]
-        found["weight" if one_tap else role] = _tensor(tensor, shape)
-    return found
+    return (info, [*found.values()], tensors) if found.keys() & {"W", "weight", "running_mean"} else None
 
 
 def _geometry(conv: _ConvNd) -> dict[str, Any]:

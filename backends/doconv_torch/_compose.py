@@ -3,7 +3,7 @@
     W' = (E + D_delta) ∘ W = W E^T + D_delta ∘ W        (Cao et al., arXiv 2006.12030; see `doconv_core.composition`)
 
 One small product for each input channel, of `D`, `(K, S)`, with the `C_out/G` kernels that read the channel: along the taps
-(`_taps`) or along the kernels (`_kernels`), whichever the matrix library beneath does faster.
+(`_taps`) or along the kernels (`_kernels`), or by the formula (`_formula`), whichever the library beneath does faster.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from doconv_torch import _operators, _taps
-from doconv_torch._products import autocasts, composed_eagerly, products_for, without_autocast
+from doconv_torch._products import autocasts, products_for, without_autocast
 
 Composed = Callable[[Tensor, Tensor, int], Tensor]
 PLAIN = (Tensor, Parameter)
@@ -29,19 +29,20 @@ def compose(W: Tensor, D_delta: Tensor | None, groups: int = 1, *, transposed: b
     """The composed kernel, taps flattened: `_checked.compose` without its checks, as the layers call it."""
     if D_delta is None:
         return W
-    composed: Composed = _taps.composed if _looked_into(W) else _Compose.apply
-    if calls_operators(W):
-        composed = _operators.compose
-    elif _is_compiled(W) and autocasts(W):
-        # Of operations that it knows, the compiler traces the derivatives under the autocast that is on here.
-        composed = _Compose.apply
+    composed: Composed = _Compose.apply
+    if _looked_into(W):
+        if calls_operators(W):
+            composed = _operators.compose
+        elif not (_is_compiled(W) and autocasts(W)):  # under which it would trace their derivatives
+            composed = _taps.composed
     return compose_by(composed, W, D_delta, groups, transposed)
 
 
 def compose_by(composed: Composed, W: Tensor, D: Tensor, groups: int, transposed: bool) -> Tensor:
     """`compose`, by products that take what `canonical` gives."""
     with without_autocast(W):
-        kernel = composed(*canonical(W, D, groups, transposed)).to(W.dtype)
+        kernel = composed(*canonical(W, D, groups, transposed))
+        kernel = kernel.to(W.dtype) if W.dtype in HALF else kernel
         return kernel.view(*W.shape[:2], -1) if transposed else kernel
 
 
@@ -89,14 +90,14 @@ class _Compose(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, W: Tensor, D: Tensor, groups: int) -> Tensor:
         ctx.save_for_backward(W, D)
-        ctx.groups = groups
-        return composed_eagerly(W, D, groups)
+        ctx.groups, ctx.products = groups, products_for(W, D)
+        return ctx.products.composed(W, D, groups)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         W, D = ctx.saved_tensors
         # With a graph of its own (`create_graph`) the gradient is made of operations that have derivatives.
-        products = _taps if torch.is_grad_enabled() else products_for(W, D)
+        products = _taps if torch.is_grad_enabled() else ctx.products
         casts = autocasts(grad) or torch.compiler.is_compiling()
         with torch.autocast(grad.device.type, enabled=False) if casts else nullcontext():
             return *products.gradients(W, D, grad, ctx.groups, ctx.needs_input_grad), None

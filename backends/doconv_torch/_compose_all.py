@@ -54,13 +54,11 @@ class _ComposeAll(torch.autograd.Function):
         ctx.set_materialize_grads(False)  # a layer that was not used gets no gradient
         ctx.specs, pairs = specs, list(zip(parameters[::2], parameters[1::2], strict=True))
         kernels: list[Tensor | None] = [None] * len(pairs)
-        ctx.plans = []
-        for plan, members in _plans(specs, parameters):
+        ctx.plans = _plans(specs, parameters)
+        for plan, members in ctx.plans:
             W = pairs[members[0]][0]
             cast = torch.get_autocast_dtype(W.device.type) if autocasts(W) else W.dtype
-            ctx.plans.append((plan, members))
-            parts = plan.kernels(cast)
-            for member, part in zip(members, parts, strict=True):
+            for member, part in zip(members, plan.kernels(cast), strict=True):
                 kernels[member] = _shaped(part, pairs[member][0], specs[member])
         for member, (W, D) in enumerate(pairs):
             if kernels[member] is None:
@@ -101,7 +99,9 @@ def _gradients_by_products(
 ) -> tuple[Tensor | None, Tensor | None]:
     with without_autocast(W):
         w, d, groups = canonical(W, D, spec.groups, spec.transposed)
-        products = _taps if torch.is_grad_enabled() else _operators if calls_operators(W) else products_for(w, d)
+        products = _operators if calls_operators(W) else products_for(w, d)
+        if torch.is_grad_enabled():  # a graph of its own needs operations that have derivatives
+            products = _taps
         g = grad.to(w.dtype).reshape(*w.shape[:2], d.shape[1])
         grad_w, grad_d = products.gradients(w, d, g, groups, needs)
         return (

@@ -1,4 +1,4 @@
-"""The kernels that `composed_once` keeps, where the layers look for theirs."""
+"""Kernels that layers are given in place of composing them: kept by `composed_once`, made by `compose_together`."""
 
 from __future__ import annotations
 
@@ -13,13 +13,20 @@ from torch.autograd.function import once_differentiable
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.parallel import DistributedDataParallel
 
-# Kept outside the layers, so that a copy, a pickle or a replica of a layer composes for itself.
+from doconv_torch._products import autocasts
+
+# Both outside the layers, so that a copy, a pickle or a replica of a layer composes for itself.
 KEPT: WeakKeyDictionary[nn.Module, Kept] = WeakKeyDictionary()
+MADE: WeakKeyDictionary[nn.Module, dict[int, Made]] = WeakKeyDictionary()  # by thread, of its forward pass
 
 
-def kept_kernel(layer: Any, compose: Callable[[], Tensor]) -> Tensor:
-    """The kernel of a layer: composed, or inside `composed_once` kept."""
-    kept = KEPT.get(layer) if not torch.compiler.is_compiling() and KEPT else None
+def kernel_of(layer: Any, compose: Callable[[], Tensor]) -> Tensor:
+    """The kernel of a layer: made together with others, kept, or composed."""
+    if torch.compiler.is_compiling():  # asked first, or the compiler would guard against what is in the dictionaries
+        return compose()
+    if MADE and (made := _made_kernel(layer)) is not None:
+        return made
+    kept = KEPT.get(layer) if KEPT else None
     return compose() if kept is None else kept.kernel(layer.W, layer.D, compose)
 
 
@@ -84,7 +91,7 @@ class Kept:
         ddp = DistributedDataParallel._active_ddp_module
         if ddp is not None:
             self._reduces = ddp.require_backward_grad_sync
-        return self._reduces and (ddp is not None or torch._C._current_graph_task_id() != -1)
+        return self._reduces and (ddp is not None or _in_backward())
 
     def _refuse_after_the_end(self, grad: Tensor) -> None:
         if self.ended:
@@ -111,13 +118,59 @@ class _PassOn(torch.autograd.Function):
         return None, *(next(grads) if needs else None for needs in needed)
 
 
+class Made:
+    """A layer's kernel of one forward pass, and whom it may be given to."""
+
+    def __init__(self, kernel: Tensor, W: Tensor, D: Tensor) -> None:
+        self.kernel, self.W, self.D = kernel, W, D
+        self.versions = _version(W), _version(D)
+        self.open = True  # the forward pass has not ended
+        # A checkpoint will run the layer again in the backward pass. Not a reentrant one: its first run has no graph, and in
+        # the second the layer composes for itself.
+        self.again = False
+
+    def given(self, layer: Any) -> Tensor | None:
+        """The kernel, or None where the layer has to compose for itself."""
+        kernel, W, D = self.kernel, self.W, self.D
+        if layer.W is not W or layer.D is not D or (_version(W), _version(D)) != self.versions:
+            return None
+        if kernel.dtype != W.dtype and not (autocasts(W) and torch.get_autocast_dtype(W.device.type) == kernel.dtype):
+            return None  # composed for another autocast
+        if torch.is_grad_enabled():
+            if not kernel.requires_grad and (W.requires_grad or D.requires_grad):
+                return None
+            if self.open and not _in_backward() and torch._C._autograd._top_saved_tensors_default_hooks(True):
+                self.again = True
+        return kernel
+
+
+def _made_kernel(layer: Any) -> Tensor | None:
+    """The kernel of a layer that is composed together with others, if this is such a pass."""
+    passes = MADE.get(layer)
+    if passes is None:
+        return None
+    made = passes.get(threading.get_ident())
+    if made is not None and made.open:
+        return made.given(layer)
+    if _in_backward():  # which may run in a thread of its own
+        for made in list(passes.values()):
+            if made.again:
+                return made.given(layer)
+    return None
+
+
+def _in_backward() -> bool:
+    return torch._C._current_graph_task_id() != -1
+
+
 def _same(tensor: Tensor) -> Tensor:
     return tensor
 
 
 def _state(*parameters: Any) -> list[tuple[Any, ...]]:
     """What changes when a parameter is replaced, written to, or given another type or memory."""
-    return [
-        (id(p), 0 if p.is_inference() else p._version, p.dtype, p.data_ptr()) if isinstance(p, Tensor) else (id(p),)
-        for p in parameters
-    ]
+    return [(id(p), _version(p), p.dtype, p.data_ptr()) if isinstance(p, Tensor) else (id(p),) for p in parameters]
+
+
+def _version(parameter: Tensor) -> int:
+    return 0 if parameter.is_inference() else parameter._version

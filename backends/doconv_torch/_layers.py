@@ -6,6 +6,7 @@ authors' files. A kernel of one tap has no `D`: the layer is the plain convoluti
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import sys
@@ -21,15 +22,16 @@ from doconv_core.checkpoint._noted import NOTE, Noted, read_note
 from doconv_core.geometry import ConvGeometry
 from doconv_torch._arrays import FLOATS, has_no_values, to_numpy, to_tensor
 from doconv_torch._compose import CHANNELS_LAST, compose, ordered
-from doconv_torch._kept import kept_kernel
+from doconv_torch._kept import kernel_of
 from doconv_torch._loaders import asked_by_accelerate, refuse_left_out_kernel
-from doconv_torch._made import MADE, made_kernel
 from doconv_torch._optimizers import note_layer
 from doconv_torch._recompute import remember
+from doconv_torch._sharded import is_sharded
 from doconv_torch._written import give_out, is_kernel_of_another, only_reads
 
 SWAPS = "torch.nn.utils._named_member_accessor"  # puts tensors in place of a module's, and back, for `functional_call`
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
+M = TypeVar("M", bound=nn.Module)
 Size = TypeVar("Size", _size_1_t, _size_2_t, _size_3_t)
 log = logging.getLogger("doconv")
 
@@ -69,6 +71,16 @@ class DOConvMixin(_ConvNd):
     plain_class: ClassVar[type[_ConvNd]]
     channels_last: bool = False
 
+    def __init__(self, *arguments: Any, d_mul: int | None = None, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        geometry = ConvGeometry(**options_of(self, d_mul))  # checks what the plain constructor leaves to the first call
+        weight = self._parameters["weight"]
+        if weight is not None and weight.dtype not in FLOATS:
+            raise TypeError(f"dtype must be bfloat16, float16, float32 or float64. Received: {weight.dtype}")
+        adopt(self, geometry.d_mul, *make_parameters(self, geometry.d_mul))
+        if geometry.d_mul != geometry.taps:
+            self.reset_parameters()
+
     @property
     def weight(self) -> Tensor:  # type: ignore[override]  # a Parameter in the plain layer
         if torch.compiler.is_compiling():
@@ -86,10 +98,7 @@ class DOConvMixin(_ConvNd):
         return kernel
 
     def _compose(self) -> Tensor:
-        # A compiler asks first, or it would guard against what is in the dictionary.
-        if not torch.compiler.is_compiling() and MADE and (kernel := made_kernel(self)) is not None:
-            return kernel
-        return kept_kernel(
+        return kernel_of(
             self,
             lambda: _kernel(self.W, self.D, self.groups, self.transposed, self.kernel_size, self.channels_last),
         )
@@ -116,10 +125,8 @@ class DOConvMixin(_ConvNd):
     @property
     def geometry(self) -> ConvGeometry:
         """Sizes and options in canonical form, paddings by name resolved."""
-        options = options_of(self, self.d_mul)
-        return ConvGeometry.from_layer(
-            "torch", padding=self.padding, input_size=self.kernel_size, padding_mode=self.padding_mode, **options
-        )
+        options = options_of(self, self.d_mul) | {"padding": self.padding, "padding_mode": self.padding_mode}
+        return ConvGeometry.from_layer("torch", input_size=self.kernel_size, **options)
 
     @torch.no_grad()
     def start_from(self, weight: Tensor) -> None:
@@ -159,15 +166,13 @@ class DOConvMixin(_ConvNd):
 
     def _misfit(self, weight: Tensor) -> str:
         geometry = ConvGeometry(**options_of(self, self.d_mul))
-        if tuple(weight.shape) == geometry.kernel_shape:
-            return ""
-        shape = tuple(weight.shape)
-        return f"weight must have shape {geometry.kernel_shape}. Received: {shape}, {geometry.describe()}"
+        shape, right = tuple(weight.shape), geometry.kernel_shape
+        return "" if shape == right else f"weight must have shape {right}. Received: {shape}, {geometry.describe()}"
 
     def reset_parameters(self) -> None:
-        """As the plain layer with `S` taps: the same distribution, and at `S == K` the same numbers from the same seed."""
-        if "W" not in self._parameters:
-            super().reset_parameters()  # the plain constructor, before `adopt`
+        """As the plain layer with `S` taps: its distribution, at `S == K` its numbers. A user's class draws its own kernel."""
+        if "W" not in self._parameters or self.plain_class.reset_parameters is not _ConvNd.reset_parameters:
+            super().reset_parameters()  # in the plain constructor, before `adopt`, or a user's own
             return
         nn.init.kaiming_uniform_(self.W, a=math.sqrt(5))
         if self.D is not None:
@@ -175,39 +180,34 @@ class DOConvMixin(_ConvNd):
         if self.bias is not None:
             nn.init.uniform_(self.bias, -_bound(self.W), _bound(self.W))
 
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], strict: bool,
-        missing_keys: list[str], unexpected_keys: list[str], error_msgs: list[str],
-    ) -> None:  # fmt: skip
-        """The kernel of a plain checkpoint starts the layer again: loaded before or after `overparameterize`, it is the same.
+    def _load_from_state_dict(self, *options: Any, **named: Any) -> None:
+        """The kernel of a plain checkpoint, after a user's class and hooks, starts the layer as `overparameterize` would."""
+        with self.register_load_state_dict_pre_hook(_take_entry), contextlib.suppress(_Misfit):  # the last of the hooks
+            super()._load_from_state_dict(*options, **named)
 
-        `torch.distributed.checkpoint` (and `accelerate` by it) puts what the model has already beside what it found.
-        """
-        found = {name: state_dict[prefix + name] for name in ("weight", "W", "D") if prefix + name in state_dict}
-        if "weight" in found and all(
-            _is_own(tensor, self._parameters[name]) for name, tensor in found.items() if name != "weight"
-        ):
-            weight = state_dict.pop(f"{prefix}weight")
+    def _start_from_entry(self, state_dict: dict[str, Any], prefix: str, metadata: dict[str, Any]) -> str:
+        """What is wrong with an entry, or nothing: then `W` and `D` are in the place of a `weight`."""
+        found = {name: state_dict[prefix + name] for name in ("W", "D") if prefix + name in state_dict}
+        weight = state_dict.get(f"{prefix}weight")
+        # `torch.distributed.checkpoint` (and `accelerate` by it) puts what the model has already beside what it found.
+        if weight is not None and all(_is_own(tensor, self._parameters[name]) for name, tensor in found.items()):
+            del state_dict[f"{prefix}weight"]
             if text := self._misfit(weight):
-                error_msgs.append(prefix + text)
-                return
-            state_dict[f"{prefix}W"], D = start_parameters(weight, self.in_channels, self.d_mul)
-            if D is not None:
-                state_dict[f"{prefix}D"] = D
+                return prefix + text
+            if is_sharded(self.W) and not is_sharded(weight):
+                return f"{prefix}weight is a plain kernel, and the layer is sharded: load it before sharding"
+            made = zip("WD", start_parameters(weight, self.in_channels, self.d_mul), strict=True)
+            state_dict.update((prefix + name, value) for name, value in made if value is not None)
             log.info("%s: started from the plain kernel of the checkpoint", prefix.rstrip("."))
-        elif "weight" in found:
-            error_msgs.append(f"{prefix}weight is a plain kernel beside W or D: a layer starts from one or the other")
-            return
-        note = read_note(local_metadata)
+        elif weight is not None:
+            return f"{prefix}weight is a plain kernel beside W or D: a layer starts from one or the other"
+        note = read_note(metadata)
         if "W" in found and note is not None and note != self._note():
-            error_msgs.append(
+            return (
                 f"{prefix}W is of another layer: {note.to_json()} in the metadata of the state dict, which `dict(state_dict)` "
                 f"leaves out where entries were renamed. Received: {self}"
             )
-            return
-        super()._load_from_state_dict(
-            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
-        )
+        return ""
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
@@ -225,7 +225,7 @@ class DOConvMixin(_ConvNd):
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Classes made by `do_class` have no name to be imported by: pickle the class they were made from."""
-        if type(self) is _forms.get(self.plain_class) and not isinstance(self, _Explicit):
+        if type(self) is _forms.get(self.plain_class) and type(self).__module__ != __name__:
             return _blank, (self.plain_class,), self.__getstate__()
         return super().__reduce_ex__(protocol)
 
@@ -236,6 +236,16 @@ class DOConvMixin(_ConvNd):
     def __prepare_scriptable__(self) -> None:
         """What `torch.jit.script` asks first: its compiler knows neither composition nor autocast."""
         raise TypeError(f"torch.jit.script can't compile a DO layer: fold the model first. Received: {self}")
+
+
+class _Misfit(Exception):
+    """An entry of a state dict that a layer can't take is listed, and nothing of the layer is loaded."""
+
+
+def _take_entry(layer: DOConvMixin, *given: Any) -> None:
+    if text := layer._start_from_entry(*given[:3]):
+        given[-1].append(text)
+        raise _Misfit
 
 
 def check_module(model: object) -> None:
@@ -348,21 +358,7 @@ def make_plain(conv: DOConvMixin, weight: nn.Parameter) -> None:
     conv.__class__ = conv.plain_class  # type: ignore[assignment]
 
 
-class _Explicit(DOConvMixin):
-    """A layer that is constructed by its own name, and not made from another."""
-
-    def __init__(self, *arguments: Any, d_mul: int | None) -> None:
-        super().__init__(*arguments)
-        geometry = ConvGeometry(**options_of(self, d_mul))  # checks what the plain constructor leaves to the first call
-        weight = self._parameters["weight"]
-        if weight is not None and weight.dtype not in FLOATS:
-            raise TypeError(f"dtype must be bfloat16, float16, float32 or float64. Received: {weight.dtype}")
-        adopt(self, geometry.d_mul, *make_parameters(self, geometry.d_mul))
-        if geometry.d_mul != geometry.taps:
-            self.reset_parameters()
-
-
-class _Plain(_Explicit, Generic[Size]):
+class _Plain(DOConvMixin, Generic[Size]):
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: Size, stride: Size | int = 1,
         padding: str | Size | int = 0, dilation: Size | int = 1, groups: int = 1, bias: bool = True,
@@ -374,7 +370,7 @@ class _Plain(_Explicit, Generic[Size]):
         )  # fmt: skip
 
 
-class _Transposed(_Explicit, Generic[Size]):
+class _Transposed(DOConvMixin, Generic[Size]):
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: Size, stride: Size | int = 1, padding: Size | int = 0,
         output_padding: Size | int = 0, groups: int = 1, bias: bool = True, dilation: Size | int = 1,

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
-
 import torch
-from torch import nn
 
-from doconv_torch._layers import DOConvMixin, check_module
-
-M = TypeVar("M", bound=nn.Module)
+from doconv_torch._layers import DOConvMixin, M, check_module
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,12 +18,11 @@ from doconv_core.checkpoint._layers import join, split
 from doconv_core.selection import Where, depth_multipliers, describe_convolution, listed, select
 from doconv_torch._arrays import FLOATS, has_no_values
 from doconv_torch._batch_norm import Pairs, find_pairs, fuse
-from doconv_torch._layers import DOConvMixin, adopt, check_module, do_class, fold_weight, make_parameters, make_plain
+from doconv_torch._layers import DOConvMixin, M, adopt, check_module, do_class, fold_weight, make_parameters, make_plain
 from doconv_torch._loaders import initialisation_is_skipped
 from doconv_torch._optimizers import note_layer, note_replacement
 from doconv_torch._sharded import FLAT, is_sharded, is_wrapped
 
-M = TypeVar("M", bound=nn.Module)
 log = logging.getLogger("doconv")
 WRAPPERS = ("DistributedDataParallel", FLAT)  # they keep their own list of the parameters
 GROWN, MANY = 2, 10**6  # a model with this many times its parameters, and this many more of them, is warned of
@@ -101,7 +100,9 @@ def overparameterize(
         note_layer(conv, model)
     log.info("over-parameterized %d of %d convolutions", len(chosen), len(found))
     for path, state in inspect_model(model).items():
-        left = "" if path in chosen else ", not selected" if path not in selected else _above(found[path], limit)
+        left = "" if path in selected else ", not selected"
+        if path in selected and not isinstance(found[path], DOConvMixin) and math.prod(found[path].kernel_size) > limit:
+            left = f", more taps than max_taps={limit}"
         log.info("%s: %s%s", path or "the layer", state, left)
     _log_growth(before, _parameters(model), [found[path] for path in chosen])
     return model
@@ -117,13 +118,8 @@ def _limit(max_taps: int | None) -> float:
     return max_taps
 
 
-def _above(conv: _ConvNd, limit: float) -> str:
-    above = not isinstance(conv, DOConvMixin) and math.prod(conv.kernel_size) > limit
-    return f", more taps than max_taps={limit}" if above else ""
-
-
 def _parameters(model: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())
+    return sum(each.numel() for each in model.parameters() if not isinstance(each, UninitializedParameter))
 
 
 def _log_growth(before: int, after: int, changed: Sequence[_ConvNd]) -> None:
@@ -261,8 +257,8 @@ def _taken_apart(model: nn.Module) -> list[str]:
 
 def _obstacle_to_overparameterize(conv: _ConvNd) -> str:
     """A user's class has something under a name that a DO layer needs."""
-    needed = ("W", "D", "channels_last", "d_mul", "geometry", "plain_class", "start_from")
-    clash = next((name for name in needed if hasattr(conv, name)), "")
+    needed = {"W", "D", "d_mul", "plain_class", *vars(DOConvMixin)} - {"weight", *dir(_ConvNd)}
+    clash = next((name for name in sorted(needed) if hasattr(conv, name)), "")
     return f"{type(conv).__name__} has its own attribute {clash}, which a DO layer needs" if clash else ""
 
 

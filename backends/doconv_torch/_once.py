@@ -6,17 +6,16 @@ import contextlib
 import logging
 import threading
 from collections.abc import Iterator
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import nn
 
 from doconv_torch._compose_all import Spec
 from doconv_torch._kept import KEPT, Kept
-from doconv_torch._layers import DOConvMixin, check_module
+from doconv_torch._layers import DOConvMixin, M, check_module
 from doconv_torch._sharded import FSDP, is_sharded, is_wrapped
 
-M = TypeVar("M", bound=nn.Module)
 log = logging.getLogger("doconv")
 _entering = threading.Lock()
 
@@ -94,11 +93,10 @@ def _changing(model: nn.Module) -> set[int]:
     return {
         id(layer)
         for layer in model.modules()
-        if isinstance(layer, DOConvMixin)
-        and (id(layer) in below or not all(_stays(layer, name) for name in ("W", "D")))
+        if isinstance(layer, DOConvMixin) and (id(layer) in below or not _keeps_parameters(layer))
     }
 
 
-def _stays(layer: DOConvMixin, name: str) -> bool:
-    """Whether what a layer has under a name is a whole Parameter of its own, or None."""
-    return name in layer._parameters and not is_sharded(layer._parameters[name])
+def _keeps_parameters(layer: DOConvMixin) -> bool:
+    """Whether `W` and `D` are whole Parameters of the layer's own, or None."""
+    return all(name in layer._parameters and not is_sharded(layer._parameters[name]) for name in ("W", "D"))

@@ -18,10 +18,9 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 # From a parameter to the one that took its place, its name, and the verb that did it.
 _replaced: WeakIdKeyDictionary = WeakIdKeyDictionary()
-# DO layers until they were warned of, with their model if it is known; the parameters of all optimizers that
-# made a step, and how many steps these were.
-_layers: weakref.WeakKeyDictionary[nn.Module, weakref.ref[nn.Module]] = weakref.WeakKeyDictionary()
-_held: WeakIdKeyDictionary = WeakIdKeyDictionary()
+# DO layers until they were warned of, with their model if it is known and the ids of those of their parameters that were in
+# an optimizer's step (a weak reference would keep `torch.utils.swap_tensors` from them); how many steps an optimizer made.
+_layers: weakref.WeakKeyDictionary[nn.Module, tuple[weakref.ref[nn.Module], set[int]]] = weakref.WeakKeyDictionary()
 _steps: weakref.WeakKeyDictionary[torch.optim.Optimizer, int] = weakref.WeakKeyDictionary()
 _hooks: list[Any] = []
 
@@ -33,7 +32,7 @@ def note_replacement(old: nn.Parameter, new: nn.Parameter, name: str, verb: str)
 
 def note_layer(layer: nn.Module, model: nn.Module | None = None) -> None:
     """Remember a DO layer, whose `W` and `D` an optimizer should hold that holds other parameters of it or of its model."""
-    _layers[layer] = weakref.ref(layer if model is None else model)
+    _layers[layer] = weakref.ref(layer if model is None else model), set()
     if not _hooks:
         _hooks.append(register_optimizer_step_pre_hook(_before_step))
 
@@ -45,9 +44,11 @@ def _before_step(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> No
     steps = _steps.get(optimizer, 0)
     if steps < 2:
         _steps[optimizer] = steps + 1
-        _held.update((parameter, None) for parameter in _parameters(optimizer))
+        own = {id(parameter) for parameter in _parameters(optimizer)}
+        for layer, (_, held) in _layers.items():
+            held |= own.intersection(map(id, layer._parameters.values()))
         if steps == 1:  # by now other optimizers, of other parts of the model, have made their first one
-            _warn_of_left_out(optimizer)
+            _warn_of_left_out(optimizer, own)
 
 
 def _refuse_stale(optimizer: torch.optim.Optimizer) -> None:
@@ -61,12 +62,17 @@ def _refuse_stale(optimizer: torch.optim.Optimizer) -> None:
             )
 
 
-def _warn_of_left_out(optimizer: torch.optim.Optimizer) -> None:
-    own = {id(parameter) for parameter in _parameters(optimizer)}
-    left = [layer for layer in _layers if any(_is_left_out(layer._parameters.get(name)) for name in ("W", "D"))]
-    models = {id(model): model for layer in left if (model := _layers[layer]()) is not None}
-    concerned = {key for key, model in models.items() if any(id(parameter) in own for parameter in model.parameters())}
-    left = [layer for layer in left if id(_layers[layer]()) in concerned]
+def _warn_of_left_out(optimizer: torch.optim.Optimizer, own: set[int]) -> None:
+    left = [
+        layer
+        for layer, (known, held) in _layers.items()
+        if any(
+            p is not None and p.requires_grad and p.grad is not None and id(p) not in held
+            for p in map(layer._parameters.get, ("W", "D"))
+        )
+        and (model := known()) is not None
+        and not own.isdisjoint(map(id, model.parameters()))
+    ]
     if left:
         for layer in left:
             del _layers[layer]
@@ -78,10 +84,6 @@ def _warn_of_left_out(optimizer: torch.optim.Optimizer) -> None:
             UserWarning,
             stacklevel=5,
         )
-
-
-def _is_left_out(parameter: nn.Parameter | None) -> bool:
-    return parameter is not None and parameter.requires_grad and parameter.grad is not None and parameter not in _held
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[Any]:

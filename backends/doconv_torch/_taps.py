@@ -5,55 +5,56 @@ Only operations that PyTorch's derivatives, transforms, compilers and exporters 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
+Product = Callable[..., Tensor]
 # From so many numbers on a CPU adds the products to a copy: one array less that the system has to give.
 MANY_NUMBERS = 2**18
 
 
-def composed(W: Tensor, D: Tensor, groups: int) -> Tensor:
+def swap(x: Tensor, groups: int) -> Tensor:
+    """`(C_out, C_in/G, n)` to the order of input channels `(C_in, C_out/G, n)`, or back; a view but for groups of several."""
+    if groups == 1:
+        return x.transpose(0, 1)
+    if len(x) == groups or x.shape[1] == 1:
+        return x if len(x) == groups * x.shape[1] == groups else x.reshape(groups * x.shape[1], -1, x.shape[2])
+    return x.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
+
+
+def _plus_product(fit: Product, x: Tensor, by_channel: Tensor, D: Tensor, groups: int) -> Tensor:
+    """`x`, fit to the columns of `D`, and its product with `D`; `by_channel` is `x` in the order of input channels."""
+    columns = D.shape[2]
+    if groups > 1:
+        return swap(torch.baddbmm(fit(by_channel, columns), by_channel, D), groups)
+    plain = fit(x, columns)
+    if plain.numel() >= MANY_NUMBERS and plain.device.type == "cpu" and not torch.is_grad_enabled():
+        total = plain.clone()
+        total.transpose(0, 1).baddbmm_(by_channel, D)
+        return total
+    return plain + torch.bmm(by_channel, D).transpose(0, 1)
+
+
+def composed(W: Tensor, D: Tensor, groups: int, plus_product: Product = _plus_product) -> Tensor:
     """`W E^T + D ∘ W`: `W` `(C_out, C_in/G, S)`, `D` `(C_in, K, S)`; gives `(C_out, C_in/G, K)`."""
-    return _plus_product(sum_tiles(W, D.shape[1]), _by_channel(W, groups), D.transpose(1, 2), groups)
+    return plus_product(sum_tiles, W, swap(W, groups), D.transpose(1, 2), groups)
 
 
 def gradients(
-    W: Tensor, D: Tensor, grad: Tensor, groups: int, needs: tuple[bool, ...]
+    W: Tensor, D: Tensor, grad: Tensor, groups: int, needs: tuple[bool, ...], plus_product: Product = _plus_product
 ) -> tuple[Tensor | None, Tensor | None]:
     """`dL/dW = g E + D^T g` and `dL/dD = sum g W^T` over the kernels that read an input channel, where needed."""
     # Channels last, as some convolutions give it, `bmm` would copy each channel's matrix by itself.
     grad = grad.contiguous()
-    g = _by_channel(grad, groups)
-    grad_W = _plus_product(spread_tiles(grad, D.shape[2]), g, D, groups) if needs[0] else None
+    g = swap(grad, groups)
+    grad_W = plus_product(spread_tiles, grad, g, D, groups) if needs[0] else None
     grad_D = None
     if needs[1]:
-        left, right = g.transpose(1, 2), _by_channel(W, groups)
+        left, right = g.transpose(1, 2), swap(W, groups)
         grad_D = left * right if right.shape[1] == 1 else torch.bmm(left, right)
     return grad_W, grad_D
-
-
-def _by_channel(W: Tensor, groups: int) -> Tensor:
-    """`(C_out, C_in/G, S)` to `(C_in, C_out/G, S)`, a view unless there are groups of several channels."""
-    if groups == 1:
-        return W.transpose(0, 1)
-    if W.shape[1] == 1:
-        return W.reshape(groups, -1, W.shape[2])
-    return W.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
-
-
-def _plus_product(plain: Tensor, by_channel: Tensor, D: Tensor, groups: int) -> Tensor:
-    """`plain`, `(C_out, C_in/G, K)`, and the products of each input channel, in the order of `plain`."""
-    if groups == 1:
-        if plain.numel() >= MANY_NUMBERS and plain.device.type == "cpu" and not torch.is_grad_enabled():
-            total = plain.clone()
-            total.transpose(0, 1).baddbmm_(by_channel, D)
-            return total
-        return plain + torch.bmm(by_channel, D).transpose(0, 1)
-    product = torch.bmm(by_channel, D)
-    if plain.shape[1] == 1:
-        return plain + product.view(plain.shape)
-    by_kernel = product.unflatten(0, (groups, -1)).transpose(1, 2)
-    return (plain.unflatten(0, (groups, -1)) + by_kernel).flatten(0, 1)
 
 
 def sum_tiles(W: Tensor, taps: int, dim: int = 2) -> Tensor:

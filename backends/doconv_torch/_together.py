@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from doconv_torch._compose import PLAIN, transformed
 from doconv_torch._compose_all import Spec, compose_all
-from doconv_torch._kept import KEPT
-from doconv_torch._layers import DOConvMixin, check_module
-from doconv_torch._made import MADE, Made
+from doconv_torch._kept import KEPT, MADE, Made
+from doconv_torch._layers import DOConvMixin, M, check_module
 from doconv_torch._recompute import recomputes
 from doconv_torch._sharded import FSDP, is_wrapped
-
-M = TypeVar("M", bound=nn.Module)
 
 
 class _Passes(threading.local):

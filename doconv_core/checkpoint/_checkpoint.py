@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from doconv_core.checkpoint._sources import Source, open_source
 from doconv_core.composition import DIALECTS, dialect_rows, identity, start_from_kernel
 from doconv_core.geometry import ConvGeometry
 
+T = TypeVar("T")
 SHARD = re.compile(r"-\d{5}-of-\d{5}(\.safetensors|\.bin)$")
 
 
@@ -75,7 +77,7 @@ class Checkpoint:
                 f"Received: {', '.join(unused)}"
             )
         declared = read_metadata(self.label, self.source.metadata[KEY], self.source.shapes)
-        self.layout, self.layers, self.aliases = declared.layout, declared.layers, declared.aliases
+        self.layout, self.layers, self.aliases = declared
         self.names: Mapping[str, str] = {name: name for name in self.source.shapes}
         self.prefix = self.outer = ""
 
@@ -89,9 +91,9 @@ class Checkpoint:
             known = {path: note.kernel_size for path, note in noted.items()}
             turned = [path for path, note in noted.items() if note.transposed]
             hints = replace(hints, known=known, known_transposed=turned)
-        found = recognise(self.label, self.source.shapes, dialect, hints)
-        self.layout, self.layers, self.aliases = found.layout, found.layers, {}
-        self.names, self.prefix, self.outer, self._notes = found.names, found.prefix, found.outer, found.notes
+        self.layout, self.layers, reading = recognise(self.label, self.source.shapes, dialect, hints)
+        plain, self._notes, self.aliases = reading.plain, reading.notes, {}
+        self.names, self.prefix, self.outer = plain.names, plain.prefix, plain.outer
 
     @property
     def notes(self) -> list[str]:
@@ -172,10 +174,7 @@ class Checkpoint:
     ) -> np.ndarray:
         """`doconv_core.compose` for a layer or a part of it; errors name the file and the tensor."""
         info = self.layers[path]
-        try:
-            kernel = compose_blocked(W, D_delta, conv, dialect=info.dialect, out=out)
-        except (ValueError, TypeError) as error:
-            raise CheckpointError(f"{self.label}: {path}: {error}") from None
+        kernel = self._ask(path, compose_blocked, W, D_delta, conv, dialect=info.dialect, out=out)
         if np.isfinite(kernel).all():
             return kernel
         for role, array in (("W", W), ("D_delta", D_delta)):
@@ -222,12 +221,16 @@ class Checkpoint:
             paths.append(path)
         return delta.astype(np.float64) + trained
 
-    def _check(self, path: str, info: LayerInfo) -> None:
-        """Every tensor that the layer needs is there and has its shape."""
+    def _ask(self, path: str, function: Callable[..., T], *args: Any, **options: Any) -> T:
+        """What a function says of a layer; its errors name the file and the layer."""
         try:
-            wanted = info.shapes()
+            return function(*args, **options)
         except (ValueError, TypeError) as error:
             raise CheckpointError(f"{self.label}: {path}: {error}") from None
+
+    def _check(self, path: str, info: LayerInfo) -> None:
+        """Every tensor that the layer needs is there and has its shape."""
+        wanted = self._ask(path, info.shapes)
         needed: tuple[str, ...] = ("weight",) if info.kind in ("linear", "embedding") else ()
         if info.kind == "conv":
             if "d_mul" in info.geometry and info.conv.has_d:
@@ -242,14 +245,13 @@ class Checkpoint:
                     f"{', '.join(info.tensors.values()) or 'its metadata'}"
                 )
         for role, shape in wanted.items():
+            if info.form and role != "bias":  # recognised by these shapes
+                continue
             name = info.tensors[role]
             stored = self.source.shapes[name]
             expected = shape
             if math.prod(shape) == math.prod(stored):  # else the metadata may ask for any amount of memory
-                try:
-                    expected = info.stored_shape(role, shape, self.layout)
-                except (ValueError, TypeError) as error:
-                    raise CheckpointError(f"{self.label}: {path}: {error}") from None
+                expected = self._ask(path, info.stored_shape, role, shape, self.layout)
             if stored != expected:
                 raise CheckpointError(f"{self.label}: {name} must have shape {expected}. Received: {stored}")
 

@@ -39,7 +39,9 @@ def fold_tensors(
     if W.ndim != 3:
         raise ValueError(f"W must have three axes. Received: W of shape {W.shape}")
     first, second = W.shape[:2]
-    channels = D_delta.shape[0] if D_delta is not None else first if transposed else second * (groups or 1)
+    channels = first if transposed else second * (groups or 1)
+    if D_delta is not None:
+        channels = D_delta.shape[0]
     if groups is None:
         groups = 1 if transposed else max(1, channels // second)
     geometry = ConvGeometry(

@@ -92,7 +92,6 @@ def some(names: Iterable[str], shown: int) -> str:
 
 
 def count_bytes(code: str, shape: tuple[int, ...]) -> int:
-    """The bytes of a tensor."""
     return math.prod(shape) * BITS[code] // 8
 
 

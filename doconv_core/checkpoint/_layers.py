@@ -105,13 +105,11 @@ class LayerInfo:
         return {role: wanted[role] for role in self.tensors if role in wanted}
 
     def from_canonical(self, role: str, array: np.ndarray, layout: str) -> np.ndarray:
-        """A canonical tensor as `layout` stores it, a view where that is possible."""
-        if self.form and role in OVER:
-            return _to_form(self.form, role, array, self.conv)
+        """A canonical tensor as `layout` stores it, a view where that is possible; nothing is written in a `form`."""
         return self._ordered(role, array, layout, "from_canonical")
 
     def to_canonical(self, role: str, array: np.ndarray, layout: str) -> np.ndarray:
-        """The inverse of `from_canonical`."""
+        """The inverse of `from_canonical`; also of the authors' `form`."""
         if self.form and role in OVER:
             return _from_form(self.form, role, array)
         return self._ordered(role, array, layout, "to_canonical")
@@ -169,8 +167,7 @@ class LayerInfo:
             return array.T
         depthwise = self.depthwise and framework == "keras"
         layout = Layout(framework, self.conv, depthwise=depthwise, transpose_kernel=self.transpose_kernel)
-        ordered: np.ndarray = getattr(layout, f"{OVER[role]}_{direction}")(array)
-        return ordered
+        return getattr(layout, f"{OVER[role]}_{direction}")(array)
 
 
 def names_of(kind: str, layout: str) -> dict[str, str]:
@@ -178,15 +175,9 @@ def names_of(kind: str, layout: str) -> dict[str, str]:
     return {role: row[FRAMEWORKS.index(layout)] for role, row in NAMES[kind].items()}
 
 
-def _to_form(form: str, role: str, array: np.ndarray, conv: ConvGeometry) -> np.ndarray:
-    if role == "W":
-        return array.reshape(conv.kernel_shape) if form == "mxnet" else np.moveaxis(array, (0, 1, 2), (2, 1, 0))
-    return array if role == "weight" else np.moveaxis(array, 0, -1)
-
-
 def _from_form(form: str, role: str, array: np.ndarray) -> np.ndarray:
     if role == "W":
-        return array.reshape(*array.shape[:2], -1) if form == "mxnet" else np.moveaxis(array, (0, 1, 2), (2, 1, 0))
+        return array.reshape(*array.shape[:2], -1) if form == "mxnet" else array.T
     return array if role == "weight" else np.moveaxis(array, -1, 0)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Container, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from doconv_core.checkpoint._format import CheckpointError, without_twins
@@ -23,15 +23,6 @@ AXES = ("kernel_size", "stride", "dilation", "output_padding")
 OPTIONS = (*INTEGERS, *AXES, "padding", "transposed", "padding_mode", "norm")
 
 
-@dataclass(frozen=True)
-class Declared:
-    """The layers of a file by path, further paths of theirs, and how they are stored."""
-
-    layout: str
-    layers: dict[str, LayerInfo]
-    aliases: dict[str, str]
-
-
 def describe(layers: Mapping[str, LayerInfo], layout: str, aliases: Mapping[str, str]) -> str:
     """The value of the metadata's key "doconv"."""
     known: dict[str, Any] = {"version": VERSION, "layout": layout}
@@ -41,8 +32,8 @@ def describe(layers: Mapping[str, LayerInfo], layout: str, aliases: Mapping[str,
     return json.dumps(known, separators=(",", ":"))
 
 
-def read_metadata(label: str, text: str, names: Container[str]) -> Declared:
-    """The inverse of `describe`, for a file whose tensors have `names`.
+def read_metadata(label: str, text: str, names: Container[str]) -> tuple[str, dict[str, LayerInfo], dict[str, str]]:
+    """The inverse of `describe`, for a file whose tensors have `names`: the layout, the layers by path, and their aliases.
 
     Raises:
         CheckpointError: it is not what `describe` writes.
@@ -63,7 +54,7 @@ def read_metadata(label: str, text: str, names: Container[str]) -> Declared:
         if layout not in FRAMEWORKS:
             raise ValueError(f"layout must be one of {', '.join(FRAMEWORKS)}. Received: {layout!r}")
         layers = {path: _layer(path, values, names, layout) for path, values in declared["layers"].items()}
-        return Declared(layout, layers, _aliases(declared.get("aliases", {}), layers))
+        return layout, layers, _aliases(declared.get("aliases", {}), layers)
     except CheckpointError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:

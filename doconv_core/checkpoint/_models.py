@@ -42,7 +42,8 @@ class ModelLayer:
     @classmethod
     def of(cls, info: LayerInfo, tensors: Mapping[str, ModelTensor], layout: str) -> ModelLayer:
         """A layer whose tensors, by role, lie in `layout`: "torch", "keras" or "flax"."""
-        info = replace(info, geometry={option: _plain(value) for option, value in info.geometry.items()})
+        lists = {name: list(value) for name, value in info.geometry.items() if isinstance(value, tuple)}
+        info = replace(info, geometry=info.geometry | lists)
 
         def read() -> dict[str, np.ndarray]:
             return {role: info.to_canonical(role, tensor.read(), layout) for role, tensor in tensors.items()}
@@ -234,7 +235,7 @@ class _Fit:
             if shape != wanted:
                 self.problems.append(f"{path} has shape {shape} in the file, {wanted} in the model")
             else:
-                self.writes.append(partial(_copy_other, self.checkpoint, name, tensor))
+                self.writes.append(partial(tensor.write, self.checkpoint.source.array(name)))
 
     def all_problems(self) -> list[str]:
         """What is missing and left over, then the layers that differ."""
@@ -255,10 +256,6 @@ def _without_wrappers(checkpoint: Checkpoint, wanted: Iterable[str]) -> tuple[st
     if found.prefix:
         log.info("%s: names are without the prefix %r", checkpoint.label, found.prefix)
     return found.prefix, {split(plain)[0]: split(stored)[0] for stored, plain in found.names.items()}
-
-
-def _copy_other(checkpoint: Checkpoint, name: str, tensor: ModelTensor) -> None:
-    tensor.write(checkpoint.source.array(name))
 
 
 def _name_of_other(path: str, name_map: NameMap | None) -> str:
@@ -314,12 +311,8 @@ def _in_options(info: LayerInfo, model: LayerInfo) -> list[str]:
     return [
         f"has {option} {theirs} in the file, {ours} in the model"
         for option, theirs, ours in pairs
-        if theirs is not None and ours is not None and _plain(theirs) != _plain(ours)
+        if theirs is not None and ours is not None and theirs != ours
     ]
-
-
-def _plain(value: object) -> object:
-    return list(value) if isinstance(value, tuple) else value
 
 
 def _called(layer: str, name: str) -> str:
@@ -348,15 +341,15 @@ def check_name_map(name_map: Any) -> None:
     """
     if name_map is None or callable(name_map):
         return
-    several = isinstance(name_map, Sequence) and not isinstance(name_map, str | bytes)
-    pairs = name_map.items() if isinstance(name_map, Mapping) else name_map if several else [name_map]
-    for pair in pairs:
+    several = isinstance(name_map, Mapping | Sequence) and not isinstance(name_map, str | bytes)
+    given = name_map if several else [name_map]
+    for pair in given.items() if isinstance(given, Mapping) else given:
         if not (isinstance(pair, tuple | list) and len(pair) == 2 and all(isinstance(part, str) for part in pair)):
             raise TypeError(
                 "name_map must be a dict of strings, a function of a path, or pairs of a regular expression and its "
                 f"replacement. Received: {pair!r}"
             )
-    for pattern, replacement in () if isinstance(name_map, Mapping) else pairs:
+    for pattern, replacement in () if isinstance(given, Mapping) else given:
         try:
             if match := re.fullmatch(f"{pattern}|", ""):  # the empty text matches, whatever the pattern is
                 match.expand(replacement)

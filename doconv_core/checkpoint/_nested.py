@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
-
-import numpy as np
 
 from doconv_core.checkpoint._format import CheckpointError, some
 from doconv_core.checkpoint._metadata import KEY
 from doconv_core.checkpoint._prefixes import averages_without_dots, is_average
-from doconv_core.checkpoint._sources import Source
+from doconv_core.checkpoint._reader import Gathered, Source
 
 KEYS = ("state_dict", "model_state_dict", "model", "net", "network", "module", "params", "weights")
 AVERAGES = (*(f"{key}_ema" for key in KEYS), *(f"ema_{key}" for key in KEYS), "ema")
@@ -96,7 +94,7 @@ def find_average(source: Source, label: str) -> tuple[Source, list[str]]:
     for key in AVERAGES:
         below = [name.removeprefix(f"{key}.") for name in source.shapes if name.startswith(f"{key}.")]
         if below and (not copies or any("." in name for name in below)):
-            return Part(source, f"{key}."), []
+            return part_of(source, f"{key}.", label), []
     if not copies:
         raise CheckpointError(
             f"{label} has no average of the weights beside them, no names below a prefix ({AVERAGES[0]}, ema and their "
@@ -107,43 +105,26 @@ def find_average(source: Source, label: str) -> tuple[Source, list[str]]:
     if own:
         notes.append(f"no average, and taken from the model: {_received(dict.fromkeys(own))}")
     names = {name: copies.get(name, name) for name in source.shapes if name in copies or name in own}
-    return Renamed(source, names), notes
+    return _renamed(source, names), notes
 
 
-class Renamed:
-    """Tensors of a source under other names.
+def part_of(source: Source, prefix: str, label: str) -> Source:
+    """The tensors of a source whose names begin with a prefix, without it.
 
-    Args:
-        source: all tensors.
-        names: those that are meant, by their new names.
+    Raises:
+        CheckpointError: there are none.
     """
-
-    def __init__(self, source: Source, names: Mapping[str, str]) -> None:
-        self.source, self.names = source, names
-        self.metadata = {key: value for key, value in source.metadata.items() if key != KEY}
-        self.shapes = {name: source.shapes[stored] for name, stored in names.items()}
-
-    def code(self, name: str) -> str:
-        return self.source.code(self.names[name])
-
-    def array(self, name: str) -> np.ndarray:
-        return self.source.array(self.names[name])
-
-    def chunks(self, name: str) -> Iterator[memoryview]:
-        return self.source.chunks(self.names[name])
-
-    def release(self, name: str) -> None:
-        self.source.release(self.names[name])
-
-    def close(self) -> None:
-        self.source.close()
+    names = {name.removeprefix(prefix): name for name in source.shapes if name.startswith(prefix)}
+    if not names:
+        received = ", ".join(source.shapes)
+        raise CheckpointError(f"{label}: no name begins with the prefix {prefix!r}. Received: {received}")
+    return _renamed(source, names)
 
 
-class Part(Renamed):
-    """The tensors of a source whose names begin with a prefix, without it."""
-
-    def __init__(self, source: Source, prefix: str) -> None:
-        super().__init__(source, {name.removeprefix(prefix): name for name in source.shapes if name.startswith(prefix)})
+def _renamed(source: Source, names: Mapping[str, str]) -> Source:
+    """Tensors of a source by new names; what its metadata say of layers is of the old ones."""
+    metadata = {key: value for key, value in source.metadata.items() if key != KEY}
+    return Gathered({name: (source, stored) for name, stored in names.items()}, metadata)
 
 
 def _first(loaded: Mapping[Any, Any], keys: tuple[str, ...]) -> str | None:

@@ -19,9 +19,9 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from doconv_core.checkpoint._format import CheckpointError, some
+from doconv_core.checkpoint._hints import Shapes
 from doconv_core.checkpoint._layers import join, split
 
-Shapes = Mapping[str, tuple[int, ...]]
 WRAPPERS = ("module.", "_orig_mod.")  # before all names
 INNER = ("_orig_mod.", "_checkpoint_wrapped_module.", "_fsdp_wrapped_module.")  # anywhere: no model names its parts so
 MARKS = ("modelema", "ema", "avg", "average")  # before the names of averages, their dots and underscores aside
@@ -99,10 +99,10 @@ def plain_names(
         )
     prefixes = tuple(sorted(counts, key=lambda found: (-counts[found], found != "")))
     best = [found for found in prefixes if counts[found] == counts[prefixes[0]]]
-    rivals = tuple(best) if len(best) > 1 and "" not in best else ()
-    dropped = prefix if prefix is not None else "" if rivals or not best else best[0]
-    rivals = rivals if prefix is None else ()
-    return PlainNames(_drop(names, dropped, label), without_inner(dropped), prefixes, rivals, outer, known)
+    rivals = tuple(best) if prefix is None and len(best) > 1 and "" not in best else ()
+    if prefix is None:
+        prefix = best[0] if best and not rivals else ""
+    return PlainNames(_drop(names, prefix, label), without_inner(prefix), prefixes, rivals, outer, known)
 
 
 def model_names(shapes: Shapes, like: Collection[str], label: str, *, choice: str) -> PlainNames | None:

@@ -87,9 +87,9 @@ class Reading:
 
     def compare(self, path: str, kernel_size: Sequence[int], transposed: bool) -> None:
         """Note where a layer is taken for another than it says it is."""
-        for name in self._called(path):
-            said = self.hints.known.get(name, kernel_size), name in self.hints.known_transposed
-            if name in self.hints.known and said != (tuple(kernel_size), transposed):
+        taken = tuple(kernel_size), transposed
+        for name in self.hints.known.keys() & self._called(path):
+            if (self.hints.known[name], name in self.hints.known_transposed) != taken:
                 self.note(AGAINST, path)
 
     def kernel_size(self, path: str, taps: int, channels: tuple[int, ...]) -> list[int]:

@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from doconv_core.checkpoint._do_layers import DELTAS, DIAGONALS, flax_layer, over_layer, torch_layer
 from doconv_core.checkpoint._hints import Hints, Shapes
@@ -24,20 +24,10 @@ from doconv_core.checkpoint._reading import Candidate, Reading
 COLLECTIONS = ("params", "batch_stats")  # of Flax's variables
 
 
-@dataclass(frozen=True)
-class Recognised:
-    """The layers of a file, with the attributes of `Checkpoint`; `notes` has what was assumed, and of which layers."""
-
-    layout: str
-    layers: dict[str, LayerInfo]
-    names: Mapping[str, str]
-    prefix: str
-    outer: str
-    notes: dict[str, list[str]]
-
-
-def recognise(label: str, shapes: Shapes, dialect: str | None, hints: Hints) -> Recognised:
-    """Find the layers of a file; the arguments are those of `Reading`.
+def recognise(
+    label: str, shapes: Shapes, dialect: str | None, hints: Hints
+) -> tuple[str, dict[str, LayerInfo], Reading]:
+    """Find the layout and the layers of a file, and what else reading it showed; the arguments are those of `Reading`.
 
     Raises:
         CheckpointError: `W` without `D` or the reverse, shapes that do not belong together, a kernel size that is not known,
@@ -55,8 +45,7 @@ def recognise(label: str, shapes: Shapes, dialect: str | None, hints: Hints) -> 
     layers |= _copies(reading, layers, shapes)
     layers |= _pairs(reading, layers, shapes)
     reading.check_hints([*grouped, *layers], [path for path, info in layers.items() if info.kind == "conv"])
-    plain = reading.plain
-    return Recognised(layout, layers, plain.names, plain.prefix, plain.outer, reading.notes)
+    return layout, layers, reading
 
 
 def _each(rule: Callable[[Candidate], LayerInfo | None], layers: Mapping[str, Candidate]) -> dict[str, LayerInfo]:

@@ -10,26 +10,23 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from doconv_core.checkpoint._format import CheckpointError, Tensors, count_bytes, without_twins
-from doconv_core.checkpoint._reader import TensorFile
+from doconv_core.checkpoint._reader import Gathered, Source, TensorFile
 from doconv_core.checkpoint._writer import TensorWriter
 from doconv_core.outputs import Output
-
-if TYPE_CHECKING:
-    from doconv_core.checkpoint._sources import Source
 
 INDEX, PICKLED_INDEX = ".safetensors.index.json", ".bin.index.json"
 LONGEST_INDEX = 100_000_000
 
 
-class ShardedFile:
+class ShardedFile(Gathered):
     """The files of an index as one `Source`.
 
     Args:
@@ -52,56 +49,22 @@ class ShardedFile:
         self.path = Path(path)
         weight_map, self.index_metadata = _read_index(self.path)
         self.shards = listed_shards(self.path)
-        self.metadata: dict[str, str] = {}
-        self._files: list[Source] = []
+        numbers = {shard.name: number for number, shard in enumerate(self.shards)}
+        self.shard_of = {name: numbers[shard] for name, shard in weight_map.items()}
+        metadata: dict[str, str] = {}
+        files: list[Source] = []
         with ExitStack() as stack:
             for shard in self.shards:
-                self._files.append(opener(shard))
-                stack.callback(self._files[-1].close)
-                self._merge(shard, self._files[-1].metadata)
-            numbers = {shard.name: number for number, shard in enumerate(self.shards)}
-            self.shard_of = {name: numbers[shard] for name, shard in weight_map.items()}
-            self._check_map()
+                files.append(stack.enter_context(opener(shard)))
+                for key, value in files[-1].metadata.items():
+                    if metadata.setdefault(key, value) != value:
+                        raise CheckpointError(f"{shard} has other metadata than the files before it. Received: {key!r}")
+            for shard, file in zip(self.shards, files, strict=True):
+                said = {name for name, listed in weight_map.items() if listed == shard.name}
+                if wrong := sorted(said ^ file.shapes.keys()):
+                    raise CheckpointError(f"{self.path} and {shard} do not agree on its tensors. Received: {wrong[0]}")
             stack.pop_all()
-        self.shapes = {name: self._files[number].shapes[name] for name, number in self.shard_of.items()}
-
-    def __enter__(self) -> ShardedFile:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the files, as leaving a `with` block does."""
-        for file in self._files:
-            file.close()
-
-    def code(self, name: str) -> str:
-        """The format's code of a tensor's type."""
-        return self._files[self.shard_of[name]].code(name)
-
-    def array(self, name: str) -> np.ndarray:
-        """As `TensorFile.array`."""
-        return self._files[self.shard_of[name]].array(name)
-
-    def chunks(self, name: str) -> Iterator[memoryview]:
-        """As `TensorFile.chunks`."""
-        return self._files[self.shard_of[name]].chunks(name)
-
-    def release(self, name: str) -> None:
-        """As `TensorFile.release`."""
-        self._files[self.shard_of[name]].release(name)
-
-    def _merge(self, shard: Path, metadata: Mapping[str, str]) -> None:
-        for key, value in metadata.items():
-            if self.metadata.setdefault(key, value) != value:
-                raise CheckpointError(f"{shard} has other metadata than the files before it. Received: {key!r}")
-
-    def _check_map(self) -> None:
-        for number, (shard, file) in enumerate(zip(self.shards, self._files, strict=True)):
-            said = {name for name, of in self.shard_of.items() if of == number}
-            if wrong := sorted(said ^ file.shapes.keys()):
-                raise CheckpointError(f"{self.path} and {shard} do not agree on its tensors. Received: {wrong[0]}")
+        super().__init__({name: (files[number], name) for name, number in self.shard_of.items()}, metadata)
 
 
 class ShardedWriter:

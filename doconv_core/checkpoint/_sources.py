@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from doconv_core.checkpoint._archives import read_arrays
 from doconv_core.checkpoint._format import CODES, CheckpointError
 from doconv_core.checkpoint._noted import read_notes
-from doconv_core.checkpoint._reader import TensorFile
+from doconv_core.checkpoint._reader import Source, TensorFile
 from doconv_core.checkpoint._shards import INDEX, PICKLED_INDEX, ShardedFile
 
 BY_KERAS = (
@@ -58,21 +58,7 @@ PICKLE_HELP = {
 }
 
 
-class Source(Protocol):
-    """Where tensors come from: a `TensorFile`, or arrays in memory."""
-
-    @property
-    def metadata(self) -> dict[str, str]: ...
-    @property
-    def shapes(self) -> dict[str, tuple[int, ...]]: ...
-    def code(self, name: str) -> str: ...
-    def array(self, name: str) -> np.ndarray: ...
-    def chunks(self, name: str) -> Iterator[memoryview]: ...
-    def release(self, name: str) -> None: ...
-    def close(self) -> None: ...
-
-
-class Arrays:
+class Arrays(Source):
     """Arrays in memory, or anything that becomes one by `numpy.asarray`, by name, as a `Source`.
 
     Args:
@@ -107,10 +93,6 @@ class Arrays:
 
     def chunks(self, name: str) -> Iterator[memoryview]:
         yield np.ascontiguousarray(self.array(name)).reshape(-1).view(np.uint8).data
-
-    def release(self, name: str) -> None: ...
-
-    def close(self) -> None: ...
 
 
 def unread(path: Path) -> str:

@@ -85,14 +85,13 @@ def layer_stats(checkpoint: Checkpoint, path: str) -> LayerStats:
 def _norm(array: np.ndarray, axes: tuple[int, ...] | None = None) -> np.ndarray:
     """The Euclidean norm, also where squares would overflow or vanish."""
     largest = float(np.abs(array).max(initial=0)) or 1.0
-    norm: np.ndarray = largest * np.sqrt(np.square(array / largest).sum(axes))
-    return norm
+    return largest * np.sqrt(np.square(array / largest).sum(axes))
 
 
 def _ratio(change: float, start: float) -> float:
     if start == 0:
         return 0.0 if change == 0 else float("inf")
-    return float(change / start)
+    return change / start
 
 
 def _share(which: np.ndarray) -> float:

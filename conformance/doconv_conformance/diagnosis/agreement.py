@@ -55,7 +55,7 @@ def reproduces(faults: Sequence[Fault], row: Row) -> bool:
 def _reproduces(faults: tuple[Fault, ...], row: Row) -> bool:
     if row.failed and not faults:
         return False
-    planted = run(faults, row.case.geometry, row.operation, row.case.inputs(row.operation))
+    planted = row.of(run(faults, row.case.geometry, row.operation, row.case.inputs(row.operation)))
     return (
         planted is not None and _is_answer(planted, faults, row) and not (row.failed and _changes_nothing(planted, row))
     )
@@ -105,7 +105,7 @@ def spoils(faults: Sequence[Fault], row: Row) -> bool:
 
 @lru_cache(maxsize=2**16)
 def _spoils(faults: tuple[Fault, ...], row: Row) -> bool:
-    planted = run(faults, row.case.geometry, row.operation, row.case.inputs(row.operation))
+    planted = row.of(run(faults, row.case.geometry, row.operation, row.case.inputs(row.operation)))
     return planted is None or judge(row.want, planted, exact=row.exact)["verdict"] == "mismatch"
 
 
@@ -129,7 +129,7 @@ def _changes_nothing(planted: Tensors, row: Row) -> bool:
 
 @lru_cache(maxsize=2**13)
 def _right(row: Row) -> Tensors | None:
-    return run((), row.case.geometry, row.operation, row.case.inputs(row.operation))
+    return row.of(run((), row.case.geometry, row.operation, row.case.inputs(row.operation)))
 
 
 def _with_own_start(faults: Sequence[Fault], row: Row, planted: Tensors) -> Tensors:

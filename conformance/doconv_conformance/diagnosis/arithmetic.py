@@ -10,21 +10,14 @@ Asked of kernels of one tap, where the layer is `y = sum over c of W[o, c] x[c]`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cache
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-import ml_dtypes
 import numpy as np
 
 from doconv_conformance.cases.draws import DIGITS
-from doconv_conformance.cases.table import DTYPES, LOW_PRECISION
+from doconv_conformance.cases.table import LOW_PRECISION
 from doconv_conformance.diagnosis.asking import Ask, Question
-from doconv_conformance.faults.faulty_port import Fault, FaultyPort
-from doconv_conformance.faults.precision import rounded_to_bits
-from doconv_conformance.port import Tensors
-from doconv_core.composition import compose, sum_tiles
 from doconv_core.geometry import ConvGeometry
 
 TYPES = {24: "float32", 11: "float16", 8: "bfloat16", 53: "float64"}
@@ -44,8 +37,6 @@ class Arithmetic:
         rounding: "nearest", "towards zero", "away from zero" or "half away" of the result.
         saturates: whether what overflows becomes the largest number.
         flushes: whether numbers below the smallest normal become zero.
-        factors: digits of the factors in the gradients, by the gradient and the factor, where they are fewer than the type's.
-        bias: digits of the bias, where they are fewer than the type's.
         block: after how many products the sum is rounded to the type, where it is.
     """
 
@@ -58,8 +49,6 @@ class Arithmetic:
     rounding: str | None
     saturates: bool | None
     flushes: bool | None
-    factors: Mapping[tuple[str, str], int] = field(default_factory=dict)
-    bias: int | None = None
     block: int | None = None
 
     def facts(self) -> list[str]:
@@ -81,17 +70,7 @@ class Arithmetic:
             lines.append("what overflows becomes the largest number in place of infinity")
         if self.flushes and (self.x or own) >= own:
             lines.append("numbers below the smallest normal one become zero")
-        for (gradient, factor), digits in self.factors.items():
-            lines.append(f"{factor} is rounded to {_type(digits)} before it is multiplied in {gradient}")
-        if self.bias is not None:
-            lines.append(f"the bias is rounded to {_type(self.bias)} before it is added")
         return [f"{self.dtype}: {line}" for line in lines]
-
-    def factor(self, part: str, name: str) -> int:
-        """Digits that a factor keeps in one part: "y", "grad_x" or "grad_kernel"."""
-        own = DIGITS[self.dtype]
-        found = self.factors.get((part, name), own) if part != "y" else self.x if name == "x" else self.kernel
-        return own if found is None else found
 
 
 def _type(digits: int) -> str:
@@ -140,8 +119,6 @@ def measure(ask: Ask, dtype: str, param_dtype: str, rank: int) -> Arithmetic | N
         None if near is None else _rounding(near, unit),
         None if over is None else bool(np.isfinite(over[0])),
         None if tiny is None else bool(tiny[0] == 0),
-        _of_gradients(ask, dtype, param_dtype, rank),
-        _of_bias(ask, dtype, param_dtype, rank),
         _blocks(probe, own) if dtype in LOW_PRECISION else None,
     )
 
@@ -162,62 +139,6 @@ def _blocks(probe: _Probe, own: int) -> int | None:
         last = 1 + int(np.flatnonzero(got)[0])
         fitting &= {size for size in fitting if (length - 1) // size * size == last}
     return max(fitting, default=None)
-
-
-def _of_bias(ask: Ask, dtype: str, param_dtype: str, rank: int) -> int | None:
-    """Digits of the bias: `(1 + 2^-j) + 1 * (-1)`, an output channel for each."""
-    powers = 2.0 ** -np.arange(1.0, min(DIGITS[dtype], DIGITS[param_dtype]))
-    g = ConvGeometry(in_channels=1, out_channels=len(powers), kernel_size=(1,) * rank)
-    tensors = {"x": -np.ones((1, 1, *(1,) * rank)), "W": np.ones(g.w_shape), "bias": 1 + powers}
-    answer = ask("forward", Question(g, tensors, dtype, param_dtype))
-    if answer is None or "y" not in answer or answer["y"].size != len(powers):
-        return None
-    kept = 1 + _kept(answer["y"].astype(np.float64).ravel(), powers.tolist())
-    return kept if kept <= len(powers) else None
-
-
-def _of_gradients(ask: Ask, dtype: str, param_dtype: str, rank: int) -> dict[tuple[str, str], int]:
-    """Digits of the factors in the gradients, of kernels of one tap: where each falls short of the type's.
-
-    `grad_x = W^T grad_y` and `grad_W = sum over images of grad_y x`: a factor `1 + 2^-j`, from which 1 is taken again.
-    """
-    own, found = DIGITS[dtype], dict[tuple[str, str], int]()
-    most = min(own, DIGITS[param_dtype])
-    for part, name in (("grad_x", "kernel"), ("grad_x", "grad_y"), ("grad_kernel", "x"), ("grad_kernel", "grad_y")):
-        powers = 2.0 ** -np.arange(1.0, most if name == "kernel" or part == "grad_kernel" else own)
-        count, some = len(powers), np.stack([1 + powers, np.ones(len(powers))])
-        signs = np.array([1.0, -1.0])
-        if name == "kernel":  # grad_x[c] = sum over o of W[o, c] grad_y[o]
-            got = _gradient(ask, "grad_x", np.zeros((1, count)), some, signs[None], (dtype, param_dtype, rank))
-        elif part == "grad_x":
-            got = _gradient(
-                ask, "grad_x", np.zeros((count, 1)), np.ones((2, 1)), some.T * signs, (dtype, param_dtype, rank)
-            )
-        elif name == "x":  # grad_W[o, c] = sum over images of grad_y[n, o] x[n, c]
-            got = _gradient(ask, "grad_W", some, np.ones((1, count)), signs[:, None], (dtype, param_dtype, rank))
-        else:
-            got = _gradient(ask, "grad_W", signs[:, None], np.ones((count, 1)), some, (dtype, param_dtype, rank))
-        if got is not None and 1 + (kept := _kept(got, powers.tolist())) <= count:
-            found[part, name] = 1 + kept
-    return found
-
-
-def _gradient(
-    ask: Ask, output: str, x: np.ndarray, W: np.ndarray, grad_y: np.ndarray, types: tuple[str, str, int]
-) -> np.ndarray | None:
-    """A gradient of a kernel of one tap, `x` `(N, C_in)`, `W` `(C_out, C_in)`, `grad_y` `(N, C_out)`, flat."""
-    dtype, param_dtype, rank = types
-    ones = (1,) * rank
-    g = ConvGeometry(in_channels=W.shape[1], out_channels=W.shape[0], kernel_size=ones)
-    tensors = {
-        "x": x.reshape(*x.shape, *ones),
-        "W": W.reshape(g.w_shape),
-        "grad_y": grad_y.reshape(*grad_y.shape, *ones),
-    }
-    answer = ask("backward", Question(g, tensors, dtype, param_dtype))
-    if answer is None or output not in answer:
-        return None
-    return answer[output].astype(np.float64).ravel()
 
 
 def _digits_of_kernel(answers: Sequence[np.ndarray | None], own: int, of_parameters: int) -> int | None:
@@ -263,171 +184,6 @@ class _Probe:
         if answer is None or "y" not in answer or answer["y"].size != len(x):
             return None
         return answer["y"].astype(np.float64).ravel()
-
-
-def faults(found: Arithmetic) -> list[Fault]:
-    """What was measured, as faults to be checked on the rows."""
-    own, dtype = DIGITS[found.dtype], found.dtype
-    kind, made = DTYPES[dtype], list[Fault]()
-
-    def add(name: str, words: str, look_at: str, **hooks: Any) -> None:
-        made.append(Fault(name, words, look_at, hooks))
-
-    for parts, where in PARTS.items():
-        digits = {(part, name): found.factor(part, name) for part in parts for name in FACTORS[part]}
-        low = {key: value for key, value in digits.items() if value < own}
-        if not low or {part for part, _ in low} != set(parts):
-            continue
-        names = [name for name in ("x", "kernel", "grad_y") if any(key[1] == name for key in low)]
-        *before, last = ({"kernel": "the kernel"}.get(name, name) for name in names)
-        said = " and ".join(filter(None, (", ".join(before), last)))
-        words = f"rounds {said} of {dtype} convolutions to {_type(min(low.values()))}{where}"
-        add("-".join(("rounded", *names, *parts)), words, "the precision settings of convolutions, or a cast",
-            factors=_factors(low, dtype))  # fmt: skip
-    if found.bias is not None and found.dtype in ("float32", "float64"):
-        of_bias = found.bias
-        add("bias-rounded", f"rounds the bias of {dtype} convolutions to {_type(of_bias)}", "a cast of the bias",
-            read=lambda name, tensor: (
-                rounded_to_bits(tensor, of_bias).astype(tensor.dtype) if name == "bias" and tensor.dtype == kind else tensor
-            ))  # fmt: skip
-    if (found.result or own) < own and found.factor("y", "x") >= own:
-        digits_ = found.result or own
-        add("result-rounded", f"rounds {dtype} results to {_type(digits_)}", ROUNDING,
-            result=lambda y, kernel, inputs, g: rounded_to_bits(y, digits_) if inputs["x"].dtype == kind else y)  # fmt: skip
-    if found.rounding not in (None, "nearest"):
-        how = str(found.rounding)
-        add("directed", f"rounds to {dtype} {how.removeprefix('to nearest, ')}", ROUNDING,
-            cast=lambda tensor, to: (_directed(tensor.astype(np.float64), own, how) if to == kind else tensor).astype(to),
-        )  # fmt: skip
-        add("result-directed", f"rounds {dtype} results {how}", ROUNDING,
-            result=lambda y, kernel, inputs, g: _directed(y, own, how) if inputs["x"].dtype == kind else y)  # fmt: skip
-    if found.product is False and own < 24 <= (found.sums or 24):
-        add("products-rounded", f"rounds each product of {dtype} convolutions to {dtype} before it is added",
-            "the type of the products", accumulate=_accumulating(dtype, True, 0))  # fmt: skip
-    if found.block:
-        add("sums-rounded", f"rounds sums of products of {dtype} to {dtype} after each {found.block} products",
-            "the type of the sums between blocks", accumulate=_accumulating(dtype, False, found.block))  # fmt: skip
-    if found.saturates:
-        limit = float(ml_dtypes.finfo(kind).max)
-        add("saturates", f"has {dtype} results that overflow become the largest number", ROUNDING,
-            cast=lambda tensor, to: (np.clip(tensor, -limit, limit) if to == kind else tensor).astype(to))  # fmt: skip
-    if found.flushes and found.factor("y", "x") >= own:
-        made += _flushing(dtype)
-    return made
-
-
-def _accumulating(dtype: str, rounds_products: bool, block: int) -> Callable[..., np.ndarray]:
-    """The sum of products, each rounded to the type, or the sum after so many of them."""
-    kind = DTYPES[dtype]
-
-    def rounded(tensor: np.ndarray) -> np.ndarray:
-        return tensor.astype(kind).astype(np.float64)
-
-    def accumulate(products: Iterable[np.ndarray], of: str) -> np.ndarray:
-        total = np.zeros(())
-        for number, product in enumerate(products, 1):
-            total = total + (rounded(product) if rounds_products and of == dtype else product)
-            total = rounded(total) if block and number % block == 0 and of == dtype else total
-        return total
-
-    return accumulate
-
-
-ROUNDING = "the type and the rounding of the results"
-FACTORS = {"y": ("x", "kernel"), "grad_x": ("kernel", "grad_y"), "grad_kernel": ("x", "grad_y")}
-PARTS = {
-    ("y", "grad_x", "grad_kernel"): "",
-    ("y", "grad_x"): ", in y and in the gradient of x",
-    ("y", "grad_kernel"): ", in y and in the gradients of the parameters",
-    ("grad_x", "grad_kernel"): ", in the gradients",
-    ("y",): ", in y",
-    ("grad_x",): ", in the gradient of x",
-    ("grad_kernel",): ", in the gradients of the parameters",
-}
-
-
-def _factors(digits: Mapping[tuple[str, str], int], dtype: str) -> Callable[..., np.ndarray]:
-    def change(part: str, name: str, tensor: np.ndarray, of: str) -> np.ndarray:
-        return rounded_to_bits(tensor, digits[part, name]) if of == dtype and (part, name) in digits else tensor
-
-    return change
-
-
-def _flushing(dtype: str) -> list[Fault]:
-    """Numbers below the smallest normal one taken for zero: where they are read, where they are written, or both."""
-    kind, least = DTYPES[dtype], float(ml_dtypes.finfo(DTYPES[dtype]).tiny)
-
-    def flushed(tensor: np.ndarray) -> np.ndarray:
-        small = np.abs(tensor.astype(np.float64)) < least
-        return np.where(small, np.zeros((), tensor.dtype), tensor) if tensor.dtype == kind else tensor
-
-    read = {
-        "read": lambda name, tensor: flushed(tensor),
-        "used": lambda kernel, inputs, g: flushed(kernel),
-    }
-    written = {"cast": lambda tensor, to: flushed(tensor.astype(to))}
-    look_at = "a mode of the processor or the library: flush to zero, denormals are zero"
-    words = f"takes {dtype} numbers below the smallest normal one for zero"
-    return [
-        Fault("flushes-read-and-written", words, look_at, {**read, **written}),
-        Fault("flushes-read", f"{words} where it reads them", look_at, read),
-        Fault("flushes-written", f"{words} where it writes them", look_at, written),
-    ]
-
-
-def _directed(y: np.ndarray, digits: int, rounding: str) -> np.ndarray:
-    fraction, exponent = np.frexp(y)
-    scaled = fraction * 2.0**digits
-    rounded = {
-        "towards zero": np.trunc(scaled),
-        "away from zero": np.sign(scaled) * np.ceil(np.abs(scaled)),
-        "to nearest, halves away from zero": np.sign(scaled) * np.floor(np.abs(scaled) + 0.5),
-    }[rounding]
-    return np.ldexp(rounded, exponent - digits)
-
-
-@cache
-def short_factors(dtype: str) -> tuple[Fault, ...]:
-    """Factors rounded to the shorter types, which only some of the paths of a port may do."""
-
-    def of(names: tuple[str, ...], digits: int) -> Fault:
-        said = " and ".join("the kernel" if name == "kernel" else name for name in names)
-        factors = _factors({(part, name): digits for part in FACTORS for name in names}, dtype)
-        words = f"rounds {said} of {dtype} convolutions to {_type(digits)}"
-        look_at = "the precision settings of convolutions, or a cast"
-        return Fault(f"rounded-{'-'.join(names)}-{digits}", words, look_at, {"factors": factors})
-
-    shorter = [digits for digits in (11, 8) if digits < DIGITS[dtype]]
-    return tuple(of(names, digits) for digits in shorter for names in (("x", "kernel"), ("x",), ("kernel",)))
-
-
-@cache
-def composition_sums() -> tuple[Fault, ...]:
-    """`D_delta * W` added up column by column in a low-precision type of the parameters, with its products rounded or not."""
-
-    def of(products: bool, identity_first: bool) -> Fault:
-        def composed(port: FaultyPort, g: ConvGeometry, inputs: Tensors) -> np.ndarray:
-            W, D = inputs["W"], inputs.get("D_delta")
-            if D is None or str(W.dtype) not in LOW_PRECISION:
-                return compose(W, D, g)
-            wide, rows = W.astype(np.float64), D.astype(np.float64)[g.rows]
-            tiles = sum_tiles(wide, g)
-            total = (tiles if identity_first else np.zeros(tiles.shape)).astype(W.dtype)
-            for s in range(g.d_mul):
-                part = rows[..., s] * wide[..., s, None]
-                part = part.astype(W.dtype).astype(np.float64) if products else part
-                total = (total.astype(np.float64) + part).astype(W.dtype)
-            if not identity_first:
-                total = (total.astype(np.float64) + tiles).astype(W.dtype)
-            return total.reshape(g.kernel_shape)
-
-        rounded = ", and rounds each product to it" if products else ""
-        first = ", the identity's part first" if identity_first else ", apart from the identity's part"
-        words = f"adds up D_delta * W in the low-precision type of the parameters{rounded}{first}"
-        return Fault(f"composition-sums-{products}-{identity_first}", words,
-                     "the type of the composition's sums: at least float32", {"compose": composed})  # fmt: skip
-
-    return tuple(of(products, first) for products in (True, False) for first in (False, True))
 
 
 def sums_lose(ask: Ask, kind: str, dtype: str, param_dtype: str, digits: int, rank: int) -> bool | None:

@@ -158,19 +158,30 @@ class _Work:
         """Rows whose structure is right or explained."""
         spoilt = {(row.case.geometry, row.operation) for of_stage in self.measured.unknown.values() for row in of_stage}
         taken = self.taken
-        left = [row for row in self.rows if row.key not in taken and (row.case.geometry, row.operation) not in spoilt]
+        every = [row for row in self.rows if row.key not in taken]
+        left = [row for row in every if (row.case.geometry, row.operation) not in spoilt]
+        if any(row.failed for row in every) and len(left) < len(every):  # a rounding that exact rows show, perhaps
+            self._claim_arithmetic(every, of_size=False)
+            taken = self.taken
+            self.measured.unknown = {
+                name: [row for row in rows if row.key not in taken] for name, rows in self.measured.unknown.items()
+            }
+        left = [row for row in left if row.key not in taken]
         if any(row.failed for row in left):
-            claims, self.facts = rounding.explain(
-                left, self._planted, self.asker, self.numerics, self.catalogue, self.say
-            )
-            for one in claims:
-                fault = (one.fault,) if one.fault else ()
-                rows = one.rows
-                if not fault and any(item.stage == "compose" for item in self.measured.findings):
-                    continue  # a wrong kernel makes errors of any size
-                if not fault:  # read off the size of errors alone, which are of another kind where exact rows are wrong
-                    rows = tuple(row for row in rows if row.exact or row.operation not in self.measured.unknown)
-                self._claim("arithmetic", one.name, one.words, one.look_at, rows, self.facts, fault)
+            self._claim_arithmetic(left, of_size=True)
+
+    def _claim_arithmetic(self, rows: Sequence[Row], *, of_size: bool) -> None:
+        claims, self.facts = rounding.explain(
+            rows, self._planted, self.asker, self.numerics, self.catalogue, self.say, of_size=of_size
+        )
+        for one in claims:
+            fault = (one.fault,) if one.fault else ()
+            rows = one.rows
+            if not fault and any(item.stage == "compose" for item in self.measured.findings):
+                continue  # a wrong kernel makes errors of any size
+            if not fault:  # read off the size of errors alone, which are of another kind where exact rows are wrong
+                rows = tuple(row for row in rows if row.exact or row.operation not in self.measured.unknown)
+            self._claim("arithmetic", one.name, one.words, one.look_at, rows, self.facts, fault)
 
     def result(self) -> list[Diagnosis]:
         """The claims in the order of the stages; what has no explanation first where it is by far the most."""
@@ -180,6 +191,8 @@ class _Work:
             of_arithmetic = any(row.case.dtype in LOW_PRECISION or not row.exact for row in left)
             heads, facts = list[str](), list(self.facts) if of_arithmetic and not self.measured.findings else []
             for operation, lines in self.measured.facts.items():
+                if not any(row.operation == operation for row in left):
+                    continue
                 head = " ".join(filter(None, (operation, self.measured.where.get(operation, ""))))
                 if lines and lines != [OVER]:
                     heads.append(f"{head}: {'; '.join(lines[:2])}")

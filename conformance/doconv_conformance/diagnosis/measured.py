@@ -16,7 +16,6 @@ import numpy as np
 
 from doconv_conformance.cases.table import STAGES, Case
 from doconv_conformance.diagnosis import (
-    arithmetic,
     composition,
     convolution,
     gradient_faults,
@@ -504,10 +503,7 @@ class _State:
         if not found and not listed and operation in ("compose", "forward"):
             found = [(fault,) for fault in values.limits(self.asker, case, operation)]
         allowed = [fit for fit in found if self._is_allowed(fit) and self._has_effect(operation, row, fit)]
-        fits = [*listed, *(fit for fit in allowed if self._reproduces_with(row, fit))]
-        if not fits and operation == "forward":  # numbers of many digits, in some of the paths of a port
-            fits = [(one,) for one in arithmetic.short_factors(row.case.dtype) if self._reproduces_with(row, (one,))]
-        return fits
+        return [*listed, *(fit for fit in allowed if self._reproduces_with(row, fit))]
 
     def _lost(self, row: Row) -> list[tuple[Fault, ...]]:
         """Of kernels too large to be asked about entry by entry: what `compose` leaves out of the row's own."""

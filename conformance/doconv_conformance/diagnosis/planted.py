@@ -6,7 +6,7 @@ step, so that "the strides are exchanged" and "the bias is missing" answer toget
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import sha1
@@ -165,33 +165,28 @@ class MeasuredPort(FaultyPort):
     - `delta_part(g)`, `identity_part(g)`: the share of each product in its part of the composition, `(*W's channels, K, S)`;
     - `delta_W(W, g)`, `identity_W(W, g)`: `W` as one part of the composition reads it;
     - `bare(y, g)`: the output before the bias is added;
-    - `accumulate(products, dtype)`: the sum of the products of `y`, an array for each channel and tap in this order;
     - `conv_kernel(kernel, g)`: the composed kernel as the convolution reads it, which `compose` and `fold` do not show;
     - `out_weight(weight, inputs, g)`, `out_bias`, `out_y`: one output of `fold` alone;
     - `read(name, tensor)`: every tensor that is given;
-    - `factors(part, name, tensor, dtype)`: `x`, the kernel or `grad_y` in the products of `y`, `grad_x` or `grad_kernel`;
     - `grad_y(grad_y, port, inputs, g)`: the gradient that comes in, as all gradients see it;
     - `start_weight(parameters, g)`: the weight, in a dict, that `initialise` returns beside the parameters;
     - `grad_x_kernel(kernel, g)`: the kernel that the gradient of `x` is made of;
     - `grad_parts(identity, delta)`: factors of the two parts of the gradient of `W`;
     - `grad_rows(g)`: rows of `D` in the gradients;
-    - `grad_delta_D(D, g)`, `grad_delta_W(W, g)`: `D` in the gradient of `W`, `W` in the gradient of `D`.
+    - `grad_delta_D(D, g)`, `grad_delta_W(W, g)`: `D` in the gradient of `W`, `W` in the gradient of `D`;
+    - `arithmetic`: a `rounded_port.Plan`, whose own port rounds at its sites.
     """
 
     def _convolve(
         self, geometry: ConvGeometry, inputs: Tensors, weight: np.ndarray, bias: np.ndarray | None
     ) -> np.ndarray:
-        self.dtype = str(inputs["x"].dtype)
-        if "factors" in self.hooks:
-            inputs = {**inputs, "x": self._factor("y", "x", inputs["x"])}
-            weight = self._factor("y", "kernel", weight)
-        if not self.hooks.keys() & {"options", "bare", "accumulate"} or self.hooks.keys() & {"convolve", "padded"}:
+        if not self.hooks.keys() & {"options", "bare"} or self.hooks.keys() & {"convolve", "padded"}:
             return super()._convolve(geometry, inputs, weight, bias)
         x = self._move("x", inputs["x"], geometry)
         kernel = self._used(weight, inputs, geometry)
         bias = None if bias is None else self._move("bias", bias, geometry)
         tables = relations(self._options("options", geometry), geometry, x.shape[2:])
-        y = _forward(x.astype(np.float64), kernel.astype(np.float64), tables, geometry, self._sum)
+        y = _forward(x.astype(np.float64), kernel.astype(np.float64), tables, geometry)
         y = self._move("bare", y, geometry)
         if bias is not None:
             y = y + bias.astype(np.float64).reshape(-1, *[1] * geometry.spatial_rank)
@@ -199,17 +194,6 @@ class MeasuredPort(FaultyPort):
         if "result" in self.hooks:
             y = self.hooks["result"](y, kernel, inputs, geometry)
         return self._cast(y, inputs["x"].dtype)
-
-    def _sum(self, patches: np.ndarray, kernels: np.ndarray) -> np.ndarray:
-        """`(N, groups, channels, positions, taps)` times `(groups, outputs, channels, taps)`."""
-        if "accumulate" not in self.hooks:
-            return np.einsum("ngcpk,gock->ngop", patches, kernels, optimize=True)
-        products = (
-            patches[:, :, None, c, :, k] * kernels[None, :, :, c, None, k]
-            for c, k in np.ndindex(patches.shape[2], patches.shape[4])
-        )
-        total: np.ndarray = self.hooks["accumulate"](products, self.dtype)
-        return total
 
     def _used(self, kernel: np.ndarray, inputs: Tensors, geometry: ConvGeometry) -> np.ndarray:
         return self._move("conv_kernel", super()._used(kernel, inputs, geometry), geometry)
@@ -226,27 +210,11 @@ class MeasuredPort(FaultyPort):
     def _plain_vjp(
         self, x: np.ndarray, kernel: np.ndarray, grad_y: np.ndarray, g: ConvGeometry
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        if "factors" in self.hooks:
-            parts = (("grad_x", x, self._factor("grad_x", "kernel", kernel)),
-                     ("grad_kernel", self._factor("grad_kernel", "x", x), kernel))  # fmt: skip
-            (grad_x, _, grad_bias), (_, grad_kernel, _) = (
-                self._mapped_vjp(one, other, self._factor(part, "grad_y", grad_y), g) for part, one, other in parts
-            )
-            return grad_x, grad_kernel, grad_bias
-        return self._mapped_vjp(x, kernel, grad_y, g)
-
-    def _factor(self, part: str, name: str, tensor: np.ndarray) -> np.ndarray:
-        changed: np.ndarray = self.hooks["factors"](part, name, tensor, self.dtype)
-        return changed.astype(tensor.dtype)
-
-    def _mapped_vjp(
-        self, x: np.ndarray, kernel: np.ndarray, grad_y: np.ndarray, g: ConvGeometry
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         if not self.hooks.keys() & {"options", "options_grad_x", "options_grad_kernel", "grad_x_kernel"}:
             return super()._convolve_vjp(x, kernel, grad_y, g)
         x, kernel, grad_y = (tensor.astype(np.float64) for tensor in (x, kernel, grad_y))
         of_x, of_kernel = (
-            _fitted(relations(self._options(name, g), g, x.shape[2:]), grad_y.shape[2:])
+            fitted(relations(self._options(name, g), g, x.shape[2:]), grad_y.shape[2:])
             for name in ("options_grad_x", "options_grad_kernel")
         )
         moved = self.hooks["grad_x_kernel"](kernel, g) if "grad_x_kernel" in self.hooks else kernel
@@ -261,7 +229,6 @@ class MeasuredPort(FaultyPort):
         return g
 
     def backward(self, geometry: ConvGeometry, inputs: Tensors) -> Tensors:
-        self.dtype = str(inputs["x"].dtype)
         if "grad_y" in self.hooks:
             inputs = {**inputs, "grad_y": self.hooks["grad_y"](inputs["grad_y"], self, inputs, geometry)}
         if "options" not in self.hooks:
@@ -350,7 +317,7 @@ class MeasuredPort(FaultyPort):
         return moved_back(self.hooks[name], gradient, shape, geometry) if name in self.hooks else gradient
 
 
-def _fitted(tables: Sequence[np.ndarray], sizes: Sequence[int]) -> list[np.ndarray]:
+def fitted(tables: Sequence[np.ndarray], sizes: Sequence[int]) -> list[np.ndarray]:
     """Cut or filled with nothing to the sizes of the gradient that comes in."""
     fitted = []
     for table, size in zip(tables, sizes, strict=True):
@@ -361,7 +328,7 @@ def _fitted(tables: Sequence[np.ndarray], sizes: Sequence[int]) -> list[np.ndarr
     return fitted
 
 
-def _patches(x: np.ndarray, tables: Sequence[np.ndarray]) -> np.ndarray:
+def patches_of(x: np.ndarray, tables: Sequence[np.ndarray]) -> np.ndarray:
     """`(N, C, *space)` -> `(N, C, positions, taps)`."""
     rank = len(tables)
     for table in tables:  # the first spatial axis goes, its position and tap come at the end
@@ -371,8 +338,8 @@ def _patches(x: np.ndarray, tables: Sequence[np.ndarray]) -> np.ndarray:
     return x.reshape(*x.shape[:2], int(np.prod(x.shape[2 : 2 + rank])), -1)
 
 
-def _unpatched(grad: np.ndarray, tables: Sequence[np.ndarray]) -> np.ndarray:
-    """The gradient through `_patches`: `(N, C, positions, taps)` -> `(N, C, *space)`."""
+def unpatched(grad: np.ndarray, tables: Sequence[np.ndarray]) -> np.ndarray:
+    """The gradient through `patches_of`: `(N, C, positions, taps)` -> `(N, C, *space)`."""
     rank = len(tables)
     grad = grad.reshape(*grad.shape[:2], *(len(table) for table in tables), *(table.shape[2] for table in tables))
     for axis, table in enumerate(tables):  # the first position and the first tap go, the space comes at the end
@@ -380,36 +347,34 @@ def _unpatched(grad: np.ndarray, tables: Sequence[np.ndarray]) -> np.ndarray:
     return grad
 
 
-def _grouped(tensor: np.ndarray, axis: int, groups: int) -> np.ndarray:
+def grouped(tensor: np.ndarray, axis: int, groups: int) -> np.ndarray:
     shape = tensor.shape
     return tensor.reshape(*shape[:axis], groups, shape[axis] // groups, *shape[axis + 1 :])
 
 
-def _kernels(kernel: np.ndarray, g: ConvGeometry) -> np.ndarray:
+def kernels_of(kernel: np.ndarray, g: ConvGeometry) -> np.ndarray:
     """`(groups, output channels, input channels, taps)`."""
-    split = _grouped(kernel.reshape(*kernel.shape[:2], -1), 0, g.groups)
+    split = grouped(kernel.reshape(*kernel.shape[:2], -1), 0, g.groups)
     return split.swapaxes(1, 2) if g.transposed else split
 
 
-def _forward(
-    x: np.ndarray, kernel: np.ndarray, tables: Sequence[np.ndarray], g: ConvGeometry,
-    of: Callable[[np.ndarray, np.ndarray], np.ndarray],
-) -> np.ndarray:  # fmt: skip
-    y = of(_grouped(_patches(x, tables), 1, g.groups), _kernels(kernel, g))
+def _forward(x: np.ndarray, kernel: np.ndarray, tables: Sequence[np.ndarray], g: ConvGeometry) -> np.ndarray:
+    patches, kernels = grouped(patches_of(x, tables), 1, g.groups), kernels_of(kernel, g)
+    y = np.einsum("ngcpk,gock->ngop", patches, kernels, optimize=True)
     return y.reshape(len(x), g.out_channels, *(len(table) for table in tables))
 
 
 def _grad_x(
     grad_y: np.ndarray, kernel: np.ndarray, tables: Sequence[np.ndarray], shape: tuple[int, ...], g: ConvGeometry
 ) -> np.ndarray:
-    flat = _grouped(grad_y.reshape(*grad_y.shape[:2], -1), 1, g.groups)
-    grad = np.einsum("ngop,gock->ngcpk", flat, _kernels(kernel, g), optimize=True)
-    return _unpatched(grad.reshape(len(grad_y), g.in_channels, *grad.shape[3:]), tables).reshape(shape)
+    flat = grouped(grad_y.reshape(*grad_y.shape[:2], -1), 1, g.groups)
+    grad = np.einsum("ngop,gock->ngcpk", flat, kernels_of(kernel, g), optimize=True)
+    return unpatched(grad.reshape(len(grad_y), g.in_channels, *grad.shape[3:]), tables).reshape(shape)
 
 
 def _grad_kernel(x: np.ndarray, grad_y: np.ndarray, tables: Sequence[np.ndarray], g: ConvGeometry) -> np.ndarray:
-    patches = _grouped(_patches(x, tables), 1, g.groups)
-    flat = _grouped(grad_y.reshape(*grad_y.shape[:2], -1), 1, g.groups)
+    patches = grouped(patches_of(x, tables), 1, g.groups)
+    flat = grouped(grad_y.reshape(*grad_y.shape[:2], -1), 1, g.groups)
     grad = np.einsum("ngcpk,ngop->gock", patches, flat, optimize=True)
     grad = grad.swapaxes(1, 2) if g.transposed else grad
     return grad.reshape(g.kernel_shape)
@@ -437,14 +402,13 @@ def joined(faults: Iterable[Fault]) -> Fault:
 def _after(name: str, first: Any, then: Any) -> Any:
     if name in ("delta_part", "identity_part"):
         return lambda g: first(g) * then(g)
-    if name in ("rows", "identity", "compose", "convolve", "compose_vjp", "sum_group", "padded", "grad_rows", "cast"):
+    if name in ("rows", "identity", "compose", "convolve", "compose_vjp", "sum_group", "padded", "grad_rows", "cast",
+                "arithmetic"):  # fmt: skip
         raise ValueError(f"two faults replace {name}")
     if name == "delta":
         return lambda g: first(g) * then(g)
     if name == "read":
         return lambda tensor_name, tensor: then(tensor_name, first(tensor_name, tensor))
-    if name == "factors":
-        return lambda part, side, tensor, dtype: then(part, side, first(part, side, tensor, dtype), dtype)
     if name == "grad_parts":
         return tuple(a * b for a, b in zip(first, then, strict=True))
     if name == "geometry":
@@ -487,7 +451,8 @@ def _answer(
         if operation == "backward" and faults and _changes_the_end(faults):
             outputs = run(faults[:-1], geometry, operation, inputs)
             return outputs and faults[-1].hooks["gradients"](outputs, dict(inputs), geometry)
-        port = MeasuredPort(joined(faults) if faults else NOTHING)
+        fault = joined(faults) if faults else NOTHING
+        port = fault.hooks["arithmetic"].port(fault) if "arithmetic" in fault.hooks else MeasuredPort(fault)
         if "read" in port.hooks:
             inputs = {name: port.hooks["read"](name, tensor) for name, tensor in inputs.items()}
         with np.errstate(all="ignore"):

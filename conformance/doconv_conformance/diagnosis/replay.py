@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -35,13 +35,20 @@ class Row:
         operation: what was asked.
         got: the outputs.
         failed: whether they were a mismatch.
+        only: the one output that it is evidence of; empty for all of them.
     """
 
     def __init__(
-        self, case: Case, operation: str, got: Mapping[str, np.ndarray], failed: bool, numerics: Numerics
+        self,
+        case: Case,
+        operation: str,
+        got: Mapping[str, np.ndarray],
+        failed: bool,
+        numerics: Numerics,
+        only: str = "",
     ) -> None:
         self.case, self.operation, self.got, self.failed = case, operation, got, failed
-        self.numerics = numerics
+        self.numerics, self.only = numerics, only
         self.exact = judged_exactly(case, operation, numerics)
         self._digest = _digest(got, self.want) if self.exact else b""
 
@@ -58,7 +65,30 @@ class Row:
     @property
     def want(self) -> Mapping[str, Expected]:
         """What the row should give."""
-        return expected(self.case, self.operation, self.numerics)
+        want = expected(self.case, self.operation, self.numerics)
+        return {self.only: want[self.only]} if self.only else want
+
+    @cached_property
+    def outputs(self) -> list[Row]:
+        """The row output by output; none where names are missing or shapes are wrong."""
+        if self.operation == "initialise":  # its outputs are judged by each other
+            return [self]
+        if self.got.keys() != self.want.keys():
+            return []
+        if any(self.got[name].shape != want.value.shape for name, want in self.want.items()):
+            return []
+        found = []
+        for name, want in self.want.items():
+            got = {name: self.got[name]}
+            failed = self.failed and judge({name: want}, got, exact=self.exact)["verdict"] == "mismatch"
+            found.append(Row(self.case, self.operation, got, failed, self.numerics, name))
+        return found
+
+    def of(self, outputs: Tensors | None) -> Tensors | None:
+        """Of the outputs of its question those that it is evidence of."""
+        if outputs is None or not self.only:
+            return outputs
+        return {name: value for name, value in outputs.items() if name == self.only}
 
     def relation(self, fault: Fault) -> str:
         """One of "explained", "contradicted", "unaffected" (the fault does not show here) and "silent" (it raises here)."""

@@ -316,7 +316,7 @@ def parts(found: Sequence[Axis], shape: Sequence[int], wrong: np.ndarray) -> Ite
 
 def _digest(where: np.ndarray) -> bytes:
     """Of which elements: those of a large kernel, thousands of times, would fill the memory."""
-    return sha1(np.packbits(where)).digest()
+    return sha1(np.packbits(where).tobytes()).digest()
 
 
 def located(tensor: str, samples: Sequence[tuple[np.ndarray, np.ndarray, ConvGeometry]]) -> list[str]:

@@ -34,7 +34,7 @@ CORE = {
 BACKENDS = {
     **{
         f"backends/doconv_torch/{name}.py": ("conformance/tests/torch/test_compose.py",)
-        for name in ("_compose", "_products", "_taps", "_kernels", "_operators")
+        for name in ("_compose", "_products", "_taps", "_kernels", "_formula", "_operators")
     },
     **{
         f"backends/doconv_keras/{name}.py": tuple(f"conformance/tests/keras/test_{test}.py" for test in tests)

@@ -17,6 +17,7 @@ from doconv_core.checkpoint import (
     ModelLayer,
     ModelState,
     ModelTensor,
+    TensorWriter,
     convert_file,
     fold_file,
     load_model,
@@ -67,6 +68,18 @@ MAPS = {
     "a function": {"block.conv": "stem", "fc": "head"}.__getitem__,
     "pairs": [(r"block\.(conv)", "stem"), (r"f(c)", "head")],
 }
+
+
+def test_a_type_that_numpy_lacks_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    model, path = Model(fc=linear(1)), tmp_path / "file"
+    model.others["scale"] = np.zeros(4, np.float32)
+    sizes = {"fc.weight": ("F32", (5, 4)), "fc.bias": ("F32", (5,)), "scale": ("F4", (4,))}
+    with TensorWriter(path, sizes, {}) as writer:
+        for name, content in (("fc.weight", bytes(80)), ("fc.bias", bytes(20)), ("scale", bytes(2))):
+            writer.write(name, memoryview(content))
+    with pytest.raises(CheckpointError, match=r"scale has a type that NumPy lacks. Received: F4"):
+        load_model(path, model.state())
+    np.testing.assert_array_equal(model["fc"]["weight"], 1)
 
 
 @pytest.mark.parametrize("kind", MAPS)

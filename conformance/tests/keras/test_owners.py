@@ -400,7 +400,7 @@ class Doubled(keras.Sequential):
         (Elsewhere, True, r"go on using the old conv2d\w*. Received: Elsewhere.holder"),
         (lambda: by_method(functools.partial), True, r"go on using the old stem. Received: One.apply_to"),
         (lambda: by_method(lambda conv: conv.__call__), True, r"go on using the old stem. Received: One.apply_to"),
-        (lambda_twice, False, r"again has a function that would go on using the old stem. Received: Lambda"),
+        (lambda_twice, False, r"again has a function that would go on using the old stem. Received: a Lambda"),
         (lambda: One(lambda_twice()), True, r"again holds a function.* go on using the old stem. Received: Lambda.function"),
         (patched, False, "a `call` set on an object would be lost: give it to a class. Received: stem"),
         (lambda: One(patched().layers[0]), True, "a `call` set on an object would be lost.* Received: stem"),

@@ -48,10 +48,12 @@ def tensors(size: tuple, dtype: torch.dtype = torch.float64) -> tuple[ConvGeomet
 WAYS: dict[str, dict[str, object]] = {
     "taps": {"_products.PRODUCTS": "taps"},
     "taps, many numbers": {"_products.PRODUCTS": "taps", "_taps.MANY_NUMBERS": 16},
+    "formula": {"_products.PRODUCTS": "formula"},
     "kernels": {"_products.PRODUCTS": "kernels"},
     "kernels in blocks": {"_products.PRODUCTS": "kernels", "_kernels.NUMBERS_PER_BLOCK": 16},
     "by channel, taps": {"_products.PRODUCTS": "taps", "_taps.MANY_NUMBERS": 16},
     "by channel, kernels": {"_products.PRODUCTS": "kernels"},
+    "by channel, formula": {"_products.PRODUCTS": "formula"},
     "transformed": {},
     "compiled": {},
 }
@@ -109,41 +111,56 @@ LARGE = {
 }
 
 
-@pytest.mark.parametrize("amd", [True, False], ids=["transposes pay", "transposes cost"])
+PROCESSORS = {"AMD": (True, False), "Intel": (False, True), "another": (False, False)}
+
+
+def be_on(processor: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in zip(("TRANSPOSES_PAY", "ADDITIONS_COST"), PROCESSORS[processor], strict=True):
+        monkeypatch.setattr(rule, name, value)
+
+
+@pytest.mark.parametrize("processor", PROCESSORS)
 @pytest.mark.parametrize("size", LARGE.values(), ids=LARGE)
-def test_large_sizes_by_the_rule_of_either_processor(size: tuple, amd: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_sizes_by_the_rule_of_each_processor(
+    size: tuple, processor: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(rule, "PRODUCTS", "auto")
-    monkeypatch.setattr(rule, "TRANSPOSES_PAY", amd)
+    be_on(processor, monkeypatch)
     geometry, W, D = tensors(size, torch.float32)
     weight = composition.compose(W, D, geometry.groups, transposed=geometry.transposed)
     assert_reference(geometry, W, D, weight)
 
 
 @pytest.mark.parametrize(
-    ("shape", "channels", "taps", "amd", "expected"),
+    ("shape", "channels", "taps", "processor", "expected"),
     [
-        ((64, 64, 9), 64, 9, True, "_kernels"),
-        ((64, 64, 9), 64, 9, False, "_taps"),
-        ((64, 16, 4), 16, 4, True, "_kernels"),
-        ((63, 16, 4), 16, 4, True, "_taps"),  # too few numbers
-        ((64, 64, 15), 64, 15, True, "_kernels"),
-        ((64, 64, 16), 64, 16, True, "_taps"),  # enough taps
-        ((32, 32, 16), 64, 16, True, "_kernels"),  # enough taps, but groups of 16 kernels
-        ((30, 32, 16), 64, 16, True, "_taps"),  # groups of 15
-        ((512, 1, 9), 1, 9, True, "_taps"),  # nothing to transpose
-        ((512, 2, 9), 2, 9, True, "_kernels"),
+        ((64, 64, 9), 64, 9, "AMD", "_kernels"),
+        ((64, 64, 9), 64, 9, "Intel", "_taps"),
+        ((64, 64, 9), 64, 9, "another", "_taps"),
+        ((64, 16, 4), 16, 4, "AMD", "_kernels"),
+        ((63, 16, 4), 16, 4, "AMD", "_taps"),  # too few numbers
+        ((64, 64, 15), 64, 15, "AMD", "_kernels"),
+        ((64, 64, 16), 64, 16, "AMD", "_taps"),  # enough taps
+        ((32, 32, 16), 64, 16, "AMD", "_kernels"),  # enough taps, but groups of 16 kernels
+        ((30, 32, 16), 64, 16, "AMD", "_taps"),  # groups of 15
+        ((512, 1, 9), 1, 9, "AMD", "_taps"),  # nothing to transpose
+        ((512, 2, 9), 2, 9, "AMD", "_kernels"),
+        ((128, 64, 16), 64, 16, "Intel", "_formula"),
+        ((127, 64, 16), 64, 16, "Intel", "_taps"),  # too few numbers
+        ((128, 64, 16), 128, 16, "Intel", "_taps"),  # groups
+        ((128, 64, 16), 64, 16, "another", "_taps"),
     ],
 )
 def test_the_rule_that_chooses_the_products(
-    shape: tuple, channels: int, taps: int, amd: bool, expected: str, monkeypatch: pytest.MonkeyPatch
+    shape: tuple, channels: int, taps: int, processor: str, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     W, D = torch.empty(shape), torch.empty(channels, taps, shape[2])
-    monkeypatch.setattr(rule, "TRANSPOSES_PAY", amd)
+    be_on(processor, monkeypatch)
     chosen = {}
-    for products in ("auto", "taps", "kernels"):
+    for products in ("auto", *rule.WAYS):
         monkeypatch.setattr(rule, "PRODUCTS", products)
         chosen[products] = rule.products_for(W, D).__name__.removeprefix("doconv_torch.")
-    assert chosen == {"auto": expected, "taps": "_taps", "kernels": "_kernels"}
+    assert chosen == {"auto": expected, "taps": "_taps", "kernels": "_kernels", "formula": "_formula"}
     monkeypatch.setattr(rule, "PRODUCTS", "kernels")
     assert rule.products_for(W.to("meta"), D.to("meta")).__name__ == "doconv_torch._taps"
 
@@ -154,24 +171,31 @@ def test_forward_mode_is_a_transform_from_its_first_level_on() -> None:
         assert composition.transformed()
 
 
-@pytest.mark.parametrize(("processor", "amd"), [("AMD64 Family 25 Model 33, AuthenticAMD", True), ("arm", False)])
+@pytest.mark.parametrize(
+    ("processor", "vendors"),
+    [
+        ("AMD64 Family 25 Model 33, AuthenticAMD", ["AuthenticAMD"]),
+        ("Intel64 Family 6 Model 143, GenuineIntel", ["GenuineIntel"]),
+        ("arm", []),
+    ],
+)
 def test_the_processor_where_the_system_has_no_file_of_it(
-    processor: str, amd: bool, monkeypatch: pytest.MonkeyPatch
+    processor: str, vendors: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_file(path: str) -> None:
         raise FileNotFoundError(path)
 
     monkeypatch.setattr(rule, "open", no_file, raising=False)
     monkeypatch.setattr("platform.processor", lambda: processor)
-    assert rule._is_amd() == amd
+    assert [vendor for vendor in ("AuthenticAMD", "GenuineIntel") if rule._is_made_by(vendor)] == vendors
 
 
 def test_products_by_hand_are_checked_at_import() -> None:
     run = (sys.executable, "-c", "import doconv_torch._products as c; print(c.PRODUCTS)")
-    done = subprocess.run(run, env=os.environ | {"DOCONV_TORCH_PRODUCTS": "kernels"}, capture_output=True, text=True)
-    assert done.stdout == "kernels\n", done.stderr
+    done = subprocess.run(run, env=os.environ | {"DOCONV_TORCH_PRODUCTS": "formula"}, capture_output=True, text=True)
+    assert done.stdout == "formula\n", done.stderr
     done = subprocess.run(run, env=os.environ | {"DOCONV_TORCH_PRODUCTS": "fast"}, capture_output=True, text=True)
-    assert "ValueError: DOCONV_TORCH_PRODUCTS must be auto, taps or kernels. Received: 'fast'" in done.stderr
+    assert "ValueError: DOCONV_TORCH_PRODUCTS must be auto, taps, kernels or formula. Received: 'fast'" in done.stderr
 
 
 @pytest.mark.filterwarnings(

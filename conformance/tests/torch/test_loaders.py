@@ -95,6 +95,36 @@ def test_a_plain_checkpoint_starts_the_layers(way: Callable) -> None:
     assert not net.body[0].D.any()
 
 
+class Summed(nn.Conv2d):
+    """For grey images, loaded from a kernel for colours."""
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *options: object) -> None:
+        _sum_colours(self, state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *options)
+
+
+def _sum_colours(conv: nn.Module, state_dict: dict[str, Tensor], prefix: str, *_: object) -> None:
+    if f"{prefix}weight" in state_dict:
+        state_dict[f"{prefix}weight"] = state_dict[f"{prefix}weight"].sum(1, keepdim=True)
+
+
+def hooked() -> nn.Conv2d:
+    conv = nn.Conv2d(1, 4, 3)
+    conv.register_load_state_dict_pre_hook(_sum_colours)
+    return conv
+
+
+@pytest.mark.parametrize("make", [lambda: Summed(1, 4, 3), hooked], ids=["by the class", "by a hook"])
+def test_a_layer_starts_from_what_the_user_makes_of_the_kernel(make: Callable) -> None:
+    net, state = overparameterize(nn.Sequential(make())), nn.Sequential(nn.Conv2d(3, 4, 3)).state_dict()
+    for _ in range(2):  # nothing is left behind
+        net.load_state_dict(state)
+        assert torch.equal(net[0].weight, state["0.weight"].sum(1, keepdim=True))
+        assert len(net[0]._load_state_dict_pre_hooks) == (make is hooked)
+    with pytest.raises(RuntimeError, match=r":\s+0\.weight must have shape \(4, 1, 3, 3\)[^\n]*$"):
+        net.load_state_dict({"0.weight": torch.rand(4, 3, 2, 2), "0.bias": torch.rand(4)})
+
+
 @pytest.mark.filterwarnings("ignore:.*_get_pg_default_device:UserWarning")  # PyTorch's own
 @pytest.mark.parametrize("way", [load, load_by_assignment, load_into_meta, load_distributed, set_by_name])
 def test_its_own_checkpoint_loads_the_same_ways(way: Callable) -> None:

@@ -66,6 +66,16 @@ def test_layers_that_are_frozen_are_meant(names: tuple[str, ...]) -> None:
     train((model, torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.01)))
 
 
+def test_trained_parameters_can_be_swapped() -> None:
+    model, other = network(), nn.Sequential(nn.Linear(9, 1))
+    train((model, torch.optim.SGD([*model.parameters(), *other.parameters()], lr=0.01)))
+    torch.__future__.set_swap_module_params_on_conversion(True)
+    try:
+        assert model.double()[0].W.dtype == other.double()[0].weight.dtype == torch.float64
+    finally:
+        torch.__future__.set_swap_module_params_on_conversion(False)
+
+
 def test_two_optimizers_of_two_models_and_of_two_parts_share_the_work() -> None:
     one, other = network(), network()
     train((one, torch.optim.SGD(one.parameters(), lr=0.01)), (other, torch.optim.Adam(other.parameters())))

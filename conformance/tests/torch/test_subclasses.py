@@ -104,6 +104,35 @@ class Narrow(DOConv2d):
         super().__init__(width, width, 3)
 
 
+class Drawn(nn.Conv2d):
+    def reset_parameters(self) -> None:
+        nn.init.normal_(self.weight, std=0.02)
+        nn.init.ones_(self.bias)
+
+
+def test_a_class_draws_its_own_kernel_again_and_in_a_layer_made_by_the_new_class() -> None:
+    conv = overparameterize(Drawn(3, 4, 3))
+    nn.init.normal_(conv.D)
+    made = []
+    for make in (
+        lambda: Drawn(3, 4, 3),
+        lambda: type(conv)(3, 4, kernel_size=3),
+        lambda: conv.reset_parameters() or conv,
+    ):
+        torch.manual_seed(0)
+        made.append(make())
+    plain, *others = made
+    for layer in others:
+        assert torch.equal(layer.weight, plain.weight)
+        assert torch.equal(layer.bias, plain.bias)
+        assert not layer.D.any()
+        assert list(layer.state_dict()) == ["W", "D", "bias"]
+        assert type(fold(layer)) is Drawn
+    assert type(conv) is Drawn
+    wide = type(overparameterize(Drawn(3, 4, 3)))(3, 4, 3, d_mul=12)
+    assert wide.W.shape == (4, 3, 12)
+
+
 def test_a_class_derived_from_ours_says_what_it_folds_into_where_that_matters() -> None:
     conv, x = SameWithoutWord(3, 4, 3), torch.rand(2, 3, 6, 6)
     with pytest.raises(ValueError, match="SameWithoutWord overrides forward: give it a `plain_class`"):
@@ -143,6 +172,10 @@ REFUSED = {
     "not finite": (broken, "its weight has values that are not finite"),
     "empty": (lambda conv: nn.utils.skip_init(nn.Conv2d, 4, 4, 0), "its weight is empty"),
     "own attribute": (tagged, "Conv2d has its own attribute D, which a DO layer needs"),
+    "own method": (
+        lambda conv: setattr(conv, "_compose", abs) or conv,
+        "Conv2d has its own attribute _compose, which a DO",
+    ),
 }
 
 
@@ -170,6 +203,8 @@ def test_weight_norm_that_was_removed_is_no_obstacle() -> None:
 
 def test_a_lazy_convolution_is_refused_until_it_has_a_shape() -> None:
     model = nn.Sequential(nn.LazyConv2d(4, 3))
+    beside = overparameterize(nn.Sequential(nn.Conv2d(3, 3, 3), nn.LazyConv2d(4, 3)), where="0")
+    assert type(beside[0]) is DOConv2d
     with pytest.raises(ValueError, match="Received: 0: lazy, without a shape yet: run the model once before"):
         overparameterize(model)
     before = model(torch.ones(1, 3, 5, 5))

@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 import doconv_torch._layers as layers
 import doconv_torch._together as together
 from doconv_torch import DOConv2d, compose_together, composed_once, fold, overparameterize, recompute_kernels
-from doconv_torch._made import MADE
+from doconv_torch._kept import MADE
 
 
 @pytest.fixture

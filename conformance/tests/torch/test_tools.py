@@ -302,6 +302,8 @@ def test_sharded_training_and_folding_what_was_gathered(model: nn.Module) -> Non
 
     with pytest.raises(ValueError, match=r"can't be folded. Received: 0: sharded"):
         fold(sharded)
+    with pytest.raises(RuntimeError, match=r"0\.weight is a plain kernel, and the layer is sharded: load it before"):
+        sharded.load_state_dict(plain().state_dict())
     with pytest.raises(ValueError, match=r"sharded tensors must be gathered first. Received: 0.W, 0.D"):
         fold_state_dict(sharded.state_dict())
     folded = fold_state_dict(full, like=plain())

@@ -1,4 +1,4 @@
-"""Which axis of `W`, of `D` and of the folded kernel lies on which mesh axis, from the names given to the plain kernel.
+"""How `W`, `D` and the folded kernel lie on devices: which axis on which mesh axis, from the names given to the plain kernel.
 
 A kernel is `(*stacked, *kernel_size, C_in/G, C_out)`, `W` `(*stacked, S, C_in/G, C_out)` where `S != K`, and `D`
 `(*stacked, *kernel_size, S, C_in)`. Names may be fewer than axes, as in a `PartitionSpec`: axes without one are not sharded.
@@ -6,8 +6,12 @@ A kernel is `(*stacked, *kernel_size, C_in/G, C_out)`, `W` `(*stacked, S, C_in/G
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
 Names = tuple[Any, ...]
 
@@ -51,6 +55,33 @@ def channel_axis(dense: bool, transpose_kernel: bool) -> int | None:
     if transpose_kernel:
         return -1
     return -2 if dense else None
+
+
+def sharding_beside(kernel: Any, rename: Callable[[Names], Names]) -> Sharding | None:
+    """The sharding of an array that belongs to a kernel; None where JAX is to decide.
+
+    Args:
+        kernel: an array, concrete or traced.
+        rename: from the names of the kernel's axes to those of the array's axes.
+    """
+    if isinstance(kernel, jax.core.Tracer):
+        sharding: Sharding | None = explicit_sharding(kernel)
+    else:  # what is not committed to its device follows what is
+        sharding = kernel.sharding if isinstance(kernel, jax.Array) and kernel.committed else None
+    if isinstance(sharding, NamedSharding):
+        spec = PartitionSpec(*rename(tuple(sharding.spec)))
+        return NamedSharding(sharding.mesh, spec, memory_kind=sharding.memory_kind)
+    if sharding is None or len(sharding.device_set) == 1:
+        return sharding
+    devices: list[Any] = list(sharding.device_set)
+    devices.sort(key=lambda device: device.id)
+    return NamedSharding(Mesh(np.array(devices), ("devices",)), PartitionSpec())
+
+
+def explicit_sharding(array: Any) -> NamedSharding | None:
+    """How the array is split where its type says it (JAX's explicit sharding mode), else None."""
+    sharding: NamedSharding = jax.typeof(array).sharding
+    return sharding if sharding.mesh.explicit_axes else None
 
 
 def _all(names: Sequence[Any], ndim: int) -> Names:
