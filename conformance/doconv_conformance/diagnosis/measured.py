@@ -389,14 +389,15 @@ class _State:
 
     def _edited(self, operation: str, row: Row) -> list[tuple[Fault, ...]]:
         """Edits of the layer's loops that explain one row on top of what is known."""
-        if _cost(row) > LARGE or operation == "initialise":
+        if row.case.large or operation == "initialise":
             return []
         others = {
             item.case.geometry: item for item in sorted(self.rows, key=_cost, reverse=True)
             if item.operation == operation and item.failed and item is not row and _cost(item) <= LARGE
         }  # fmt: skip
         some = sorted(others.values(), key=_cost)[:: max(1, len(others) // MOST_COMPARED)][:MOST_COMPARED]
-        return search.fits(self.asker, row, lambda: [*some, *self._varied(operation, row)], self.faults)
+        wide = _cost(row) > LARGE
+        return search.fits(self.asker, row, lambda: [*some, *self._varied(operation, row)], self.faults, wide)
 
     def _choice(
         self, operation: str, row: Row, rows: Sequence[Row], candidates: Sequence[tuple[Fault, ...]]
@@ -440,6 +441,7 @@ class _State:
         found_: list[tuple[tuple[int, bool, bool, int, int, int], Finding]] = []
         count, rows = len(rows), [*rows, *asked]
         base = np.array([reproduces(self.faults(item), item) for item in rows])
+        failing = np.array([item.failed for item in rows[:count]])
         for order, fit in enumerate(candidates):
             self.asker.check()
             finding = Finding(fit, EVERYWHERE, frozenset({operation}), operation)
@@ -458,7 +460,9 @@ class _State:
             if len(won) < 2 and (" and " in scope.words or not self._holds_on_other_numbers(operation, row, fit)):
                 continue  # one case fits several conditions by accident
             if any("loops" in fault.hooks for fault in fit):
-                supported = scope is EVERYWHERE or (mask & gains).sum() >= LEAST_WITHOUT_WORDS
+                of_most = (mask & gains)[:count].sum() >= MOSTLY * (failing & ~base[:count]).sum()
+                supported = (mask & gains).sum() >= LEAST_WITHOUT_WORDS and (of_most or scope.words in KINDS_OF_LAYER)
+                supported |= scope is EVERYWHERE
                 if not self._is_plain(scope) or not supported:
                     continue  # of so many edits one fits some cases by accident
             is_rich = len(fit) > 1 or any(selections.names_a_number(fault) for fault in fit)

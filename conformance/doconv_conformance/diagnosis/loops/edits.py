@@ -30,6 +30,8 @@ OTHER_AXES = {
     "last": ("before", "first"),
 }
 WIDTHS = tuple(2**power for power in (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 15, 16, 20, 22, 24))
+# The lines that are others in an input that is padded first.
+READ = ("q", "begins", "ends", "inner", "big_at")
 # The lines that may see a new position alone: where it is read, or whether it is inside.
 PARTS = {"q": (("m",), ("begins", "ends"))}
 
@@ -45,6 +47,13 @@ def edits(nest: Nest, when: tuple[str, ...]) -> Iterator[Edit]:
         for text in _texts(size, nest.name, (), index in nest.of_axes):
             yield Edit(nest.name, index, text)
     yield from _ranges(nest)
+
+
+def of_padded(kind: str) -> Iterator[Edit]:
+    """Edits of where the big side is read, in a copy of it that is padded already."""
+    for edit in edits(CONVOLUTION, ("zeros", kind)):
+        if edit.name in READ:
+            yield replace(edit, padded=True, when="")
 
 
 def of_both_sums() -> Iterator[Edit]:
@@ -138,7 +147,7 @@ def _for_name(name: str, nest: str, indices: tuple[str, ...], of_axes: bool, axe
         yield from ((1, f"{base}_{other}") for other in OTHER_AXES[axes])
         yield from ((2, other) for other in OF_AXES[base])
     elif name in SIZES[nest]:
-        yield from ((1, other) for other in SIZES[nest] if other != name)
+        yield from ((1, other) for other in (*SIZES[nest], *(("(K * T)",) if name == "S" else ())) if other != name)
     elif name in indices:
         yield from ((2, other) for other in indices if other != name)
         if of_axes:

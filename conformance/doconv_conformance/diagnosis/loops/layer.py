@@ -13,7 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from doconv_conformance.diagnosis.loops.nest import Edit, Line, Nest, Sizes, value
+from doconv_conformance.faults.faulty_port import unpadded
 from doconv_core.geometry import ConvGeometry
+from doconv_core.padding import pad, pad_vjp
 
 CONVOLUTION = Nest(
     "convolution",
@@ -135,6 +137,13 @@ def convolved(
     """
     names = {"x": "small" if g.transposed else "big", "y": "big" if g.transposed else "small", "kernel": "kernel"}
     result = {"forward": "y", "grad_x": "x", "grad_kernel": "kernel"}[step]
+    if g.padding_mode != "zeros" and any(edit.padded for edit in edits):
+        copied = {
+            name: pad(array, g.padding, g.padding_mode) if name == "x" else array for name, array in arrays.items()
+        }
+        wider = tuple(size + low + high for size, (low, high) in zip(x[2:], g.padding, strict=True))
+        found = convolved(step, edits, unpadded(g), copied, (*x[:2], *wider))
+        return pad_vjp(found, g.padding, g.padding_mode) if step == "grad_x" else found
     sizes = Sizes(g, x[0], tuple(x[2:]))
     found = value(CONVOLUTION, of(edits, CONVOLUTION), sizes, {names[name]: array for name, array in arrays.items()},
                   names[result])  # fmt: skip

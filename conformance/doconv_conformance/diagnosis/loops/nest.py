@@ -84,6 +84,7 @@ class Edit:
         stops: an array at whose first 0 the loops `over` end.
         last: whether a later product takes the place of an earlier one, the loops in the order of `over`.
         beyond: what is read outside of an array.
+        padded: whether the input is padded first, where the mode is not zeros, and read from that copy.
     """
 
     nest: str
@@ -97,6 +98,7 @@ class Edit:
     stops: str = ""
     last: bool = False
     beyond: float = np.nan
+    padded: bool = False
 
 
 @dataclass(frozen=True)
@@ -231,7 +233,7 @@ class Mesh:
         assert edit.keep is not None
         if edit.name == "valid":  # of the positions that a tap meets inside
             axis = 0 if edit.axes == "first" else self.rank - 1
-            inside = np.ones(1, bool)
+            inside = np.ones((1,) * len(self.shape), bool)
             for name in self.nest.inside:
                 if name in values:
                     inside = inside & values[name][axis]

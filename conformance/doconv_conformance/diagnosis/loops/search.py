@@ -13,7 +13,7 @@ import numpy as np
 from doconv_conformance.diagnosis.agreement import same
 from doconv_conformance.diagnosis.asking import Ask, Question
 from doconv_conformance.diagnosis.loops import layer
-from doconv_conformance.diagnosis.loops.edits import edits, of_both_sums
+from doconv_conformance.diagnosis.loops.edits import READ, edits, of_both_sums, of_padded
 from doconv_conformance.diagnosis.loops.layer import BIAS, CONVOLUTION, DELTA, IDENTITY, Planted
 from doconv_conformance.diagnosis.loops.nest import Edit, Nest
 from doconv_conformance.diagnosis.loops.words import words
@@ -48,9 +48,13 @@ SHARED: dict[str, tuple[Steps, str]] = {
 MOST_FITS, MOST_OF_SEVERAL = 8, 3
 # Of a large array addresses may wrap around after so many elements.
 LEAST_WRAP = 2**15
+# And an index of channels or positions.
+LEAST_WIDE = 2**5
 
 
-def fits(ask: Ask, row: Row, others: Callable[[], Sequence[Row]], known: Callable[[Row], Sequence[Fault]]) -> Fits:
+def fits(
+    ask: Ask, row: Row, others: Callable[[], Sequence[Row]], known: Callable[[Row], Sequence[Fault]], wide: bool = False
+) -> Fits:
     """Sets of faults of one edit each that explain a row: those that explain the most of some other ones.
 
     Args:
@@ -58,9 +62,10 @@ def fits(ask: Ask, row: Row, others: Callable[[], Sequence[Row]], known: Callabl
         row: one that fails.
         others: answers, right and wrong ones, to other questions of the same operation.
         known: what is planted in a row already.
+        wide: whether only indices that wrap around are tried: each edit takes long on a large row.
     """
     if row.operation != "backward":
-        return [(fault,) for fault in _found(ask, row, others, known, tuple(row.want))]
+        return [(fault,) for fault in _found(ask, row, others, known, tuple(row.want), wide)]
     right = run(known(row), row.case.geometry, row.operation, row.case.inputs(row.operation))
     if right is None:
         return []
@@ -71,7 +76,7 @@ def fits(ask: Ask, row: Row, others: Callable[[], Sequence[Row]], known: Callabl
     chosen, left = list[list[Fault]](), set(wrong)
     for part in dict.fromkeys(parts):
         if part in OF_GRADIENTS and left.issuperset(part):
-            of_part = _found(ask, row, others, known, part)
+            of_part = _found(ask, row, others, known, part, wide)
             if of_part:
                 chosen.append(of_part)
                 left -= set(part)
@@ -85,12 +90,13 @@ def _found(
     others: Callable[[], Sequence[Row]],
     known: Callable[[Row], Sequence[Fault]],
     names: Sequence[str],
+    wide: bool,
 ) -> list[Fault]:
     found, planted_ = list[Fault](), known(row)
     for number, fault in enumerate(_candidates(row, tuple(names))):
         if number % 64 == 0:
             ask.check()
-        if not fault.where(row.case.geometry):
+        if not fault.where(row.case.geometry) or (wide and _wraps_at(fault) < LEAST_WIDE):
             continue
         outputs = answer((*planted_, fault), row.case.geometry, row.operation, row.case.inputs(row.operation))
         if outputs is None:
@@ -103,6 +109,7 @@ def _found(
             outputs = answer((*planted_, nothing), row.case.geometry, row.operation, row.case.inputs(row.operation))
             if outputs is not None and _agrees(outputs, row, names):
                 found.append(nothing)
+    found += [twin for fault in found if (twin := _padded(fault))]
     if len(found) < 2:
         return found
     rows = others()
@@ -138,6 +145,8 @@ def _candidates(row: Row, names: tuple[str, ...]) -> Iterator[Fault]:
 @lru_cache(maxsize=64)
 def _of_step(step: str, nests: tuple[Nest, ...], steps: Steps, when: tuple[str, str]) -> tuple[Fault, ...]:
     found = [edit for nest in nests for edit in edits(nest, when)]
+    if CONVOLUTION in nests and when[0] != "zeros":
+        found += of_padded(when[1])
     if nests == FOLLOWED["compose"][0]:
         found += of_both_sums()
     return tuple(planted(edit, step, steps, when[1]) for edit in found)
@@ -155,12 +164,27 @@ def of_large(got: np.ndarray, question: Question, known: Sequence[Fault]) -> lis
     kind = "transposed" if g.transposed else "plain"
     for fault in _of_step("compose", *FOLLOWED["compose"], (g.padding_mode, kind)):
         (one,) = fault.hooks["loops"]
-        if not one.edit.name.endswith("_at") or int((re.search(r"% (\d+)$", one.edit.text) or "00")[1]) < LEAST_WRAP:
+        if not one.edit.name.endswith("_at") or _wraps_at(fault) < LEAST_WRAP:
             continue
         weight = layer.composed((one.edit,), g, inputs["W"], inputs.get("D_delta"), block).reshape(g.kernel_shape)
         if np.array_equal(weight[block], got[block]):
             found.append(fault)
     return found
+
+
+def _padded(fault: Fault) -> Fault | None:
+    """The same in an input that is padded first, which is told apart in other modes than zeros only."""
+    (one,) = fault.hooks["loops"]
+    if one.edit.nest != CONVOLUTION.name or one.edit.name not in READ or one.edit.padded:
+        return None
+    return planted(replace(one.edit, padded=True, when=""), one.step, tuple(one.steps), one.kind)
+
+
+def _wraps_at(fault: Fault) -> int:
+    """After how many an index wraps around; 0 where none does."""
+    (one,) = fault.hooks["loops"]
+    found = re.search(r"% (\d+)$", one.edit.text)
+    return int(found[1]) if found else 0
 
 
 def planted(edit: Edit, step: str, steps: Steps, kind: str, more: str = "") -> Fault:

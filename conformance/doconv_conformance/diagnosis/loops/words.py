@@ -57,6 +57,7 @@ def words(edit: Edit, step: str, kind: str) -> str:
     part = parts.get((edit.nest, step), "")
     axes = f" along the {edit.axes} axis" if edit.axes else ""
     outside = ", with 0 for what is read outside of an array" if edit.beyond == 0 else ""
+    outside += ", with x padded first where the mode is not zeros" if edit.padded else ""
     if edit.stops:
         return f"stops {_loop(edit, kind, names)} at the first 0 of {names[edit.stops]}{part}{where}"
     if edit.last:
@@ -72,7 +73,7 @@ def words(edit: Edit, step: str, kind: str) -> str:
         loop = f"the loop over {_index(edit.name, kind)}"
         new, right = (said(text, kind) for text in (edit.text, nest.loops[edit.name]))
         return f"runs {loop} to {new} where {right} is right{part}{where}{outside}"
-    line = nest.line(edit.name, (edit.when,))
+    line = nest.line(edit.name, (edit.when or "zeros",))
     new, right = (said(text, kind) for text in (edit.text, line.text))
     if edit.name.endswith("_at"):
         array = edit.name.removesuffix("_at")
