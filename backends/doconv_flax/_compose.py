@@ -143,10 +143,7 @@ def _as_one_sum(W: jax.Array, delta: jax.Array) -> jax.Array:
 
 
 def check_dtype(kernel: Any, path: str = "") -> None:
-    """
-    Raises:
-        TypeError: the kernel of the layer at `path` is not of a floating point dtype.
-    """
+    """Raise TypeError unless the kernel of the layer at `path` is of a floating point dtype."""
     if kernel.dtype not in FLOAT_DTYPES:
         of = f" of {path!r}" if path else ""
         raise TypeError(f"the kernel{of} must be bfloat16, float16, float32 or float64. Received: {kernel.dtype}")

@@ -13,7 +13,7 @@ from doconv_keras._config import Change
 from doconv_keras._in_place import change_in_place, remake_whole
 from doconv_keras._layers import EXPLICIT, DOConvMixin, do_class
 from doconv_keras._owners import note_owners, plain_class_of, plain_owners
-from doconv_keras._remake import remake
+from doconv_keras._remake import Remake
 from doconv_keras._transfer import walk
 
 L = TypeVar("L", bound=keras.layers.Layer)
@@ -129,7 +129,7 @@ def _change(model: L, changes: dict[int, Change], in_place: bool) -> L:
         change_in_place(model, changes)
         return model
     try:
-        return remake(model, changes)
+        return Remake(model, changes).run()
     except ValueError as error:
         try:
             return remake_whole(model, changes)

@@ -29,17 +29,8 @@ log = logging.getLogger("doconv")
 GRAPHS = (keras.Sequential, keras.Function)
 
 
-def remake(model: Any, changes: Mapping[int, Change]) -> Any:
-    """The model made again, the layers whose ids are in `changes` changed, with its weights and random states.
-
-    Raises:
-        ValueError: a layer cannot be made again, or a change is not reached.
-    """
-    return Remake(model, changes).run()
-
-
 class Remake:
-    """One model that is made again.
+    """One model that is made again, the layers whose ids are in `changes` changed.
 
     Attributes:
         paths: of every layer, by its id.
@@ -55,6 +46,11 @@ class Remake:
         self.replaced: list[tuple[str, weakref.ref[Any]]] = []
 
     def run(self) -> Any:
+        """The new model, with the weights and random states of the given one.
+
+        Raises:
+            ValueError: a layer cannot be made again, or a change is not reached.
+        """
         new = self.again(self.model)
         self.build()
         while self.waiting:

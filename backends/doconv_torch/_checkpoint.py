@@ -216,14 +216,10 @@ def load_saved(path: str | os.PathLike[str], **options: Any) -> Any:
 
 def _choose(loaded: Any, label: str, key: str | None) -> tuple[Mapping[str, Any], list[str]]:
     """The state dict in what a training script saved; no choice is made between the weights and their average."""
-
-    def is_tensor(value: Any) -> bool:
-        return isinstance(value, torch.Tensor)
-
-    found = find_state(loaded, label, is_tensor, key=key)
+    found = find_state(loaded, label, torch.is_tensor, key=key)
     if key is None:
         try:
-            state, average = find_state(loaded, label, is_tensor, ema=True)
+            state, average = find_state(loaded, label, torch.is_tensor, ema=True)
         except CheckpointError:
             return found
         if state is found[0]:  # Lightning's, and said in a note

@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from typing import TypeVar
 
 import numpy as np
 
@@ -27,7 +26,6 @@ PIECE = 2**22  # elements of W that are composed between two writes
 Target = str | os.PathLike[str]
 Progress = Callable[[int, int], None]
 Make = Callable[["Scratch"], np.ndarray]
-T = TypeVar("T")
 Part = tuple[int, Make]  # where in a tensor's bytes, and what makes them
 Parts = Callable[[], Iterator[Part]]
 
@@ -196,8 +194,12 @@ class Plan:
         self.entries[name] = entry
 
     def write(self, path: Target, metadata: Mapping[str, str], progress: Progress) -> int:
-        """Write the file or files, and return their size."""
-        with self._writer(path, metadata) as writer:
+        """Write the file or files, and return their size.
+
+        Each part is written by the thread that made it, while it is in the processor's cache; one writes while others compose.
+        """
+        threads = ThreadPoolExecutor(min(4, os.cpu_count() or 1) + 1)
+        with self._writer(path, metadata) as writer, threads:
             scratch, done = Scratch(), 0
 
             def put(part: tuple[str, int, Make]) -> int:
@@ -207,7 +209,9 @@ class Plan:
                 return data.nbytes
 
             parts = ((name, *part) for name in writer.order for part in self.entries[name].parts())
-            for count in _side_by_side(put, parts, in_order=writer.is_stream or writer.size < PIECE):
+            # A pipe takes nothing out of order, and a small file is not worth the threads.
+            in_order = writer.is_stream or writer.size < PIECE
+            for count in (map if in_order else threads.map)(put, parts):  # an error cancels what has not begun
                 done += count
                 progress(done, writer.size)
         return writer.size
@@ -253,15 +257,6 @@ class Scratch(threading.local):
         copy = self.array(array.shape, array.dtype)
         copy[...] = array
         return copy
-
-
-def _side_by_side(put: Callable[[T], int], parts: Iterable[T], *, in_order: bool) -> Iterator[int]:
-    """What `put` returns for each part. Each is written by the thread that made it, while it is in the processor's cache."""
-    if in_order:  # a pipe takes nothing else, and a small file is not worth the threads
-        yield from map(put, parts)
-        return
-    with ThreadPoolExecutor(min(4, os.cpu_count() or 1) + 1) as pool:  # one writes while the others compose
-        yield from pool.map(put, parts)  # an error, or Ctrl-C, cancels what has not begun
 
 
 def _folded_name(name: str) -> str:

@@ -53,22 +53,19 @@ def load_pickle(path: Path, *, key: str | None = None, ema: bool = False) -> tup
     except ImportError as error:
         raise ImportError(f"reading {path.name} needs PyTorch: pip install 'doconv-core[torch]'") from error
 
-    def is_tensor(value: Any) -> bool:
-        return isinstance(value, torch.Tensor)
-
     from doconv_torch._checkpoint import load_saved
 
     loaded, in_the_same = read_pickle(path, load_saved), False
     try:
-        state, notes = find_state(loaded, str(path), is_tensor, key=key, ema=ema)
+        state, notes = find_state(loaded, str(path), torch.is_tensor, key=key, ema=ema)
     except CheckpointError:
         if not ema:
             raise
         in_the_same = True
-        state, notes = find_state(loaded, str(path), is_tensor, key=key)
+        state, notes = find_state(loaded, str(path), torch.is_tensor, key=key)
     arrays = {name: _checked(path, name, value) for name, value in state.items() if isinstance(value, torch.Tensor)}
     for name, value in state.items():
-        if isinstance(value, tuple | list) and any(map(is_tensor, value)):
+        if isinstance(value, tuple | list) and any(map(torch.is_tensor, value)):
             raise CheckpointError(
                 f"{path}: {name} holds tensors in a {type(value).__name__}, as a quantized layer does: fold before "
                 f"quantizing. Received: {type(value).__name__}"
