@@ -29,6 +29,7 @@ from doconv_conformance.diagnosis import (
 )
 from doconv_conformance.diagnosis.agreement import reproduces, same
 from doconv_conformance.diagnosis.asking import OVER, Asker, Spent, question_of, random_question
+from doconv_conformance.diagnosis.loops import search
 from doconv_conformance.diagnosis.planted import run
 from doconv_conformance.diagnosis.replay import Row
 from doconv_conformance.diagnosis.scope import EVERYWHERE, Scope, best
@@ -59,6 +60,8 @@ LEAST_TOLD = 8
 MOSTLY = 0.75
 # Rows of more products than this are looked at once a claim is made, not for each that is tried.
 LARGE = 2**17
+# Conditions that are said by the steps of an edit of the loops that both kinds of layer share.
+KINDS_OF_LAYER = ("in transposed convolutions only", "except in transposed convolutions", "")
 # Gradients of more products are looked for on a smaller case, where each that is tried takes a fraction of the time.
 SLOW = 2**12
 # Entries of W beyond which a composition is not asked about one by one.
@@ -176,8 +179,6 @@ class _State:
             if not open_ or len(tried) == TRIED:
                 break
             row = min(open_, key=lambda row: (_has_nan(row), *_size(row)))
-            if _has_nan(row):  # what was not computed has no rule
-                break
             self.say(f"{operation}: asking at {row.case.name}")
             if not self._explain(operation, row, rows):
                 tried.append(row)
@@ -308,11 +309,33 @@ class _State:
             lost = (without & ~with_).sum()
             inside = [row for row in rows if item.scope.holds(row.case)]
             explains = not lost and with_.sum() > without.sum()
-            if not explains and operation == "backward" and self._inherit_grad_x(item, rows):
+            if (
+                not explains
+                and operation == "backward"
+                and (self._inherit_otherwise(at, rows) or self._inherit_grad_x(item, rows))
+            ):
                 continue
             # Where nothing speaks against it, what else is wrong here comes on top.
             if explains or (not lost and all(row.failed for row in inside if self._changes(wider, row))):
                 self.findings = trial
+
+    def _inherit_otherwise(self, at: int, rows: Sequence[Row]) -> bool:
+        """The same for an edit of the loops that only some parts of backward have.
+
+        Returns whether that explains rows, and breaks none.
+        """
+        item = self.findings[at]
+        without = np.array([reproduces(self.faults(row), row) for row in rows])
+        for faults in search.otherwise(item.faults):
+            wider = replace(item, faults=faults, operations=item.operations | {"backward"})
+            if item.scope.words in KINDS_OF_LAYER and any(":" in step for step in faults[0].hooks["loops"][0].steps):
+                wider = replace(wider, scope=EVERYWHERE)  # which kind has it is said by the steps
+            trial = [*self.findings[:at], wider, *self.findings[at + 1 :]]
+            with_ = np.array([reproduces(self.faults(row, trial), row) for row in rows])
+            if (with_ & ~without).any() and not (without & ~with_).any():
+                self.findings = trial
+                return True
+        return False
 
     def _inherit_grad_x(self, item: Finding, rows: Sequence[Row]) -> bool:
         """The same where only the gradient of `x` shows it: the others have formulas of their own, and these are right.
@@ -342,19 +365,55 @@ class _State:
         return not same(planted, right)
 
     def _explain(self, operation: str, row: Row, rows: Sequence[Row]) -> bool:
-        """Find what explains one row, and how far it reaches; whether something did."""
-        candidates = self._likeliest(self._fits(operation, row), rows)
+        """Find what explains one row, and how far it reaches; whether something did.
+
+        Where what is listed leaves rows that fail, an edit of the loops may explain more of them.
+        """
+        chosen, most = None, 0
+        try:
+            # A NaN that nothing was computed from has no rule, but may have been read beyond an array.
+            for of in (self._edited,) if _has_nan(row) else (self._fits, self._edited):
+                found = self._choice(operation, row, rows, of(operation, row))
+                explained = self._explained(found, rows) if found else 0
+                if explained > most:
+                    chosen, most = found, explained
+                if most == sum(item.failed for item in rows):
+                    break
+        finally:
+            self.findings += [chosen] if chosen else []
+        return chosen is not None
+
+    def _explained(self, found: Finding, rows: Sequence[Row]) -> int:
+        """How many failing rows are explained with a finding."""
+        return sum(item.failed and reproduces(self.faults(item, [*self.findings, found]), item) for item in rows)
+
+    def _edited(self, operation: str, row: Row) -> list[tuple[Fault, ...]]:
+        """Edits of the layer's loops that explain one row on top of what is known."""
+        if _cost(row) > LARGE or operation == "initialise":
+            return []
+        others = {
+            item.case.geometry: item for item in sorted(self.rows, key=_cost, reverse=True)
+            if item.operation == operation and item.failed and item is not row and _cost(item) <= LARGE
+        }  # fmt: skip
+        some = sorted(others.values(), key=_cost)[:: max(1, len(others) // MOST_COMPARED)][:MOST_COMPARED]
+        return search.fits(self.asker, row, lambda: [*some, *self._varied(operation, row)], self.faults)
+
+    def _choice(
+        self, operation: str, row: Row, rows: Sequence[Row], candidates: Sequence[tuple[Fault, ...]]
+    ) -> Finding | None:
+        """The widest of the candidates that large rows do not contradict."""
+        candidates = self._likeliest(candidates, rows)
         everything, rows = rows, [item for item in rows if item is row or _cost(item) <= max(LARGE, _cost(row))]
-        asked = self._varied(operation, row) if candidates else []
+        asked = self._varied(operation, row) if candidates and not row.case.large else []
         while True:
             chosen = self._widest(operation, row, rows, asked, candidates)
             if chosen is None:
-                return False
+                return None
             self.findings.append(chosen)
             contrary = [item for item in everything if self._contradicts(item, chosen)]  # the large ones, once
-            if not contrary or all(item in rows for item in contrary):
-                return True
             self.findings.pop()
+            if not contrary or all(item in rows for item in contrary):
+                return chosen
             rows = [*rows, *contrary]
 
     def _likeliest(self, candidates: Sequence[tuple[Fault, ...]], rows: Sequence[Row]) -> list[tuple[Fault, ...]]:
@@ -398,6 +457,10 @@ class _State:
             won = {item.case.id for item, is_won in zip(rows[:count], (mask & gains)[:count], strict=True) if is_won}
             if len(won) < 2 and (" and " in scope.words or not self._holds_on_other_numbers(operation, row, fit)):
                 continue  # one case fits several conditions by accident
+            if any("loops" in fault.hooks for fault in fit):
+                supported = scope is EVERYWHERE or (mask & gains).sum() >= LEAST_WITHOUT_WORDS
+                if not self._is_plain(scope) or not supported:
+                    continue  # of so many edits one fits some cases by accident
             is_rich = len(fit) > 1 or any(selections.names_a_number(fault) for fault in fit)
             if is_rich and scope is not EVERYWHERE and len(won) < LEAST_OF_SEVERAL:
                 continue  # two mistakes, or a number, and a condition fit a few cases by accident
@@ -409,6 +472,11 @@ class _State:
         found_.sort(key=lambda item: item[0], reverse=True)
         alike = [finding for rank, finding in found_ if rank[:-1] == found_[0][0][:-1]]
         return self._told_apart(operation, row, alike)
+
+    def _is_plain(self, scope: Scope) -> bool:
+        """Whether a condition is a single one, but for the kind of layer."""
+        of_kind = any(words.removesuffix(" only") in scope.words for words in KINDS_OF_LAYER if words)
+        return 1 <= scope.conditions <= 1 + of_kind
 
     def _where_it_fails(
         self, rows: Sequence[Row], gains: np.ndarray, losses: np.ndarray, explained: np.ndarray
@@ -424,7 +492,7 @@ class _State:
         if len(won) < LEAST_WITHOUT_WORDS or won & right or too_many_left:
             return None
         words = f"in {gains.sum()} of the {(gains | losses).sum()} cases where it would show"
-        return Scope(words, lambda case: (case.geometry, case.bias) not in right), np.array(
+        return Scope(words, lambda case: (case.geometry, case.bias) not in right, 0), np.array(
             [key not in right for key in of]
         )
 
@@ -450,6 +518,8 @@ class _State:
     def _told_apart(self, operation: str, row: Row, alike: Sequence[Finding]) -> Finding | None:
         """The first of several that the cases do not tell apart which holds on larger ones, too; None where none does."""
         left = list(alike)
+        if row.case.large:  # answers take too long
+            return left[0]
         for case in (*larger(row.case), *of_other_ranks(row.case)):
             question = random_question(case, 4)
             answer = self.asker(operation, question)
@@ -512,6 +582,7 @@ class _State:
         if answer is None or "weight" not in answer:
             return []
         faults = composition.lost_parts(answer["weight"], question, self.faults(row))
+        faults = faults or search.of_large(answer["weight"], question, self.faults(row))
         return [(fault,) for fault in faults if self._reproduces_with(row, (fault,))]
 
     def _small(self, operation: str, row: Row) -> Case:

@@ -6,7 +6,7 @@ step, so that "the strides are exchanged" and "the bias is missing" answer toget
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import sha1
@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from doconv_conformance.diagnosis.loops import layer
+from doconv_conformance.diagnosis.loops.nest import Edit
 from doconv_conformance.faults.faulty_port import Fault, FaultyPort, moved_back
 from doconv_conformance.port import Tensors
 from doconv_core.geometry import ConvGeometry
@@ -174,22 +176,29 @@ class MeasuredPort(FaultyPort):
     - `grad_parts(identity, delta)`: factors of the two parts of the gradient of `W`;
     - `grad_rows(g)`: rows of `D` in the gradients;
     - `grad_delta_D(D, g)`, `grad_delta_W(W, g)`: `D` in the gradient of `W`, `W` in the gradient of `D`;
+    - `loops`: edits of the layer's loops, each with the steps that have it: "compose", "forward", "grad_x", "grad_kernel",
+      "grad_W", "grad_D", "grad_bias";
     - `arithmetic`: a `rounded_port.Plan`, whose own port rounds at its sites.
     """
 
     def _convolve(
         self, geometry: ConvGeometry, inputs: Tensors, weight: np.ndarray, bias: np.ndarray | None
     ) -> np.ndarray:
-        if not self.hooks.keys() & {"options", "bare"} or self.hooks.keys() & {"convolve", "padded"}:
+        edits = self._edits("forward", geometry, alone={"options", "convolve", "padded"})
+        own = self.hooks.keys() & {"options", "bare"} or edits
+        if not own or self.hooks.keys() & {"convolve", "padded"}:
             return super()._convolve(geometry, inputs, weight, bias)
         x = self._move("x", inputs["x"], geometry)
         kernel = self._used(weight, inputs, geometry)
         bias = None if bias is None else self._move("bias", bias, geometry)
-        tables = relations(self._options("options", geometry), geometry, x.shape[2:])
-        y = _forward(x.astype(np.float64), kernel.astype(np.float64), tables, geometry)
+        if layer.of(edits, layer.CONVOLUTION):
+            y = layer.convolved("forward", edits, geometry, {"x": x, "kernel": kernel}, x.shape)
+        else:
+            tables = relations(self._options("options", geometry), geometry, x.shape[2:])
+            y = _forward(x.astype(np.float64), kernel.astype(np.float64), tables, geometry)
         y = self._move("bare", y, geometry)
         if bias is not None:
-            y = y + bias.astype(np.float64).reshape(-1, *[1] * geometry.spatial_rank)
+            y = y + layer.biased(edits, geometry, bias, x.shape)
         y = self._move("y", y, geometry)
         if "result" in self.hooks:
             y = self.hooks["result"](y, kernel, inputs, geometry)
@@ -208,6 +217,32 @@ class MeasuredPort(FaultyPort):
         return grad_x, self._moved_back("conv_kernel", grad_kernel, g.kernel_shape, g), grad_bias
 
     def _plain_vjp(
+        self, x: np.ndarray, kernel: np.ndarray, grad_y: np.ndarray, g: ConvGeometry
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        grad_x, grad_kernel, grad_bias = self._mapped_vjp(x, kernel, grad_y, g)
+        if edits := layer.of(self._edits("grad_x", g), layer.CONVOLUTION):
+            grad_x = layer.convolved("grad_x", edits, g, {"kernel": kernel, "y": grad_y}, x.shape)
+        if edits := layer.of(self._edits("grad_kernel", g), layer.CONVOLUTION):
+            grad_kernel = layer.convolved("grad_kernel", edits, g, {"x": x, "y": grad_y}, x.shape)
+        if edits := layer.of(self._edits("grad_bias", g), layer.BIAS):
+            grad_bias = layer.grad_bias(edits, g, grad_y, x.shape)
+        return grad_x, grad_kernel, grad_bias
+
+    def _edits(self, step: str, g: ConvGeometry, alone: Collection[str] = ()) -> tuple[Edit, ...]:
+        """Edits of the loops in a step.
+
+        Raises:
+            ValueError: a hook that does the same step otherwise, one of `alone`, is there, too.
+        """
+        kind = "transposed" if g.transposed else "plain"
+        found = tuple(
+            one.edit for one in self.hooks.get("loops", ()) if step in one.steps or f"{kind}:{step}" in one.steps
+        )
+        if found and self.hooks.keys() & set(alone):
+            raise ValueError(f"two mistakes of the step {step} do not go together")
+        return found
+
+    def _mapped_vjp(
         self, x: np.ndarray, kernel: np.ndarray, grad_y: np.ndarray, g: ConvGeometry
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         if not self.hooks.keys() & {"options", "options_grad_x", "options_grad_kernel", "grad_x_kernel"}:
@@ -266,6 +301,10 @@ class MeasuredPort(FaultyPort):
 
     def _compose(self, geometry: ConvGeometry, inputs: Tensors) -> np.ndarray:
         own = {"delta_W", "identity_W", "delta_part", "identity_part"}
+        if edits := self._edits("compose", geometry, alone={*own, "rows", "identity", "compose"}):
+            W, D = self._parameters(geometry, inputs)
+            kernel = layer.composed(edits, geometry, W, D).reshape(geometry.kernel_shape)
+            return self._cast(self._move("kernel", kernel, geometry), inputs["W"].dtype)
         if not self.hooks.keys() & own or "compose" in self.hooks:
             return super()._compose(geometry, inputs)
         W = self._move("W", inputs["W"].astype(np.float64), geometry)
@@ -278,7 +317,28 @@ class MeasuredPort(FaultyPort):
         kernel = self._move("kernel", weight.reshape(geometry.kernel_shape), geometry)
         return self._cast(kernel, inputs["W"].dtype)
 
+    def _parameters(self, geometry: ConvGeometry, inputs: Tensors) -> tuple[np.ndarray, np.ndarray | None]:
+        """`W` and `D_delta` as they are read."""
+        W = self._move("W", inputs["W"].astype(np.float64), geometry)
+        if "D_delta" not in inputs:
+            return W, None
+        return W, self._delta(geometry) * self._move("D_delta", inputs["D_delta"].astype(np.float64), geometry)
+
     def _compose_vjp(
+        self, geometry: ConvGeometry, inputs: Tensors, grad_kernel: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        grad_W, grad_D = self._parts_vjp(geometry, inputs, grad_kernel)
+        of_W, of_D = self._edits("grad_W", geometry), self._edits("grad_D", geometry)
+        if not of_W and not of_D:
+            return grad_W, grad_D
+        W, D = self._parameters(geometry, inputs)
+        if of_W:
+            grad_W = layer.grad_W(of_W, geometry, grad_kernel, D)
+        if of_D and grad_D is not None:
+            grad_D = layer.grad_D(of_D, geometry, grad_kernel, W)
+        return grad_W, grad_D
+
+    def _parts_vjp(
         self, geometry: ConvGeometry, inputs: Tensors, grad_kernel: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray | None]:
         own = {
@@ -405,6 +465,8 @@ def _after(name: str, first: Any, then: Any) -> Any:
     if name in ("rows", "identity", "compose", "convolve", "compose_vjp", "sum_group", "padded", "grad_rows", "cast",
                 "arithmetic"):  # fmt: skip
         raise ValueError(f"two faults replace {name}")
+    if name == "loops":
+        return (*first, *then)
     if name == "delta":
         return lambda g: first(g) * then(g)
     if name == "read":
@@ -423,7 +485,7 @@ def run(
     names = sorted(inputs)
     data = [inputs[name].tobytes() for name in names]
     if sum(map(len, data)) > LARGEST_KEPT:
-        return _answer(tuple(faults), geometry, operation, inputs)
+        return answer(tuple(faults), geometry, operation, inputs)
     kinds = tuple((name, inputs[name].dtype.num, inputs[name].shape) for name in names)
     outputs = _kept(_Asked(tuple(faults), geometry, operation, kinds, sha1(b"".join(data)).digest(), inputs))
     return None if outputs is None else dict(outputs)
@@ -441,12 +503,13 @@ class _Asked:
 
 @lru_cache(maxsize=2**13)
 def _kept(asked: _Asked) -> Tensors | None:
-    return _answer(asked.faults, asked.geometry, asked.operation, asked.inputs)
+    return answer(asked.faults, asked.geometry, asked.operation, asked.inputs)
 
 
-def _answer(
+def answer(
     faults: Sequence[Fault], geometry: ConvGeometry, operation: str, inputs: Mapping[str, np.ndarray]
 ) -> Tensors | None:
+    """As `run`, and nothing is remembered: for the many that are tried once."""
     try:
         if operation == "backward" and faults and _changes_the_end(faults):
             outputs = run(faults[:-1], geometry, operation, inputs)

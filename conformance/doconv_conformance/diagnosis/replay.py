@@ -129,7 +129,7 @@ class Row:
                     bound = largest  # values have other places: so have their bounds
             with np.errstate(invalid="ignore"):  # of two infinities
                 near = np.abs(value.astype(np.float64) - got.astype(np.float64)) <= bound
-            if not (near | (value == got)).all():
+            if not (near | (value == got) | (np.isnan(value) & np.isnan(got))).all():
                 return False
         return True
 

@@ -200,8 +200,8 @@ def _casts() -> Iterator[Kind]:
     """Another rounding to a tensor's own type."""
     where = {
         **RESULTS,
-        "results and of the kernel that is used": CASTS,
-        "the kernel that is used": frozenset({"used"}),
+        "results and the used kernel": CASTS,
+        "the used kernel": frozenset({"used"}),
         "the composed kernel": frozenset({"kernel", "used"}),
     }
     for mode, (what, sites) in product(MODES, where.items()):

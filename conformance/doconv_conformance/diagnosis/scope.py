@@ -19,7 +19,7 @@ Condition = Any
 
 @dataclass(frozen=True)
 class Scope:
-    """A part of the cases; `words` are empty for all of them. `conditions` is how many hold together."""
+    """A part of the cases; `words` are empty for all of them. `conditions` is how many hold together, 0 where none is known."""
 
     words: str
     holds: Condition
@@ -81,6 +81,10 @@ def _plain() -> Iterator[Scope]:
             yield Scope(
                 f"where the {which} axis has {name} only",
                 lambda case, axis=axis, number=number: getattr(case.geometry, number)[axis] > 1,
+            )
+            yield Scope(
+                f"where the {which} axis has no {number} only",
+                lambda case, axis=axis, number=number: getattr(case.geometry, number)[axis] == 1,
             )
         yield Scope(
             f"where the {which} axis has padding only", lambda case, axis=axis: any(case.geometry.padding[axis])
