@@ -47,7 +47,7 @@ def select(
             raise TypeError(f"`where` must be a predicate, a glob pattern or several. Received: {where!r}")
         paths = dict(zip(found, found, strict=True)) | dict(aliases or {})
         hits = {
-            pattern: {path for name, path in paths.items() if fnmatch.fnmatchcase(name, pattern)}
+            pattern: {path for name, path in paths.items() if pattern == name or fnmatch.fnmatchcase(name, pattern)}
             for pattern in patterns
         }
         wanted = set[str]().union(*hits.values())

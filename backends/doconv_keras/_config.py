@@ -46,27 +46,22 @@ def make_from_config(layer: Any, change: Change | None, path: str, owned: Iterab
         else:
             with keras.saving.custom_object_scope(classes):
                 new = change.cls.from_config(change.apply(_config(layer, change.cls)))
-            if isinstance(new, keras.layers.Layer):
-                keep_dtype_policy(layer, new)
     except Exception as error:  # of whatever type a user's own class raises
         raise ValueError(
             f"{path or layer.name} cannot be made again from its config (in_place=True changes the model itself). "
             f"Received: {type(layer).__name__}; {reason(error, layer)}"
         ) from error
-    keep_remat_mode(layer, new)
+    keep_modes(layer, new)
     return new
 
 
-def keep_dtype_policy(layer: Any, new: Any) -> None:
-    """A constructor may take the policy that is set when it runs, in place of the given layer's."""
-    if not new.built and new.dtype_policy.name != layer.dtype_policy.name:  # maps of policies can't be compared by ==
+def keep_modes(layer: Any, new: Any) -> None:
+    """What a constructor may take from where it runs, and what no config has. Maps of policies can't be compared by ==."""
+    if isinstance(new, keras.layers.Layer) and not new.built and new.dtype_policy.name != layer.dtype_policy.name:
         new.dtype_policy = layer.dtype_policy
-
-
-def keep_remat_mode(layer: Any, new: Any) -> None:
-    """A layer takes the mode of the RematScope that it is made in."""
-    if hasattr(layer, "_remat_mode"):
-        new._remat_mode = layer._remat_mode
+    for name in ("_remat_mode", "autocast"):
+        if hasattr(layer, name):
+            setattr(new, name, getattr(layer, name))
 
 
 def _own_config(layer: Any) -> dict[str, Any]:

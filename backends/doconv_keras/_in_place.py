@@ -15,8 +15,8 @@ import keras
 
 from doconv_keras._config import Change, make_from_config
 from doconv_keras._remake import GRAPHS, build_as, call_graph_again, check_released, same_sublayers
-from doconv_keras._swap import attributes, leaves, swap
-from doconv_keras._transfer import copy_attributes, copy_trainable, copy_weights, own_variables, pair_layers, walk
+from doconv_keras._swap import attributes, hidden, leaves, swap
+from doconv_keras._transfer import copy_settings, copy_weights, own_variables, pair_layers, walk
 
 Pairs = list[tuple[str, Any, Any]]
 
@@ -65,8 +65,7 @@ def _change_at(places: Pairs, model: Any, changes: Mapping[int, Change], kept: P
     places.clear()
     copy_weights(pairs)
     _put_in_place(model, new)
-    copy_attributes(pairs)
-    copy_trainable(pairs)
+    copy_settings(pairs)
     _forget_compiled(model)
 
 
@@ -75,9 +74,9 @@ def _put_in_place(model: Any, replacements: dict[int, Any]) -> None:
     layers = [layer for _, layer in walk(model)]
     graphs = _graphs_to_call_again(model, set(replacements))
     flags = [(layer, layer.trainable, [(v, v.trainable) for v in own_variables(layer)]) for layer in layers]
-    for graph in reversed(graphs):  # those within others first
+    for graph in graphs:
         again = call_graph_again(graph, lambda layer: replacements.get(id(layer), layer), graph.name)
-        again.trainable = graph.trainable
+        copy_settings([(graph.name, graph, again)])
         replacements[id(graph)] = again
     for layer, trainable, variables in flags:  # setting the flag of a graph has set those of its layers
         layer.trainable = trainable
@@ -97,28 +96,22 @@ def _make(layer: Any, change: Change | None, path: str, place: Any) -> Any:
 
 
 def _graphs_to_call_again(model: Any, changed: set[int]) -> list[Any]:
-    """Graphs that hold a changed layer, or another such graph; one before those within it."""
+    """Graphs that hold a changed layer, or another such graph; one after those within it, which walk fewer layers."""
     graphs: list[Any] = []
-    wanted = set(changed)
-    for _, layer in reversed(list(walk(model))):
-        if isinstance(layer, GRAPHS) and any(id(inner) in wanted for inner in layer.layers):
-            graphs.insert(0, layer)
-            wanted.add(id(layer))
+    found: list[Any] = [layer for _, layer in walk(model) if isinstance(layer, GRAPHS)]
+    for graph in sorted(found, key=lambda graph: len(list(walk(graph)))):
+        if any(id(inner) in changed or inner in graphs for inner in graph.layers):
+            graphs.append(graph)
     return graphs
 
 
 def _check_editable(model: Any, changed: set[int]) -> None:
     """Raise where the model is a graph of what changes, or a swap would not reach what uses a convolution."""
     graphs = _graphs_to_call_again(model, changed)
-    if model in graphs:
-        raise ValueError(
-            "a Sequential or functional model has a graph, which cannot be changed in place: leave out `in_place`. "
-            f"Received: {type(model).__name__}"
-        )
-    if id(model) in changed:
-        raise ValueError(
-            f"a layer cannot be made another in place: leave out `in_place`. Received: {type(model).__name__}"
-        )
+    if model in graphs or id(model) in changed:
+        graph = "a Sequential or functional model has a graph, which cannot be changed"
+        what = graph if model in graphs else "a layer cannot be made another"
+        raise ValueError(f"{what} in place: leave out `in_place`. Received: {type(model).__name__}")
     wanted = changed | {id(graph) for graph in graphs}
     found = {id(layer) for graph in graphs for layer in graph.layers}
     kernels = {
@@ -131,6 +124,11 @@ def _check_editable(model: Any, changed: set[int]) -> None:
         for name, value in () if isinstance(owner, GRAPHS) else attributes(owner):
             for leaf in leaves(value):
                 found.add(id(leaf))
+                if old := [inner.name for inner in hidden(leaf) if id(inner) in wanted - {id(owner)}]:
+                    raise ValueError(
+                        f"{path or owner.name} holds a function, or an object that is no layer, that would go on using the "
+                        f"old {old[0]}. Received: {type(owner).__name__}.{name}"
+                    )
                 held, layer = kernels.get(id(leaf), ("", owner))
                 if layer is not owner:
                     raise ValueError(

@@ -34,6 +34,7 @@ PACKAGE = "doconv_keras"
 SEPARABLE = (layers.SeparableConv1D, layers.SeparableConv2D)
 DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D, *SEPARABLE)
 TRANSPOSED = (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
+EXPLICIT: dict[type[layers.Layer], Any] = {}  # the classes below, by those that they replace
 
 
 class DOConvMixin(Mixed):
@@ -222,8 +223,9 @@ def _replaces(cls: Any) -> Any:
         TypeError: `d_mul` is not an integer.
         ValueError: `d_mul` is below the number of taps; a constraint of the {part} or LoRA is asked for.
     """
-    # A user's class may have the name of another one, or of Keras's own.
-    name = cls.__name__ if cls.__module__ == __name__ else f"{cls.__module__}.{cls.__qualname__}"
+    name = f"{cls.__module__}.{cls.__qualname__}"  # a user's class may have the name of another one, or of Keras's own
+    if cls.__module__ == __name__:
+        name, EXPLICIT[plain] = cls.__name__, cls
     return keras.saving.register_keras_serializable(PACKAGE, name)(cls)
 
 
@@ -265,15 +267,6 @@ class DOConv2DTranspose(DOConvMixin, layers.Conv2DTranspose): ...
 
 @_replaces
 class DOConv3DTranspose(DOConvMixin, layers.Conv3DTranspose): ...
-
-
-EXPLICIT: dict[type[layers.Layer], Any] = {
-    cls.plain_class: cls
-    for cls in (
-        DOConv1D, DOConv2D, DOConv3D, DODepthwiseConv1D, DODepthwiseConv2D, DOSeparableConv1D, DOSeparableConv2D,
-        DOConv1DTranspose, DOConv2DTranspose, DOConv3DTranspose,
-    )
-}  # fmt: skip
 
 
 @cache

@@ -58,7 +58,8 @@ def overparameterize(model: L, *, d_mul: int | None = None, where: Where | None 
     if reasons := listed({path: _obstacle(found[path]) for path in chosen}):
         raise ValueError(f"layers cannot be over-parameterized; `where` can leave them plain. Received: {reasons}")
     changes = {
-        id(found[path]): Change(_do_class(found[path]), {"d_mul": multiplier}) for path, multiplier in chosen.items()
+        id(found[path]): Change(do_class(plain_class_of(found[path])), {"d_mul": multiplier})
+        for path, multiplier in chosen.items()
     }
     twin = _apply_changes(model, changes, in_place)
     log.info("over-parameterized %d of %d convolutions", len(changes), len(found))
@@ -118,6 +119,9 @@ def inspect_model(model: keras.layers.Layer) -> dict[str, str]:
 
 
 def _apply_changes(model: L, changes: dict[int, Change], in_place: bool) -> L:
+    made = [(path or layer.name, layer) for path, layer in walk(model) if not in_place or id(layer) in changes]
+    if patched := [path for path, layer in made if "call" in vars(layer)]:
+        raise ValueError(f"a `call` set on an object would be lost: give it to a class. Received: {', '.join(patched)}")
     with plain_owners(layer for _, layer in walk(model)):
         changed = _change(model, changes, in_place)
     note_owners(changed)
@@ -142,18 +146,16 @@ def _check_layer(model: Any) -> None:
         raise TypeError(f"model must be a Keras model or layer. Received: {type(model).__name__}")
 
 
-def _do_class(layer: Any) -> Any:
-    return do_class(plain_class_of(layer))
-
-
 def _obstacle(layer: Any) -> str:
     """Why a convolution cannot be converted, or nothing."""
     if getattr(layer, "lora_enabled", False) or getattr(layer, "lora_rank", None):
         return "has LoRA, which a DO-Conv layer has not"
-    if getattr(layer, "kernel_constraint", None) or getattr(layer, "depthwise_constraint", None):
+    names = "kernel_constraint", "depthwise_constraint", "kernel", "depthwise_kernel"
+    of_kernel, of_depthwise, *kernels = (getattr(layer, name, None) for name in names)
+    if of_kernel or of_depthwise or any(getattr(kernel, "constraint", None) for kernel in kernels):
         return "has a constraint of its kernel, which would act on W and not on the composed kernel"
     try:
-        _do_class(layer)
+        do_class(plain_class_of(layer))
     except TypeError as error:
         return str(error)
     return ""

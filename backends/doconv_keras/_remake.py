@@ -21,9 +21,9 @@ from typing import Any
 
 import keras
 
-from doconv_keras._config import Change, keep_dtype_policy, keep_remat_mode, make_from_config, reason
-from doconv_keras._swap import swap
-from doconv_keras._transfer import copy_attributes, copy_trainable, copy_weights, own_variables, sublayers, walk
+from doconv_keras._config import Change, keep_modes, make_from_config, reason
+from doconv_keras._swap import hidden, swap
+from doconv_keras._transfer import copy_settings, copy_weights, own_variables, sublayers, walk
 
 log = logging.getLogger("doconv")
 GRAPHS = (keras.Sequential, keras.Function)
@@ -60,8 +60,7 @@ class Remake:
         pairs = [(path, *self.pairs[key]) for key, path in self.paths.items() if key in self.pairs]
         self.check_ties(pairs)
         copy_weights(pairs)
-        copy_attributes(pairs)
-        copy_trainable(pairs)
+        copy_settings(pairs)
         return new
 
     def again(self, layer: Any) -> Any:
@@ -75,6 +74,12 @@ class Remake:
 
     def make(self, layer: Any) -> None:
         path = self.paths.get(id(layer), layer.name)
+        if isinstance(layer, keras.layers.Lambda):
+            for held in hidden(layer.function):
+                if id(held) in self.paths and held.weights:
+                    raise ValueError(
+                        f"{path} has a function that would go on using the old {held.name}. Received: a Lambda"
+                    )
         owned = [inner for _, inner in walk(layer)] if isinstance(layer, keras.layers.Layer) else []
         new = make_from_config(layer, self.changes.get(id(layer)), path, owned)
         self.pairs[id(layer)] = layer, new
@@ -94,8 +99,7 @@ class Remake:
             if id(inner) not in self.pairs and not self.needs_another(inner, fresh):
                 self.pairs[id(inner)] = inner, fresh
                 fresh.name = inner.name
-                keep_dtype_policy(inner, fresh)
-                keep_remat_mode(inner, fresh)
+                keep_modes(inner, fresh)
                 self.pair_sublayers(inner, fresh)
             elif (other := self.again(inner)) is not fresh:
                 replacements[id(fresh)] = other
@@ -149,7 +153,7 @@ def call_graph_again(model: Any, again: Any, path: str) -> Any:
     _check_arguments(model)
     with uncompiled(model), around(model):
         new = keras.models.clone_model(model, _inputs(model), clone_function=again)
-    keep_remat_mode(model, new)
+    keep_modes(model, new)
     cls: Any = type(model)
     if type(new) is keras.Sequential and cls.__init__ is keras.Sequential.__init__:
         object.__setattr__(new, "__class__", cls)  # `clone_model` gives a Sequential for every class derived from it

@@ -6,11 +6,15 @@ of the one it replaces there, since weights are saved and paired in that order.
 
 from __future__ import annotations
 
+import functools
+import gc
+import types
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import keras
 
+LIBRARIES = {"builtins", "jax", "jaxlib", "keras", "numpy", "tensorflow", "torch"}  # whose objects hold no user's layer
 # Keras's and PyTorch's own; the order of these is not the owner's business.
 BOOKKEEPING = {"_layers", "_modules", "_non_trainable_variables", "_torch_params", "_tracker", "_trainable_variables"}
 
@@ -51,6 +55,19 @@ def leaves(value: Any) -> Iterator[Any]:
             yield from leaves(item)
     else:
         yield value
+
+
+def hidden(value: Any) -> Iterator[Any]:
+    """What a function or an object of a user's class holds, where `swap` does not reach it."""
+    if isinstance(value, types.FunctionType):
+        used = [value.__globals__.get(name) for name in value.__code__.co_names]
+        return leaves([used, gc.get_referents(*value.__closure__ or ()), value.__defaults__, value.__kwdefaults__])
+    if isinstance(value, functools.partial):
+        return leaves([value.func, value.args, value.keywords])
+    if isinstance(value, types.MethodType):
+        return leaves(value.__self__)
+    opaque = isinstance(value, keras.layers.Layer) or type(value).__module__.partition(".")[0] in LIBRARIES
+    return leaves([] if opaque else getattr(value, "__dict__", []))
 
 
 def _replace(value: Any, replacements: Mapping[int, Any]) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
@@ -49,8 +50,11 @@ def copy_weights(pairs: list[tuple[str, Any, Any]]) -> None:
             _copy(one, other)
 
 
-def copy_trainable(pairs: list[tuple[str, Any, Any]]) -> None:
-    """What is trainable: the flags of layers, and of single variables; of a plain kernel it is that of `W` and `D`."""
+def copy_settings(pairs: list[tuple[str, Any, Any]]) -> None:
+    """What was set after layers were made, of which no config need know: flags, what variables are subject to, attributes.
+
+    What is trainable of a plain kernel is that of `W` and `D`; its regularizer is that of `W`.
+    """
     for _, one, other in pairs:  # a model before its layers: setting its flag sets theirs
         if other.trainable != one.trainable:
             other.trainable = one.trainable
@@ -61,15 +65,15 @@ def copy_trainable(pairs: list[tuple[str, Any, Any]]) -> None:
         for variable, twin in matching:
             if twin is not None and twin.trainable != variable.trainable:
                 twin.trainable = variable.trainable
-
-
-def copy_attributes(pairs: list[tuple[str, Any, Any]]) -> None:
-    """Numbers and words that a user's class holds, or that were set on a layer after it was made: no config need have them."""
-    for _, one, other in pairs:
-        simple = {name: value for name, value in vars(one).items() if isinstance(value, SIMPLE) and name[0] != "_"}
-        for name in simple.keys() - _not_theirs():
-            if name not in vars(other) or vars(other)[name] != simple[name]:
-                setattr(other, name, simple[name])
+            if twin is not None and twin is not getattr(other, "D", None):
+                twin.regularizer = variable.regularizer or twin.regularizer
+                twin.constraint = variable.constraint or twin.constraint
+        for name in (
+            vars(one).keys() - _not_theirs()
+        ):  # numbers and words of a user's class, or that were set on a layer
+            value = vars(one)[name]
+            if isinstance(value, SIMPLE) and name[0] != "_" and (name not in vars(other) or vars(other)[name] != value):
+                setattr(other, name, value)
 
 
 @cache
@@ -117,7 +121,15 @@ def pair_layers(src: keras.layers.Layer, dst: keras.layers.Layer) -> Iterator[tu
             )
             raise ValueError(f"the models differ{f' at {path}' if path else ''}. Received: {sides}")
         prefix = f"{path}/" if path else ""
-        waiting[:0] = [(f"{prefix}{a.name}", a, b) for a, b in zip(left, right, strict=True)]
+        waiting[:0] = zip((prefix + name for name in _distinct(left)), left, right, strict=True)
+
+
+def _distinct(layers: list[Any]) -> Iterator[str]:
+    """The names of layers side by side; from the second of one name on, with its number: `conv`, `conv#2`."""
+    met = Counter[str]()
+    for name in (layer.name for layer in layers):
+        met[name] += 1
+        yield name if met[name] == 1 else f"{name}#{met[name]}"
 
 
 def own_variables(layer: Any) -> list[Any]:

@@ -86,8 +86,7 @@ def _hdf5(path: Path) -> dict[str, Member]:
         import h5py
     except ImportError as error:
         raise ImportError("reading an .h5 file needs h5py: pip install h5py") from error
-    with _readable(path, "is not a readable HDF5 file"):
-        file = h5py.File(path, "r")
+    with _readable(path, "is not a readable HDF5 file"), h5py.File(path, "r") as file:
         root = file.get("model_weights", file)
         if isinstance(root, h5py.Dataset):
             raise ValueError("model_weights is not a group")
@@ -95,12 +94,11 @@ def _hdf5(path: Path) -> dict[str, Member]:
         root.visititems(lambda name, item: found.update({name: item}) if isinstance(item, h5py.Dataset) else None)
         if other := [name for name in found if not isinstance(name, str)]:
             raise ValueError(f"{other[0]!r} is not a name in UTF-8")
-    if old := next((name for name in found if "/vars/" in name), None):
-        raise CheckpointError(
-            f"{path} was written by Keras 3, not by the authors' tf.keras: load it there and use doconv_keras.save_checkpoint. "
-            f"Received: {old}"
-        )
-    with _readable(path, "is not a readable HDF5 file"):
+        if old := next((name for name in found if "/vars/" in name), None):
+            raise CheckpointError(
+                f"{path} was written by Keras 3, not by the authors' tf.keras: load it there and use "
+                f"doconv_keras.save_checkpoint. Received: {old}"
+            )
         members = {name: _hdf5_member(path, name, item) for name, item in found.items()}
     # `<layer>/<scope of the weight>/kernel:0`; the scope repeats the layer's name, in a nested or subclassed model with more.
     short = {name.split("/", 1)[1] if name.count("/") > 1 else name: member for name, member in members.items()}
@@ -114,10 +112,11 @@ def _hdf5_member(path: Path, name: str, item: Any) -> Member:
         raise ValueError(f"{name} has no values")
     # A filter other than deflate may pack more, but no weights do.
     _check_size(name, item.shape, item.dtype, item.id.get_storage_size() * RATIO)
+    opener, place = type(item.file), item.name
 
-    def read() -> np.ndarray:
-        with _readable(path, "is not a readable HDF5 file"):
-            return np.asarray(item[()])
+    def read() -> np.ndarray:  # an open file could not be written again
+        with _readable(path, "is not a readable HDF5 file"), opener(path, "r") as again:
+            return np.asarray(again[place][()])
 
     return Member(item.dtype, tuple(item.shape), read)
 

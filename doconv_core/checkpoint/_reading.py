@@ -58,7 +58,8 @@ class Reading:
     def matches(self, path: str, patterns: Iterable[str]) -> bool:
         """Whether a pattern matches a layer by its plain path, or by that with the prefix; wrappers may be in the pattern."""
         plain = [without_inner(pattern) for pattern in patterns]
-        return any(fnmatch.fnmatchcase(name, pattern) for name in self._called(path) for pattern in plain)
+        called = self._called(path)
+        return any(name == pattern or fnmatch.fnmatchcase(name, pattern) for name in called for pattern in plain)
 
     def is_said_transposed(self, path: str) -> bool:
         """Whether the user, the plain model or what is known of the layers says that one is a transposed convolution."""

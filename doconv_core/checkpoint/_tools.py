@@ -117,12 +117,18 @@ def convert_file(checkpoint: Checkpoint, path: Target, layout: str, *, progress:
         raise ValueError(f"layout must be one of {', '.join(FRAMEWORKS)}. Received: {layout!r}")
     plan, read = Plan(checkpoint), lru_cache(maxsize=1)(checkpoint.read)  # the tensors of a layer follow each other
     layers: dict[str, LayerInfo] = {}
+
+    def convert(layer: str, role: str, scratch: Scratch) -> np.ndarray:
+        array = scratch.copy(layers[layer].from_canonical(role, read(layer)[role], layout))
+        checkpoint.release(layer)
+        return array
+
     for layer, source in checkpoint.layers.items():
         info = layers[layer] = _converted(layer, source, layout)
         plan.drop(*source.tensors.values())
         for role in info.tensors:
             keeps = _keeps_bytes(source, role, checkpoint.layout, layout)
-            parts = None if keeps else partial(_converted_pieces, checkpoint, layer, info, role, layout, read)
+            parts = None if keeps else partial(_whole, partial(convert, layer, role))
             plan.add(layer, info, role, layout, parts)
     made = sum(len(info.tensors) for info in layers.values())
     metadata = {key: value for key, value in checkpoint.source.metadata.items() if key not in (KEY, "format")}
@@ -286,25 +292,14 @@ def _converted(layer: str, source: LayerInfo, layout: str) -> LayerInfo:
 
 def _keeps_bytes(source: LayerInfo, role: str, before: str, after: str) -> bool:
     """Whether a tensor has the same bytes in both layouts."""
-    if source.dialect != "doconv" or source.form or (role == "D_delta" and "diagonal" in source.tensors):
+    if source.dialect != "doconv" or (role == "D_delta" and "diagonal" in source.tensors):
         return False
     return source.is_canonical(role, before) and source.is_canonical(role, after)
 
 
-def _converted_pieces(
-    checkpoint: Checkpoint,
-    layer: str,
-    info: LayerInfo,
-    role: str,
-    layout: str,
-    read: Callable[[str], dict[str, np.ndarray]],
-) -> Iterator[Part]:
-    def convert(scratch: Scratch) -> np.ndarray:
-        array = scratch.copy(info.from_canonical(role, read(layer)[role], layout))
-        checkpoint.release(layer)
-        return array
-
-    yield 0, convert
+def _whole(make: Make) -> Iterator[Part]:
+    """A tensor in one part."""
+    yield 0, make
 
 
 def _folded_pieces(checkpoint: Checkpoint, path: str, info: LayerInfo) -> Iterator[Part]:
@@ -321,8 +316,7 @@ def _folded_pieces(checkpoint: Checkpoint, path: str, info: LayerInfo) -> Iterat
         checkpoint.release(path)
         return kernel
 
-    plain_order = checkpoint.layout in ("canonical", "torch") and source.dialect == "doconv" and not source.form
-    if not source.has_d or not plain_order or "diagonal" in source.tensors:
+    if not source.has_d or not _keeps_bytes(source, "D_delta", checkpoint.layout, "canonical"):
         yield 0, whole
         return
     first, second = conv.w_shape[:2]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from typing import Annotated
 
 import typer
@@ -52,4 +54,6 @@ def _root(
 
 def main() -> None:
     """Entry point of `doconv`."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names that its encoding has no letters for, as in a pipe on Windows
+        sys.stdout.reconfigure(errors="backslashreplace")
     app()

@@ -6,9 +6,9 @@ a result is written. Between the sites everything is float64. A *sum* is formed 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial, reduce
 from itertools import product
 from typing import Any
 
@@ -363,26 +363,18 @@ def _total(
     term: Callable[..., np.ndarray], loops: list[tuple[str, int]], order: Order,
     rounds: Callable[[np.ndarray], np.ndarray], start: np.ndarray | None,
 ) -> np.ndarray:  # fmt: skip
-    def each(loops: list[tuple[str, int]]) -> Iterator[np.ndarray]:
-        names = [name for name, _ in loops]
-        for index in product(*(range(size) for _, size in loops)):
-            part = term(**dict(zip(names, index, strict=True)))
-            yield rounds(part) if order.terms else part
-
-    if order.way == "halves":
-        total = _halved(list(each(loops)), rounds)
-        return total if start is None else rounds(start + total)
+    """The rounded sum of the terms of some loops, in their order."""
     if order.way == "nested" and len(loops) > 1:
         (name, size), *inner = loops
-        parts = (
-            _in_sequence(
-                (term(**{name: at} | dict(zip([n for n, _ in inner], index, strict=True)))
-                 for index in product(*(range(n) for _, n in inner))), rounds, order, None,
-            )
-            for at in range(size)
-        )  # fmt: skip
+        parts = (_total(partial(term, **{name: at}), inner, order, rounds, None) for at in range(size))
         return _in_sequence(parts, rounds, order, start)
-    return _in_sequence(each(loops), rounds, order, start)
+    names, ranges = [name for name, _ in loops], [range(size) for _, size in loops]
+    terms = (term(**dict(zip(names, index, strict=True))) for index in product(*ranges))
+    terms = (rounds(part) for part in terms) if order.terms else terms
+    if order.way == "halves":
+        total = _halved(list(terms), rounds)
+        return total if start is None else rounds(start + total)
+    return _in_sequence(terms, rounds, order, start)
 
 
 def _in_sequence(

@@ -319,7 +319,10 @@ class _Work:
                 scope = found[0]
             else:
                 kept = [cell for cell in cells if not any(id(row) in spoilt for row in cell.right)]
-        if len({row.case.id for cell in kept for row in cell.failing}) < LEAST_CASES:
+        failing = [row for cell in kept for row in cell.failing]
+        if len({row.case.id for row in failing}) < LEAST_CASES:
+            return None
+        if not any(spoils([candidate.fault], row) for row in failing):  # is allowed, and comes on top of what is known
             return None
         return Claim(candidate, kept, scope, self._only(candidate, kept, scope))
 

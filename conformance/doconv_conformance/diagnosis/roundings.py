@@ -180,8 +180,10 @@ def kinds(
         "nearest",
         *{"towards zero": ("cut",), "to nearest, halves away from zero": ("halves away",)}.get(mode, ()),
     )
-    found = [*_casts(), *_results(shorter), *_factors(shorter, ("nearest", "cut"))]
-    found += [*_read(shorter), *_inside(shorter), *_composition(_to("float64", "float32"))]
+    found = [*_casts(), *_results(shorter)]
+    for how in ("nearest", "cut"):
+        found += [*_factors(shorter, how), *_read(shorter, how)]
+    found += [*_inside(shorter), *_composition(_to("float64", "float32"))]
     for how in modes:
         for target in (
             _own,
@@ -200,8 +202,8 @@ def _casts() -> Iterator[Kind]:
     """Another rounding to a tensor's own type."""
     where = {
         **RESULTS,
-        "results and of the kernel that is used": CASTS,
-        "the kernel that is used": frozenset({"used"}),
+        "results and the used kernel": CASTS,
+        "the used kernel": frozenset({"used"}),
         "the composed kernel": frozenset({"kernel", "used"}),
     }
     for mode, (what, sites) in product(MODES, where.items()):
@@ -224,7 +226,7 @@ def _results(shorter: Iterable[Target]) -> Iterator[Kind]:
         yield _kind(words, "where the gradients are cast", Plan(_own, RESULTS[what]))
 
 
-def _factors(shorter: Iterable[Target], modes: Iterable[str]) -> Iterator[Kind]:
+def _factors(shorter: Iterable[Target], mode: str) -> Iterator[Kind]:
     names = (
         ("x", "kernel"),
         ("x",),
@@ -234,26 +236,25 @@ def _factors(shorter: Iterable[Target], modes: Iterable[str]) -> Iterator[Kind]:
         ("kernel", "grad_y"),
         ("x", "kernel", "grad_y"),
     )
-    for mode, target, (parts, where), some in product(modes, shorter, PARTS.items(), names):
+    for target, (parts, where), some in product(shorter, PARTS.items(), names):
         sites = {f"{name}.{part}" for part in parts for name in some if name in FACTORS[part]}
         missing = any(not set(FACTORS[part]) & set(some) for part in parts)
         if missing or any(all(name not in FACTORS[part] for part in parts) for name in some):
             continue
         *before, last = ({"kernel": "the kernel"}.get(name, name) for name in some)
         said = " and ".join(filter(None, (", ".join(before), last)))
-        how = HOW[mode]
         yield _kind(
-            f"rounds {said} of {{of}} convolutions to {{to}}{how}{where}",
+            f"rounds {said} of {{of}} convolutions to {{to}}{HOW[mode]}{where}",
             PRECISION,
             Plan(target, frozenset(sites), mode),
         )
 
 
-def _read(shorter: Iterable[Target]) -> Iterator[Kind]:
+def _read(shorter: Iterable[Target], mode: str) -> Iterator[Kind]:
     for target, (what, (sites, where)) in product((_own, *shorter), READ.items()):
-        words = f"rounds {what.strip()} of {{of}} to {{to}}{where}"
+        words = f"rounds {what.strip()} of {{of}} to {{to}}{HOW[mode]}{where}"
         yield _kind(
-            words, "where tensors are cast: the composed kernel, once, after the composition", Plan(target, sites)
+            words, "where tensors are cast: the composed kernel, once, after the composition", Plan(target, sites, mode)
         )
 
 

@@ -80,6 +80,13 @@ def test_convert_and_inspect_need_no_framework(source: Path, tmp_path: Path) -> 
     assert before - after == pytest.approx(report["bytes_removed_by_fold"], abs=400)  # and some names of the header
 
 
+def test_names_that_the_terminal_has_no_letters_for(tmp_path: Path) -> None:
+    save_file({name.replace("conv", "größe"): tensor for name, tensor in layers(1).items()}, tmp_path / "in")
+    done = doconv("inspect", tmp_path / "in", prepare="import sys; sys.stdout.reconfigure(encoding='ascii')")
+    assert done.returncode == 0, done.stderr
+    assert r"gr\xf6\xdfe0" in done.stdout
+
+
 def test_a_plain_file_gives_the_kernel_sizes(tmp_path: Path) -> None:
     geometry = ConvGeometry(in_channels=4, out_channels=6, kernel_size=(1, 9))
     save_file(layers(1, geometry), tmp_path / "in")

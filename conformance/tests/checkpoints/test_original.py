@@ -161,6 +161,18 @@ def test_tensorflow_files_fold_and_import_exactly(kind: str, tmp_path: Path) -> 
     assert {f"{prefix}bn.weight", f"{prefix}bn.running_mean", f"{prefix}bn.running_var"} <= canonical.keys()
 
 
+def test_an_hdf5_file_is_not_kept_open(tmp_path: Path) -> None:
+    path = tmp_path / "in.h5"
+    for value in (
+        1,
+        2,
+    ):  # the second time the first checkpoint is there still, and HDF5 would refuse to write an open file
+        with h5py.File(path, "w") as file:
+            file["fc/fc/kernel:0"] = np.full((4, 5), value, np.float32)
+        with open_checkpoint(path, dialect="original-tf") as checkpoint:
+            np.testing.assert_array_equal(checkpoint.read("fc")["weight"], value)
+
+
 def test_a_dialect_that_matters_must_be_said() -> None:
     def state(size: tuple[int, int, int]) -> dict[str, np.ndarray]:
         W, D, _ = layer(*size, torch_row)

@@ -236,6 +236,12 @@ def test_a_model_to_be_like_is_plain(delta: str, tmp_path: Path) -> None:
         fold({"a.W": W, "a.D": D}, tmp_path, Hints(like={"a.W": W.shape, f"a.{delta}": D.shape}))
 
 
+def test_a_name_with_brackets_is_a_pattern_of_itself() -> None:
+    tensors = {"stem[0].W": np.ones((4, 2, 9), np.float32), "stem[0].D": np.zeros((2, 9, 9), np.float32)}
+    checkpoint = Checkpoint(Arrays("x", tensors), "x", hints=Hints({"stem[0]": (1, 9)}))
+    assert checkpoint.layers["stem[0]"].conv.kernel_size == (1, 9)
+
+
 def test_a_plain_transposed_layer_stands_beside_the_authors(tmp_path: Path) -> None:
     """As the upsampling layers of restoration networks do; their own layers are never transposed."""
     W, D = parameters(ConvGeometry(in_channels=4, out_channels=6, kernel_size=(3, 3)))

@@ -25,6 +25,10 @@ def test_selected(where: object, paths: list[str]) -> None:
     assert select(FOUND, where, aliases={"head": "stem"}) == {path: FOUND[path] for path in paths}
 
 
+def test_a_name_with_brackets_is_a_pattern_of_itself() -> None:
+    assert select({"['stem']": 7, "head": 3}, "['stem']") == {"['stem']": 7}
+
+
 @pytest.mark.parametrize(
     ("where", "error", "text"),
     [

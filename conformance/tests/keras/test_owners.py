@@ -1,6 +1,7 @@
 """Models whose layers make their convolutions themselves: blocks, wrappers, subclassed models, as new models and in place."""
 
 import collections
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -363,6 +364,23 @@ def biased_twice() -> keras.Model:
     return keras.Model(start, keras.ops.add(conv(start), conv.bias))
 
 
+def by_method(of: Callable[[Any], Any]) -> keras.Model:
+    model = One(layers.Conv2D(2, 3, name="stem"))
+    model.apply_to = of(model.layer)
+    return model
+
+
+def lambda_twice() -> keras.Model:
+    conv = layers.Conv2D(3, 3, padding="same", name="stem")
+    return keras.Sequential([layers.Input((10, 10, 3)), conv, layers.Lambda(lambda x: conv(x), name="again")])
+
+
+def patched() -> keras.Model:
+    conv = layers.Conv2D(3, 3, name="stem")
+    conv.call = lambda x: 2 * layers.Conv2D.call(conv, x)
+    return keras.Sequential([layers.Input((10, 10, 3)), conv])
+
+
 class Doubled(keras.Sequential):
     """Of a Sequential with a constructor of its own Keras's config has the layers, which that makes, too."""
 
@@ -378,6 +396,14 @@ class Doubled(keras.Sequential):
     [
         (Hidden, False, "gave its convolution to something other than an attribute, a list or a dict.* Received: conv2d"),
         (Elsewhere, False, "gave its convolution to something other than an attribute, a list or a dict.* Received: conv2d"),
+        (Hidden, True, r"go on using the old conv2d\w*. Received: Hidden.apply_to"),
+        (Elsewhere, True, r"go on using the old conv2d\w*. Received: Elsewhere.holder"),
+        (lambda: by_method(functools.partial), True, r"go on using the old stem. Received: One.apply_to"),
+        (lambda: by_method(lambda conv: conv.__call__), True, r"go on using the old stem. Received: One.apply_to"),
+        (lambda_twice, False, r"again has a function that would go on using the old stem. Received: a Lambda"),
+        (lambda: One(lambda_twice()), True, r"again holds a function.* go on using the old stem. Received: Lambda.function"),
+        (patched, False, "a `call` set on an object would be lost: give it to a class. Received: stem"),
+        (lambda: One(patched().layers[0]), True, "a `call` set on an object would be lost.* Received: stem"),
         (Keeps, False, r"read it in `call`. Received: .*, read by Keeps.build"),
         (Keeps, True, r"keeps\w* keeps the kernel of conv2d\w*, which would no longer be that layer's. Received: Keeps.mine"),
         (lambda: keras.Sequential([layers.Input((10, 10, 3)), layers.SpectralNormalization(layers.Conv2D(2, 3))]), False,
@@ -430,6 +456,74 @@ def test_what_was_set_on_a_layer_after_it_was_made_stays(in_place: bool) -> None
     for each in (model, fold(model, in_place=in_place)):
         np.testing.assert_allclose(out(each), before, 1e-5, 1e-5)
         assert (each.number, [vars(inner).get("word") for _, inner in walk(each)].count("kept")) == (0.5, 1)
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_what_was_set_on_a_variable_after_its_layer_was_made_stays(in_place: bool) -> None:
+    plain: Any = One(built(lambda: keras.Sequential([layers.Conv2D(2, 3, autocast=False), layers.Dense(2)])))
+    conv, dense = plain.layer.layers
+    conv.kernel.regularizer = dense.kernel.regularizer = keras.regularizers.L2(0.5)
+    conv.bias.constraint = dense.kernel.constraint = keras.constraints.NonNeg()
+    losses = [float(to_numpy(loss)) for loss in plain.losses]
+    whole = plain if in_place else plain.layer
+    for change in (overparameterize, fold):
+        whole = change(whole, in_place=in_place)
+        conv, dense = whole.layer.layers if in_place else whole.layers
+        assert [float(to_numpy(loss)) for loss in whole.losses] == losses
+        assert (conv.bias.constraint, conv.autocast) == (dense.kernel.constraint, False) != (None, False)
+    conv.kernel.constraint = keras.constraints.NonNeg()
+    with pytest.raises(ValueError, match="has a constraint of its kernel"):
+        overparameterize(whole, in_place=in_place)
+
+
+class Teacher(keras.Model):
+    """Layers of one name, as an average of a network's weights has them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = keras.Sequential([layers.Input((10, 10, 3)), layers.Conv2D(2, 3, name="conv")], name="net")
+        self.average = keras.models.clone_model(self.network)
+        self.convs = [layers.Conv2D(2, 3, name="conv") for _ in range(3)]
+
+    def call(self, x: Any) -> Any:
+        for conv in self.convs:
+            x = conv(x)
+        return x + (self.network(X) + self.average(X))[:, 2:-2, 2:-2]
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_layers_of_one_name_are_all_converted_and_all_folded(in_place: bool) -> None:
+    model = overparameterize(built(Teacher), in_place=in_place)
+    paths = ["net/conv", "net#2/conv", "conv", "conv#2", "conv#3"]
+    assert [*inspect_model(model)] == [*convs(model)] == paths
+    folded = fold(model, in_place=in_place)
+    assert [*inspect_model(folded)] == paths
+    assert not convs(folded)
+
+
+class Gan(keras.Model):
+    """Models that another one holds, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.judge = keras.Sequential([layers.Input((8, 8, 2)), layers.Conv2D(2, 3)])
+        self.maker = keras.Sequential([layers.Input((10, 10, 3)), layers.Conv2D(2, 3)])
+        self.both = keras.Sequential([self.maker, self.judge])
+
+    def call(self, x: Any) -> Any:
+        return self.both(x)
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_models_within_that_another_holds_stay_the_same_models(in_place: bool) -> None:
+    plain: Any = built(Gan)
+    plain.judge.word, before = "kept", out(plain)
+    model: Any = overparameterize(plain, in_place=in_place)
+    np.testing.assert_array_equal(out(model), before)
+    assert len(convs(model)) == len(inspect_model(model)) == 2
+    for each in (model, fold(model, in_place=in_place)):
+        assert (each.both.layers, each.judge.word) == ([each.maker, each.judge], "kept")
+        np.testing.assert_array_equal(out(each), to_numpy(each.judge(each.maker(X))))
 
 
 @keras.saving.register_keras_serializable("test_owners")
