@@ -288,12 +288,6 @@ def in_place() -> Fault:
     )
 
 
-def catalogue_first(faults: Sequence[Fault], excluded: Sequence[Fault] = ()) -> list[Fault]:
-    """Without those that are left out of the catalogue, for a test of what is found without them."""
-    names = {fault.name for fault in excluded}
-    return [fault for fault in faults if fault.name not in names]
-
-
 def fits(ask: Ask, case: Case, known: Sequence[Fault], operation: str = "compose") -> Fits:
     """Sets of faults with which the reference answers as the port does, at the case's geometry; the smallest sets.
 

@@ -307,11 +307,10 @@ class MeasuredPort(FaultyPort):
             return self._cast(self._move("kernel", kernel, geometry), inputs["W"].dtype)
         if not self.hooks.keys() & own or "compose" in self.hooks:
             return super()._compose(geometry, inputs)
-        W = self._move("W", inputs["W"].astype(np.float64), geometry)
+        W, D = self._parameters(geometry, inputs)
         matrix = self._part("identity_part", self._identity(geometry)[None, None], geometry)
         weight = (matrix @ self._move("identity_W", W, geometry)[..., None])[..., 0]
-        if "D_delta" in inputs:
-            D = self._delta(geometry) * self._move("D_delta", inputs["D_delta"].astype(np.float64), geometry)
+        if D is not None:
             matrix = self._part("delta_part", D[self._rows(geometry)], geometry)
             weight = weight + (matrix @ self._move("delta_W", W, geometry)[..., None])[..., 0]
         kernel = self._move("kernel", weight.reshape(geometry.kernel_shape), geometry)
@@ -347,15 +346,14 @@ class MeasuredPort(FaultyPort):
         }  # fmt: skip
         if not self.hooks.keys() & own or "compose_vjp" in self.hooks:
             return super()._compose_vjp(geometry, inputs, grad_kernel)
-        W = self._move("W", inputs["W"].astype(np.float64), geometry)
+        W, D = self._parameters(geometry, inputs)
         g = grad_kernel.reshape(*W.shape[:2], geometry.taps)
         one, other = self.hooks.get("grad_parts", (1.0, 1.0))
         matrix = self._part("identity_part", self._identity(geometry)[None, None], geometry)
         grad_W = one * self._moved_back("identity_W", (g[..., None, :] @ matrix)[..., 0, :], W.shape, geometry)
-        if "D_delta" not in inputs:
+        if D is None:
             return grad_W, None
-        D = self._delta(geometry) * self._move("D_delta", inputs["D_delta"].astype(np.float64), geometry)
-        rows = self.hooks["grad_rows"](geometry) if "grad_rows" in self.hooks else self._rows(geometry)
+        rows = self._grad_rows(geometry)
         D_used = self._move("grad_delta_D", D, geometry)
         of_delta = (g[..., None, :] @ self._part("delta_part", D_used[rows], geometry))[..., 0, :]
         grad_W = grad_W + other * self._moved_back("delta_W", of_delta, W.shape, geometry)
@@ -366,6 +364,10 @@ class MeasuredPort(FaultyPort):
         grad_D = np.zeros(D.shape)
         np.add.at(grad_D, rows, products)
         return grad_W, grad_D
+
+    def _grad_rows(self, geometry: ConvGeometry) -> np.ndarray:
+        """Rows of `D` in the gradients."""
+        return self.hooks["grad_rows"](geometry) if "grad_rows" in self.hooks else self._rows(geometry)
 
     def _part(self, name: str, products: np.ndarray, geometry: ConvGeometry) -> np.ndarray:
         shares: np.ndarray | float = self.hooks[name](geometry) if name in self.hooks else 1.0
@@ -379,13 +381,13 @@ class MeasuredPort(FaultyPort):
 
 def fitted(tables: Sequence[np.ndarray], sizes: Sequence[int]) -> list[np.ndarray]:
     """Cut or filled with nothing to the sizes of the gradient that comes in."""
-    fitted = []
+    found = []
     for table, size in zip(tables, sizes, strict=True):
         new = np.zeros((size, *table.shape[1:]))
         kept = min(size, len(table))
         new[:kept] = table[:kept]
-        fitted.append(new)
-    return fitted
+        found.append(new)
+    return found
 
 
 def patches_of(x: np.ndarray, tables: Sequence[np.ndarray]) -> np.ndarray:

@@ -187,12 +187,12 @@ class RoundedPort(MeasuredPort):
         return outputs
 
     def _compose(self, geometry: ConvGeometry, inputs: Tensors) -> np.ndarray:
-        W = self._at("W.compose", self._move("W", inputs["W"].astype(np.float64), geometry))
+        W, D = self._parameters(geometry, inputs)
+        W = self._at("W.compose", W)
         E = self._part("identity_part", self._identity(geometry)[None, None], geometry)
         W_of_E = self._move("identity_W", W, geometry)
         raw = (E @ W_of_E[..., None])[..., 0]
-        if "D_delta" in inputs:
-            D = self._delta(geometry) * self._move("D_delta", inputs["D_delta"].astype(np.float64), geometry)
+        if D is not None:
             D = self._part("delta_part", self._at("D.compose", D)[self._rows(geometry)], geometry)
             D = self._at("1+D.compose", E + D) - E
             W_of_D = self._move("delta_W", W, geometry)
@@ -289,15 +289,14 @@ class RoundedPort(MeasuredPort):
     def _compose_vjp(
         self, geometry: ConvGeometry, inputs: Tensors, grad_kernel: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        W = self._move("W", inputs["W"].astype(np.float64), geometry)
+        W, D = self._parameters(geometry, inputs)
         g = grad_kernel.reshape(*W.shape[:2], geometry.taps)
         one, other = self.hooks.get("grad_parts", (1.0, 1.0))
         E = self._part("identity_part", self._identity(geometry)[None, None], geometry)
         grad_W = one * self._moved_back("identity_W", (g[..., None, :] @ E)[..., 0, :], W.shape, geometry)
-        if "D_delta" not in inputs:
+        if D is None:
             return grad_W, None
-        D = self._delta(geometry) * self._move("D_delta", inputs["D_delta"].astype(np.float64), geometry)
-        rows = self.hooks["grad_rows"](geometry) if "grad_rows" in self.hooks else self._rows(geometry)
+        rows = self._grad_rows(geometry)
         used = self._at("D.grad_W", self._move("grad_delta_D", D, geometry))[rows]
         used = self._at("1+D.grad_W", E + self._part("delta_part", used, geometry)) - E
 
